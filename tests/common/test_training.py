@@ -1,0 +1,316 @@
+"""The loop against a hand-written one, and against itself after kills."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+from common.data import InputError
+from common.training import CHECKPOINT, TrainingError, fit, write_atomically
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+DATA = np.random.default_rng(0)
+X = DATA.normal(size=(96, 5)).astype(np.float32)
+Y = (X @ np.array([1.0, -2.0, 0.5, 0.0, 3.0]) + 0.3).astype(np.float32)
+
+
+def make_model(dropout=0.0):
+    x = keras.Input((5,), name="x")
+    hidden = keras.layers.Dropout(dropout)(keras.layers.Dense(8, activation="tanh")(x))
+    return keras.Model({"x": x}, {"y": keras.layers.Dense(1)(hidden)})
+
+
+def batches(order, size=16):
+    return tf.data.Dataset.from_tensor_slices({"x": X[order], "wanted": Y[order]}).batch(size)
+
+
+def train(epoch):
+    return batches(np.random.default_rng(epoch).permutation(80))
+
+
+def losses(outputs, batch):
+    squared = tf.square(outputs["y"][:, 0] - batch["wanted"])
+    return squared, tf.ones_like(squared)
+
+
+def score(pairs):
+    errors = [np.abs(out["y"][:, 0] - batch["wanted"]) for batch, out in pairs]
+    return {"error": float(np.concatenate(errors).mean())}
+
+
+def run(directory, *, seed=3, epochs=4, dropout=0.0, optimizer=None, strategy=None, **kwargs):
+    keras.utils.set_random_seed(seed)
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        model = make_model(dropout)
+        optimizer = optimizer or keras.optimizers.Adam(0.01)
+    arguments = {
+        "optimizer": optimizer,
+        "losses": losses,
+        "train": train,
+        "validation": batches(np.arange(80, 96)),
+        "score": score,
+        "monitor": "error",
+        "mode": "min",
+        "epochs": epochs,
+        "patience": 99,
+        "directory": directory,
+        "settings": {"seed": seed},
+        "strategy": strategy,
+        "verbose": 0,
+    }
+    return model, fit(model, **{**arguments, **kwargs})
+
+
+def weights(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+def test_steps_equal_a_hand_written_loop(tmp_path):
+    model, fitted = run(tmp_path, epochs=2, optimizer=keras.optimizers.SGD(0.05), clip_norm=0.5)
+    keras.utils.set_random_seed(3)
+    by_hand, means = make_model(), []
+    for epoch in range(2):
+        values = []
+        for batch in train(epoch):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(losses(by_hand({"x": batch["x"]}), batch)[0])
+            gradients = tape.gradient(loss, [v.value for v in by_hand.trainable_variables])
+            norm = np.sqrt(sum((g.numpy() ** 2).sum() for g in gradients))
+            for variable, gradient in zip(by_hand.trainable_variables, gradients, strict=True):
+                variable.assign(variable - 0.05 * gradient * min(1.0, 0.5 / norm))
+            values.append(float(loss))
+        means.append(np.mean(values))
+    np.testing.assert_allclose([row["loss"] for row in fitted.history], means, rtol=1e-5)
+    assert fitted.best_epoch == 2  # so the model holds the last weights
+    np.testing.assert_allclose(weights(model), weights(by_hand), atol=1e-6)
+
+
+def test_weights_of_examples_count(tmp_path):
+    def doubled(outputs, batch):
+        values, ones = losses(outputs, batch)
+        return 2.0 * values, 2.0 * ones
+
+    plain, _ = run(tmp_path / "a", epochs=1)
+    twice, _ = run(tmp_path / "b", epochs=1, losses=doubled)
+    np.testing.assert_allclose(weights(plain), weights(twice), atol=1e-6)
+
+
+def test_the_best_epoch_is_kept_and_patience_stops(tmp_path):
+    scores = iter([5.0, 3.0, 4.0, 3.5, 1.0])
+    kept = []
+
+    class Keep(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            kept.append((weights(self.model), logs["val_error"]))
+
+    model, fitted = run(
+        tmp_path,
+        epochs=9,
+        patience=2,
+        callbacks=[Keep()],
+        score=lambda pairs: {"error": next(scores) + 0 * len(list(pairs))},
+    )
+    assert [row["val_error"] for row in fitted.history] == [5.0, 3.0, 4.0, 3.5]
+    assert [value for _, value in kept] == [5.0, 3.0, 4.0, 3.5]
+    assert fitted.best_epoch == 2
+    np.testing.assert_array_equal(weights(model), kept[1][0])
+
+
+def test_keras_callbacks_steer_the_run(tmp_path):
+    rates = []
+
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            assert np.isfinite(logs["loss"])
+
+        def on_epoch_end(self, epoch, logs=None):
+            rates.append(float(self.model.optimizer.learning_rate))
+            self.model.stop_training = epoch == 2
+
+    schedule = keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))
+    _, fitted = run(tmp_path, epochs=9, callbacks=[schedule, Rates()])
+    np.testing.assert_allclose(rates, [0.1, 0.05, 0.1 / 3], rtol=1e-6)
+    assert len(fitted.history) == 3
+
+
+def test_the_log_has_a_row_an_epoch(tmp_path):
+    _, fitted = run(tmp_path, epochs=3)
+    rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert [float(row["val_loss"]) for row in rows] == [row["val_loss"] for row in fitted.history]
+    assert list((tmp_path / "tensorboard").rglob("events*"))
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, average):
+    settings = {"dropout": 0.4, "average": average}
+    whole, fitted = run(tmp_path / "whole", epochs=6, **settings)
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 17:  # in the fourth epoch
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", epochs=6, callbacks=[Stop()], **settings)
+    # Another seed for what is random before the checkpoint is read: it must not matter.
+    resumed, again = run(
+        tmp_path / "cut", epochs=6, seed=8, settings={"seed": 3}, resume=True, **settings
+    )
+    np.testing.assert_array_equal(weights(whole), weights(resumed))
+    for one, other in zip(fitted.history, again.history, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_finished_run_resumes_to_the_same_model(tmp_path):
+    whole, _ = run(tmp_path, epochs=3)
+    again, fitted = run(tmp_path, epochs=3, resume=True)
+    np.testing.assert_array_equal(weights(whole), weights(again))
+    assert len(fitted.history) == 3
+
+
+SCRIPT = """
+    import sys, pathlib
+    sys.path.insert(0, {tests!r})
+    from tests.common.test_training import *
+    class Slow(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            print(int(self.model.optimizer.iterations), flush=True)
+            time.sleep(0.05)
+    slow = sys.argv[2] == "slow"
+    model, _ = run(
+        pathlib.Path(sys.argv[1]), epochs=4, dropout=0.4, resume=not slow,
+        callbacks=[Slow()] if slow else [],
+    )
+    np.save(sys.argv[1] + "/weights.npy", weights(model))
+"""
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path, pytestconfig):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=str(pytestconfig.rootpath))))
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    process = subprocess.Popen([*command, "slow"], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) == 13:  # five steps an epoch: the third epoch is under way
+            process.send_signal(signal.SIGKILL)
+            break
+    process.wait()
+    process.stdout.close()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "weights.npy").exists()
+    subprocess.run([*command, "resume"], check=True, capture_output=True)
+    whole, _ = run(tmp_path / "whole", epochs=4, dropout=0.4)
+    np.testing.assert_array_equal(np.load(tmp_path / "run" / "weights.npy"), weights(whole))
+
+
+def test_other_settings_are_not_resumed(tmp_path):
+    run(tmp_path, epochs=1)
+    with pytest.raises(TrainingError, match="another seed: give the same settings"):
+        run(tmp_path, epochs=2, seed=4, resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_with_a_message_and_keeps_the_checkpoint(tmp_path):
+    def spoilt(outputs, batch):
+        values, ones = losses(outputs, batch)
+        return values / tf.cast(tf.reduce_max(batch["wanted"]) < 6.0, tf.float32), ones
+
+    assert Y[:80].max() > 6.0
+    with pytest.raises(TrainingError, match=r"the loss is (inf|nan) at step \d of epoch 1"):
+        run(tmp_path / "a", losses=spoilt)
+
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                self.model.trainable_variables[0].assign(np.full((5, 8), np.nan))
+
+    with pytest.raises(TrainingError, match="the loss is nan at step 1 of epoch 3"):
+        run(tmp_path / "b", callbacks=[Spoil()])
+    with np.load(tmp_path / "b" / CHECKPOINT, allow_pickle=False) as kept:
+        assert all(np.isfinite(kept[name]).all() for name in kept.files if "/" in name)
+
+
+def test_no_examples_are_told(tmp_path):
+    with pytest.raises(InputError, match="no training examples"):
+        run(tmp_path, train=lambda epoch: batches(np.arange(0)))
+    with pytest.raises(InputError, match="no validation examples"):
+        run(
+            tmp_path,
+            validation=batches(np.arange(0)),
+            score=lambda pairs: dict(error=len([*pairs])),
+        )
+
+
+def test_averaged_weights_follow_the_formula(tmp_path):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(weights(self.model))
+
+    model, _ = run(tmp_path, epochs=1, average=0.2, callbacks=[Watch()])
+    keras.utils.set_random_seed(3)
+    mean = weights(make_model())
+    for step, current in enumerate(seen, start=1):
+        momentum = min(0.2, step / (step + 10))
+        mean = momentum * mean + (1 - momentum) * current
+    np.testing.assert_allclose(weights(model), mean, atol=1e-6)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+TWO_DEVICES = """
+    import sys, pathlib
+    sys.path.insert(0, {tests!r})
+    import tensorflow as tf
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    from common.distribution import make_strategy
+    from tests.common.test_training import *
+    strategy = make_strategy("mirrored")
+    assert strategy.num_replicas_in_sync == 2
+    # Batches of 15 do not halve: the replicas' shares differ, the result must not.
+    model, fitted = run(
+        pathlib.Path(sys.argv[1]), epochs=3, strategy=strategy, clip_norm=0.5, average=0.5,
+        train=lambda epoch: batches(np.arange(80), 15),
+    )
+    np.save(sys.argv[1] + "/weights.npy", weights(model))
+    np.save(sys.argv[1] + "/losses.npy", [row["val_loss"] for row in fitted.history])
+"""
+
+
+def test_two_mirrored_devices_give_what_one_gives(tmp_path, pytestconfig):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(TWO_DEVICES.format(tests=str(pytestconfig.rootpath))))
+    (tmp_path / "two").mkdir()
+    command = [sys.executable, str(script), str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True)
+    one, fitted = run(
+        tmp_path / "one",
+        epochs=3,
+        clip_norm=0.5,
+        average=0.5,
+        train=lambda epoch: batches(np.arange(80), 15),
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "two" / "weights.npy"), weights(one), atol=1e-5)
+    losses_of_one = [row["val_loss"] for row in fitted.history]
+    np.testing.assert_allclose(np.load(tmp_path / "two" / "losses.npy"), losses_of_one, rtol=1e-5)
