@@ -205,7 +205,7 @@ def prepare(
             download_dir=downloads,
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
         )
-    except tfds.download.checksums.NonMatchingChecksumError as error:
+    except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise InputError(
             f"a file of data set {builder.name!r} is not the published one: {error}"
         ) from error

@@ -1,0 +1,478 @@
+"""Publishes a model as a TF Serving version folder, or not at all.
+
+`publish` traces the signatures, saves them, looks through the graph for what a server cannot run,
+records the warm-up requests, asks them again in a process that has neither Keras nor this project
+(`common/export_check.py`), lets the task score the export, and only then gives it a version
+number. `load` is how `evaluate` and `predict` ask a published model.
+
+A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies), `model.keras` (for
+notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
+`assets.extra/tf_serving_warmup_requests` (which TF Serving runs before it takes traffic).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+
+Function = tf.types.experimental.PolymorphicFunction
+Example = Mapping[str, np.ndarray]
+
+GRAPH = "saved_model.pb"
+SETTINGS = Path("assets.extra", "config.json")
+WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+REQUIRED = ("serving_default", "tensors")
+CHECK = Path(__file__).with_name("export_check.py")
+
+
+class ExportError(RuntimeError):
+    """A model cannot be published, or a folder holds no published model."""
+
+
+# --- Publishing ----------------------------------------------------------------------------------
+
+
+def publish(
+    signatures: Mapping[str, Function],
+    *,
+    model: keras.Model,
+    resources: Sequence[Any],
+    examples: Mapping[str, Sequence[Example]],
+    settings: Mapping[str, Any],
+    directory: Path,
+    finish: Callable[[Path], None] | None = None,
+    tolerance: float = 1e-5,
+) -> Path:
+    """Writes, verifies and publishes the next version of a model.
+
+    The folder is written under a name that is no integer, so TF Serving never sees half a model,
+    and renamed at the end. If anything goes wrong on the way, nothing is left behind; what a
+    killed process left is removed by the next call on the same host.
+
+    Args:
+      signatures: name -> `tf.function` with an `input_signature` of named `tf.TensorSpec`s, each
+        with the batch as first dimension, that returns a dict of tensors, likewise. Must hold
+        `serving_default` and `tensors`. They are traced anew here, with cuDNN off.
+      model: what the functions ask; also written as `model.keras`, without optimizer and compile
+        settings.
+      resources: what the functions use beside the model and constants: tables, vocabularies,
+        `tf.Module`s.
+      examples: the requests for each signature, input name -> array; text as `str`, `bytes` or
+        `object` arrays. They verify the export and warm the server up, so give one for every
+        bucket length.
+      settings: what `evaluate`, `predict` and users need to know; anything JSON can hold.
+      directory: folder of the task's versions, such as `saved_models/sentiment`. Its name is the
+        model's name in the warm-up requests.
+      finish: called with the staged and verified folder, which `load` opens. Scores the export and
+        writes its model card. An exception stops the publication.
+      tolerance: largest difference of a float from the live model's answer, relative to the largest
+        value of its tensor. Text and whole numbers must be equal.
+
+    Returns:
+      The version folder, `directory/<n>`, n one more than the largest there.
+
+    Raises:
+      ExportError: the export would not serve, or answers otherwise than the live model.
+      ValueError, TypeError: the settings cannot be written as JSON.
+      OSError: the disk is full, or the folder cannot be written.
+
+    Example:
+      >>> publish({"serving_default": ask_text, "tensors": ask_ids}, model=model,
+      ...         resources=[vocabulary], settings={"labels": ["bad", "good"]},
+      ...         examples={"serving_default": [{"text": np.array(["A film."])}],
+      ...                   "tensors": [{"ids": ids, "length": length}]},
+      ...         directory=Path("saved_models/sentiment"))
+      PosixPath('saved_models/sentiment/1')
+    """
+    _require(signatures, examples)
+    written_settings = json.dumps(settings, indent=2, ensure_ascii=False, allow_nan=False)
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(directory)
+    staged = directory / f".staging-{os.getpid()}-{socket.gethostname()}-{secrets.token_hex(4)}"
+    try:
+        (staged / SETTINGS).parent.mkdir(parents=True)
+        (staged / SETTINGS).write_text(written_settings + "\n", encoding="utf-8")
+        _save_keras(model, staged / "model.keras")
+        with disable_cudnn(model, *resources):
+            live = _save_graph(signatures, model, resources, staged)
+            scan(staged)
+            _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
+        verify(staged, tolerance)
+        if finish is not None:
+            finish(staged)
+        _write_through(staged)
+        return _take_next_version(staged, directory)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)  # after the rename there is nothing there
+
+
+@contextlib.contextmanager
+def disable_cudnn(*owners: Any) -> Iterator[None]:
+    """Makes what is traced inside run on any device; puts the layers back as they were.
+
+    Keras chooses cuDNN while it traces, by asking whether this host has a GPU.
+
+    Args:
+      *owners: models and layers, looked through to the innermost (both halves of a
+        `Bidirectional`, models in models). Anything else is passed over.
+
+    Example:
+      >>> with disable_cudnn(model):
+      ...     concrete = function.get_concrete_function()
+    """
+    before = {
+        layer: layer.use_cudnn
+        for owner in owners
+        if isinstance(owner, keras.Layer)
+        for layer in owner._flatten_layers()
+        if hasattr(layer, "use_cudnn")
+    }
+    try:
+        for layer in before:
+            layer.use_cudnn = False
+        yield
+    finally:
+        for layer, use_cudnn in before.items():
+            layer.use_cudnn = use_cudnn
+
+
+def scan(directory: Path) -> None:
+    """Looks through a SavedModel for what a server of stock TensorFlow cannot run or answer.
+
+    Args:
+      directory: folder with `saved_model.pb`.
+
+    Raises:
+      ExportError: a node, in the graph or in any function, is a cuDNN op, Python code, an op that
+        TensorFlow does not bring, or is pinned to an accelerator; or a tensor of a signature has
+        no batch dimension, or is a bfloat16 answer. Names the node and the function, or the
+        signature and the tensor.
+    """
+    saved = saved_model_pb2.SavedModel.FromString((directory / GRAPH).read_bytes())
+    for graph in saved.meta_graphs:
+        functions = graph.graph_def.library.function
+        own = {function.signature.name for function in functions}
+        _scan_nodes("the main graph", graph.graph_def.node, own)
+        for function in functions:
+            _scan_nodes(f"function {function.signature.name!r}", function.node_def, own)
+        for name, signature in graph.signature_def.items():
+            if not name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
+                _scan_signature(name, signature)
+
+
+def verify(staged: Path, tolerance: float = 1e-5) -> dict[str, Any]:
+    """Asks an export its warm-up requests in a new process, without Keras and this project.
+
+    Both `tf.saved_model.load` and TensorFlow's C++ loader must give the recorded answers; see
+    `common/export_check.py`.
+
+    Args:
+      staged: folder with `saved_model.pb` and the warm-up requests.
+      tolerance: as for `publish`.
+
+    Returns:
+      `requests`, the number for each signature, and `largest_difference` for each loader.
+
+    Raises:
+      ExportError: with the first difference, or the reason why it does not load.
+    """
+    command = [sys.executable, "-P", CHECK, staged.resolve(), "--tolerance", str(tolerance)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        facts = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):  # it did not come as far as to say why
+        facts = {"error": f"exit code {done.returncode}: {done.stderr.strip()[-2000:]}"}
+    if "error" in facts:
+        raise ExportError(f"{staged}: verification failed: {facts['error']}")
+    return facts
+
+
+# --- Asking what was published -------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A published model: the SavedModel itself, as a server runs it, without a Keras model.
+
+    Attributes:
+      path: the version folder.
+      settings: what was published with it.
+      functions: its signatures; `ask` is the way to use them.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    functions: Mapping[str, Callable[..., Mapping[str, tf.Tensor]]] = dataclasses.field(repr=False)
+
+    def ask(self, signature: str, /, **inputs: Any) -> dict[str, np.ndarray]:
+        """Asks one signature.
+
+        Args:
+          signature: its name, such as `serving_default`.
+          **inputs: its inputs, with the batch first; converted to the signature's types.
+
+        Returns:
+          Its outputs; strings are `bytes` in an `object` array.
+
+        Raises:
+          ExportError: it has no such signature, or other inputs.
+
+        Example:
+          >>> served.ask("serving_default", text=np.array(["A warm and funny film."]))["stars"]
+          array([5], dtype=int32)
+        """
+        if signature not in self.functions:
+            raise ExportError(f"{self.path} has no {signature!r}, only {sorted(self.functions)}")
+        function = self.functions[signature]
+        specs = function.structured_input_signature[1]
+        if set(inputs) != set(specs):
+            raise ExportError(f"{signature!r} takes {sorted(specs)}, not {sorted(inputs)}")
+        tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
+        return {name: value.numpy() for name, value in function(**tensors).items()}
+
+
+def load(path: Path) -> Served:
+    """Loads a published model.
+
+    Args:
+      path: a version folder, or the folder of a task's versions, which gives the newest.
+
+    Raises:
+      FileNotFoundError: nothing was published there yet.
+      ExportError: the folder is no whole export.
+
+    Example:
+      >>> load(Path("saved_models/sentiment")).settings["labels"]
+      ['negative', 'positive']
+    """
+    looks_like_version = (
+        path.name.isdigit() or (path / GRAPH).exists() or (path / SETTINGS).exists()
+    )
+    folder = path if path.is_dir() and looks_like_version else latest(path)
+    for needed in (GRAPH, SETTINGS):
+        if not (folder / needed).is_file():
+            raise ExportError(f"{folder} is no export of this project: it lacks {needed}")
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    return Served(folder, settings, tf.saved_model.load(str(folder)).signatures)
+
+
+def versions(directory: Path) -> list[int]:
+    """Lists the published versions of a task, the oldest first; empty if there are none."""
+    if not directory.is_dir():
+        return []
+    found = (path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name))
+    return sorted(int(path.name) for path in found if path.is_dir())
+
+
+def latest(directory: Path) -> Path:
+    """Gives the folder of the newest version of a task.
+
+    Raises:
+      FileNotFoundError: there is none; the message says how to train one.
+    """
+    found = versions(directory)
+    if not found:
+        raise FileNotFoundError(
+            f"{directory} holds no published model. Train one with "
+            f"`python -m tasks.{directory.name}.train --output {directory.parent}`"
+        )
+    return directory / str(found[-1])
+
+
+# --- The steps of `publish` ----------------------------------------------------------------------
+
+
+def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence[Example]]) -> None:
+    """Refuses what cannot be exported whatever the model, before anything is traced."""
+    for name in REQUIRED:
+        if name not in signatures:
+            raise ExportError(f"signature {name!r} is missing")
+    for name, function in signatures.items():
+        specs = function.input_signature
+        if specs is None or not all(isinstance(s, tf.TensorSpec) and s.name for s in specs):
+            raise ExportError(f"signature {name!r} needs an input_signature of named TensorSpecs")
+        if not examples.get(name):
+            raise ExportError(f"signature {name!r} needs an example request to be verified with")
+        names = sorted(spec.name for spec in specs)
+        for example in examples[name]:
+            if sorted(example) != names:
+                raise ExportError(f"signature {name!r} takes {names}, an example {sorted(example)}")
+    if strangers := sorted(set(examples) - set(signatures)):
+        raise ExportError(f"examples for {strangers}, which are no signatures")
+
+
+def _save_keras(model: keras.Model, path: Path) -> None:
+    """Saves architecture and weights; the optimizer's state would triple the size."""
+    optimizer, compiled = getattr(model, "optimizer", None), model.compiled
+    model.optimizer, model.compiled = None, False
+    try:
+        model.save(path)
+    finally:
+        model.optimizer, model.compiled = optimizer, compiled
+
+
+def _save_graph(
+    signatures: Mapping[str, Function], model: keras.Model, resources: Sequence[Any], path: Path
+) -> Mapping[str, Any]:
+    """Traces the signatures and writes the SavedModel; gives the traced functions."""
+    live = {}
+    for name, function in signatures.items():
+        # A new function, since the old one may have been traced before, with cuDNN on.
+        renewed = tf.function(function.python_function, input_signature=function.input_signature)
+        live[name] = renewed.get_concrete_function()
+        if not isinstance(live[name].structured_outputs, Mapping):
+            raise ExportError(f"signature {name!r} must return a dict, which names its outputs")
+    holder = tf.Module()
+    # Not the model, which would bring its optimizer along; and not Keras's variables but
+    # TensorFlow's inside them: with the former the C++ loader restores nothing.
+    holder.weights = [variable.value for variable in model.variables]
+    holder.resources = list(resources)
+    try:
+        with _full_disk_as_os_error(path):
+            tf.saved_model.save(holder, str(path), signatures=live)
+    except AssertionError as error:
+        if "untracked" not in str(error):
+            raise
+        raise ExportError(
+            f"a signature uses a table or variable that is neither the model's nor in `resources`: "
+            f"{error}"
+        ) from error
+    return live
+
+
+def _record(
+    live: Mapping[str, Any],
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    model_name: str,
+    path: Path,
+) -> None:
+    """Asks the traced functions every example, and writes requests and answers as TF Serving's."""
+    records = []
+    for name, function in live.items():
+        specs = function.structured_input_signature[0]
+        for example in examples[name]:
+            inputs = {spec.name: tf.constant(example[spec.name], spec.dtype) for spec in specs}
+            log = prediction_log_pb2.PredictLog(
+                request=predict_pb2.PredictRequest(
+                    model_spec=model_pb2.ModelSpec(name=model_name, signature_name=name),
+                    inputs=_protos(inputs),
+                ),
+                response=predict_pb2.PredictResponse(outputs=_protos(function(*inputs.values()))),
+            )
+            records.append(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
+    with _full_disk_as_os_error(path), tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+
+
+@contextlib.contextmanager
+def _full_disk_as_os_error(path: Path) -> Iterator[None]:
+    """Turns what TensorFlow's writers raise on a full disk into what Python's raise."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def _protos(tensors: Mapping[str, tf.Tensor]) -> dict[str, Any]:
+    return {
+        name: tf.make_tensor_proto(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape)
+        for name, tensor in tensors.items()
+    }
+
+
+def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str]) -> None:
+    """Refuses nodes that only the host which traced them could run."""
+    for node in nodes:
+        reason = None
+        device = tf.DeviceSpec.from_string(node.device).device_type
+        if node.op.startswith("Cudnn"):
+            reason = "a cuDNN op, which runs on a GPU only: it was traced with cuDNN on"
+        elif "PyFunc" in node.op:
+            reason = "Python code, which no server has"
+        elif node.op not in functions and not hasattr(tf.raw_ops, node.op):
+            reason = "an op that TensorFlow itself does not bring"
+        elif device not in (None, "CPU"):
+            reason = f"pinned to the device {node.device!r}"
+        if reason:
+            raise ExportError(f"node {node.name!r} ({node.op}) of {where} is {reason}")
+
+
+def _scan_signature(name: str, signature: Any) -> None:
+    """Refuses tensors that TF Serving cannot batch, or cannot put into a REST answer."""
+    for kind, tensors in {"input": signature.inputs, "output": signature.outputs}.items():
+        for key, info in tensors.items():
+            shape = tf.TensorShape(info.tensor_shape)
+            if not shape.rank or shape[0] is not None:
+                raise ExportError(
+                    f"{kind} {key!r} of signature {name!r} has shape {shape}: its first dimension "
+                    "must be the batch, of any size"
+                )
+            if kind == "output" and info.dtype == tf.bfloat16.as_datatype_enum:
+                raise ExportError(
+                    f"output {key!r} of signature {name!r} is bfloat16, which TF Serving's REST "
+                    "interface cannot answer with: cast it to float32"
+                )
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes what processes of this host left when they were killed."""
+    pattern = re.compile(rf"\.staging-(\d+)-{re.escape(socket.gethostname())}-[0-9a-f]+")
+    for path in directory.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match and not _is_alive(int(match[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _write_through(directory: Path) -> None:
+    """Waits until the disk has it all, so that a power cut cannot leave an empty version."""
+    for path in (directory, *directory.rglob("*")):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _take_next_version(staged: Path, directory: Path) -> Path:
+    """Renames the staged folder to the next number that nobody else has taken."""
+    number = max(versions(directory), default=0) + 1
+    while True:
+        target = directory / str(number)
+        try:
+            os.rename(staged, target)
+        except OSError:
+            if not target.exists():
+                raise
+            number += 1  # another process was first
+        else:
+            return target
