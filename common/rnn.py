@@ -20,8 +20,16 @@ which gets whole sequences with the states resolved and returns `(last output, o
 faster computation takes its place there, and nowhere else.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
 import keras
 from keras import ops
+
+Cell = Literal["simple_rnn", "gru", "lstm"]
+Shape = tuple[int | None, ...]
 
 __all__ = ["GRU", "LSTM", "DeepRNN", "SimpleRNN", "bidirectional", "length_mask", "stack"]
 
@@ -178,7 +186,9 @@ class LSTM(keras.layers.LSTM):
     """
 
 
-def bidirectional(layer, merge_mode="concat", **kwargs):
+def bidirectional(
+    layer: keras.layers.RNN, merge_mode: str | None = "concat", **kwargs: Any
+) -> keras.layers.Bidirectional:
     """Reads a sequence in both directions.
 
     Two copies of `layer` with weights of their own run side by side, one from the first step to the
@@ -221,18 +231,18 @@ def bidirectional(layer, merge_mode="concat", **kwargs):
 
 
 def stack(
-    cell,
-    units,
-    layers,
+    cell: Cell | type[keras.layers.RNN],
+    units: int,
+    layers: int,
     *,
-    bidirectional=False,
-    dropout=0.0,
-    residual=False,
-    return_sequences=True,
-    return_state=False,
-    name=None,
-    **kwargs,
-):
+    bidirectional: bool = False,
+    dropout: float = 0.0,
+    residual: bool = False,
+    return_sequences: bool = True,
+    return_state: bool = False,
+    name: str | None = None,
+    **kwargs: Any,
+) -> DeepRNN:
     """Builds a deep RNN: recurrent layers of one kind and width, one upon the other.
 
     Args:
@@ -343,12 +353,12 @@ class DeepRNN(keras.layers.Layer):
 
     def __init__(
         self,
-        layers,
-        dropout=0.0,
-        residual=False,
-        return_sequences=True,
-        return_state=False,
-        **kwargs,
+        layers: Sequence[keras.layers.Layer],
+        dropout: float = 0.0,
+        residual: bool = False,
+        return_sequences: bool = True,
+        return_state: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.layers = list(layers)
@@ -364,7 +374,7 @@ class DeepRNN(keras.layers.Layer):
         ]
         self.supports_masking = True
 
-    def build(self, sequences_shape, initial_state_shape=None):
+    def build(self, sequences_shape: Shape, initial_state_shape: Any = None) -> None:
         """Builds every layer for the width that the one below it gives."""
         shape = tuple(sequences_shape)
         for i, layer in enumerate(self.layers):
@@ -376,7 +386,13 @@ class DeepRNN(keras.layers.Layer):
                     f"Layer {layer.name!r} takes {below[-1]} and gives {shape[-1]}."
                 )
 
-    def call(self, sequences, initial_state=None, mask=None, training=False):
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Sequence[Any] | None = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
         """Runs the stack; see the class."""
         counts = [_state_count(layer) for layer in self.layers]
         if initial_state is not None and len(initial_state) != sum(counts):
@@ -407,14 +423,14 @@ class DeepRNN(keras.layers.Layer):
             output = ops.where(ops.any(mask, axis=1, keepdims=True), final, ops.zeros_like(final))
         return (output, *states) if self.return_state else output
 
-    def compute_mask(self, sequences, mask=None):
+    def compute_mask(self, sequences: Any, mask: Any = None) -> Any:
         """The mask goes on with sequences, not with final outputs and states."""
         output_mask = mask if self.return_sequences else None
         if self.return_state:
             return [output_mask] + [None] * sum(map(_state_count, self.layers))
         return output_mask
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The layers' own configurations and the arguments."""
         return {
             **super().get_config(),
@@ -426,13 +442,13 @@ class DeepRNN(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> DeepRNN:
         """Makes the layers again, without their weights."""
         layers = [keras.saving.deserialize_keras_object(layer) for layer in config["layers"]]
         return cls(**{**config, "layers": layers})
 
 
-def _check(layer):
+def _check(layer: keras.layers.Layer) -> None:
     """Refuses a layer that a `DeepRNN` would run wrongly."""
     if not (layer.return_sequences and layer.return_state):
         raise ValueError(f"Layer {layer.name!r} of a DeepRNN must return sequences and states.")
@@ -442,14 +458,14 @@ def _check(layer):
         raise ValueError(f"Layer {layer.name!r} of a DeepRNN must read forwards.")
 
 
-def _state_count(layer):
+def _state_count(layer: keras.layers.Layer) -> int:
     """How many state tensors a recurrent layer, or both its directions together, has."""
     if isinstance(layer, keras.layers.Bidirectional):
         return len(layer.forward_layer.state_size) + len(layer.backward_layer.state_size)
     return len(layer.state_size)
 
 
-def length_mask(length, like):
+def length_mask(length: Any, like: Any) -> Any:
     """The mask of right-padded rows, made from their lengths inside the graph.
 
     Works on tensors and, in a functional model, on symbolic ones, and is saved with the model. So a
@@ -474,15 +490,15 @@ def length_mask(length, like):
 class LengthMask(keras.layers.Layer):
     """The layer behind `length_mask`, with the same arguments when called."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         # A precision policy must not cast the length.
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, length, like):
+    def call(self, length: Any, like: Any) -> Any:
         """Compares each step's number with the length of its row."""
         steps = ops.arange(ops.shape(like)[1], dtype="int32")
         return steps[None, :] < ops.cast(length, "int32")[:, None]
 
-    def compute_output_spec(self, length, like):
+    def compute_output_spec(self, length: Any, like: Any) -> keras.KerasTensor:
         """The shape of the mask."""
         return keras.KerasTensor(tuple(like.shape[:2]), dtype="bool")

@@ -16,8 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # Keras 3.15 hands TensorFlow's tensors to np.array(copy=...) when it saves or takes weights.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
-
 CELLS = {
     "simple_rnn": (rnn.SimpleRNN, keras.layers.SimpleRNN, {}),
     "gru": (rnn.GRU, keras.layers.GRU, {}),

@@ -190,7 +190,7 @@ def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
     assert tuned.settings["labels"] == ["1", "3", "5"]
     words = "assets/vocabulary.txt"
     assert (tuned.path / words).read_bytes() == (served.path / words).read_bytes()
-    answer = tuned.ask("serving_default", text=["superb", "awful"])
+    answer = tuned.ask("serving_default", text=["its plot superb", "awful the music the film"])
     assert answer["stars"].tolist() == [5, 1]
     assert answer["probabilities"].shape == (2, 3)
     assert json.loads(done.stdout.splitlines()[-1])["accuracy"] >= 0.9
@@ -202,6 +202,18 @@ def test_a_script_and_a_module_are_one_command(trained, command_environment):
         line, cwd=trained[0], env=command_environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 and "5 stars" in done.stdout, done.stderr
+
+
+def test_bfloat16_and_mirrored_training_answer_in_float32(trained, command_environment):
+    words = ["--data", "my.csv", "--epochs", 6, "--score", "test", "--output", "bfloat16", *TINY]
+    words += ["--precision", "bfloat16", "--strategy", "mirrored"]
+    done = command("train", *words, folder=trained[0], environment=command_environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["accuracy"] >= 0.9
+    low = export.load(trained[0] / "bfloat16" / "sentiment")
+    answer = low.ask("serving_default", text=["superb plot", ""])
+    assert answer["probabilities"].dtype == np.float32
+    np.testing.assert_allclose(answer["probabilities"].sum(axis=1), [1, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
