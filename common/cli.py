@@ -20,7 +20,7 @@ import tyro
 C = TypeVar("C", bound="RunConfig")
 
 # The settings of a run that may change when it is resumed: they do not touch the weights.
-NOT_IN_CHECKPOINT = ("epochs", "output", "resume", "score", "manual_dir", "data_dir", "verbose")
+NOT_IN_CHECKPOINT = ("output", "resume", "score", "manual_dir", "data_dir", "verbose")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

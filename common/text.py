@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from common.data import InputError, read_lines
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser can make neither of them
 
@@ -192,46 +194,100 @@ def _text_vectors(path: Path, wanted: set[str], most: int) -> dict[str, np.ndarr
     return vectors
 
 
-def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray], *, seed: int) -> np.ndarray:
-    """Lays vectors out as the first weights of an embedding.
+def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.ndarray:
+    """Lays vectors out as the fixed part of an embedding, each feature scaled to unit spread.
 
-    Words without a vector (the unknown word among them) start as noise with the vectors' own
-    spread, padding as zeros.
+    A word without a vector takes the mean of its parts' ("feel-good" that of "feel" and "good"),
+    or zeros.
 
     Returns:
       `<float32>[words, dimension]`, row k belonging to `words[k]`.
     """
-    known = np.stack(list(vectors.values()))
-    noise = np.random.default_rng(seed).normal(0.0, known.std(), (len(words), known.shape[1]))
-    matrix = noise.astype(np.float32)
+    frequent_rows = np.stack([vector for vector, _ in zip(vectors.values(), range(20_000))])  # noqa: B905
+    spread = frequent_rows.std(axis=0)
+    spread[spread == 0] = 1.0
+    matrix = np.zeros((len(words), frequent_rows.shape[1]), np.float32)
     for row, word in enumerate(words):
         if word in vectors:
-            matrix[row] = vectors[word]
-    matrix[0] = 0.0
+            matrix[row] = vectors[word] / spread
+        elif parts := [vectors[part] for part in re.split(r"\W", word) if part in vectors]:
+            matrix[row] = np.mean(parts, axis=0) / spread
     return matrix
+
+
+def subwords(word: str) -> list[str]:
+    """Parts of 3 to 5 letters, the word's ends marked (Bojanowski et al. 2017).
+
+    A word of up to four letters has none: it is seen often enough itself.
+
+    Example:
+      >>> subwords("bored")[:4], len(subwords("bored"))
+      (['<bo', 'bor', 'ore', 'red'], 12)
+    """
+    if len(word) <= 4:
+        return []
+    marked = f"<{word}>"
+    return [
+        marked[start : start + size]
+        for size in (3, 4, 5)
+        for start in range(len(marked) - size + 1)
+    ]
+
+
+def subword_table(
+    words: list[str], learnt_words: int, *, at_least: int, most: int = 24
+) -> np.ndarray:
+    """Numbers the parts that training words share, and lists those of each word.
+
+    Args:
+      words: the vocabulary.
+      learnt_words: how many of them, from id 0 on, stand in the training text.
+      at_least: a part counts if so many training words have it.
+      most: parts a word has at the most.
+
+    Returns:
+      `<int32>[words, most]`, filled with 0 behind a word's parts, which count from 1.
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for word in words[2:learnt_words]:
+        counts.update(set(subwords(word)))
+    numbers = {part: n for n, part in enumerate(frequent(counts, at_least=at_least), start=1)}
+    table = np.zeros((len(words), most), np.int32)
+    for row, word in enumerate(words[2:], start=2):
+        # A dict keeps the order and drops repetitions.
+        found = list(dict.fromkeys(numbers[part] for part in subwords(word) if part in numbers))
+        table[row, : len(found[:most])] = found[:most]
+    return table
 
 
 @keras.saving.register_keras_serializable("common")
 class WordEmbedding(keras.layers.Layer):
     """Word vectors that keep what they knew and learn what the task adds.
 
-    A word's vector is a fixed part, which pretrained vectors may fill, plus a learnt part. Only
-    words of the training text have a learnt part; the others come with their pretrained vector
-    alone, so that a word never seen in training still means what its neighbours mean. In training,
-    the learnt part of a rare word is often left out, which keeps it from being learnt by heart.
+    A word's vector is the sum of three parts:
+
+    - a fixed one, which pretrained vectors may fill, so that a word never seen in training still
+      means what its neighbours mean;
+    - a learnt one, for words of the training text only. In training it is often left out of rare
+      words, which keeps them from being learnt by heart;
+    - a learnt one for each of its subwords, so that "dreadfully" has something of "dreadful".
 
     Args:
       words: size of the vocabulary.
       learnt_words: how many of them, from id 0 on, have a learnt part.
       dimension: of the vectors.
+      subwords: how many subwords have a vector; 0 for none.
+      subwords_of_word: width of the table that lists them.
       word_dropout: share of words replaced by the unknown word (id 1), in training.
+      subword_dropout: share of words whose subwords are left out, in training.
+      members: how many networks share the fixed part; each has learnt parts of its own.
 
     Call arguments:
       ids: `<int>[batch, time]`; an id outside the vocabulary counts as unknown.
-      training: whether words and learnt parts are dropped.
+      training: whether words and parts are dropped.
 
     Returns:
-      `<float>[batch, time, dimension]`.
+      A list of `members` tensors `<float>[batch, time, dimension]`.
     """
 
     def __init__(
@@ -240,46 +296,86 @@ class WordEmbedding(keras.layers.Layer):
         learnt_words: int,
         dimension: int,
         *,
+        subwords: int = 0,
+        subwords_of_word: int = 0,
         word_dropout: float = 0.0,
+        subword_dropout: float = 0.0,
+        members: int = 1,
         **kwargs: Any,
     ):
         """Makes the layer."""
         super().__init__(**kwargs)
         self.words, self.learnt_words, self.dimension = words, learnt_words, dimension
-        self.word_dropout = word_dropout
+        self.subwords, self.subwords_of_word = subwords, subwords_of_word
+        self.word_dropout, self.subword_dropout = word_dropout, subword_dropout
+        self.members = members
         self.seeds = keras.random.SeedGenerator()
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
-        """Makes the two parts, and the chance of each learnt part to be used in training."""
+        """Makes the parts, and the chance of each learnt part to be used in training."""
         self.fixed = self.add_weight(
             (self.words, self.dimension), "zeros", trainable=False, name="fixed"
         )
-        self.learnt = self.add_weight((self.learnt_words, self.dimension), "zeros", name="learnt")
+        # A member's row of word k is k * members + member.
+        rows = self.learnt_words * self.members
+        self.learnt = self.add_weight((rows, self.dimension), "zeros", name="learnt")
         self.use = self.add_weight((self.learnt_words,), "ones", trainable=False, name="use")
+        if self.subwords:
+            self.table = self.add_weight(
+                (self.words, self.subwords_of_word),
+                "zeros",
+                dtype="int32",
+                trainable=False,
+                name="table",
+            )
+            rows = (self.subwords + 1) * self.members
+            self.parts = self.add_weight((rows, self.dimension), "zeros", name="parts")
 
-    def fill(self, matrix: np.ndarray) -> None:
-        """Sets the fixed part: `<float32>[words, dimension]`, from `embedding_matrix`."""
+    def fill(
+        self, matrix: np.ndarray, *, counts: np.ndarray, rare: float, table: np.ndarray | None
+    ) -> None:
+        """Sets what is not learnt by gradients.
+
+        Args:
+          matrix: the fixed part, `<float32>[words, dimension]`, from `embedding_matrix`.
+          counts: how often a word was seen, `<float>[learnt_words]`.
+          rare: a word seen n times uses its learnt part with chance `n / (n + rare)`.
+          table: from `subword_table`; None without subwords.
+        """
         self.fixed.assign(matrix)
-
-    def fill_use(self, counts: np.ndarray, rare: float) -> None:
-        """Sets a word's chance to `n / (n + rare)`, n being its `<float>[learnt_words]` count."""
         self.use.assign(counts / np.maximum(counts + rare, 1e-9))
+        if table is not None:
+            self.table.assign(table)
 
-    def call(self, ids: Any, training: bool = False) -> Any:
+    def call(self, ids: Any, training: bool = False) -> list[Any]:
         """Looks up; see the class."""
-        ids = keras.ops.where((ids >= 0) & (ids < self.words), ids, 1)
+        # All of the following is `[batch, members, time]`, with or without features behind.
+        ids = ops.where((ids >= 0) & (ids < self.words), ops.cast(ids, "int32"), 1)
+        ids = ops.repeat(ids[:, None], self.members, axis=1)
+        member = ops.arange(self.members, dtype="int32")[None, :, None]
         if training and self.word_dropout:
-            hidden = keras.random.uniform(keras.ops.shape(ids), seed=self.seeds) < self.word_dropout
-            ids = keras.ops.where(hidden & (ids > 0), 1, ids)
+            ids = ops.where((self._draw(ids) < self.word_dropout) & (ids > 0), 1, ids)
         known = ids < self.learnt_words
-        place = keras.ops.where(known, ids, 0)
+        place = ops.where(known, ids, 0)
         used = known
         if training:
-            draw = keras.random.uniform(keras.ops.shape(ids), seed=self.seeds)
-            used = known & (draw < keras.ops.take(self.use, place, axis=0))
-        learnt = keras.ops.take(self.learnt, place, axis=0)
-        learnt = learnt * keras.ops.cast(used, learnt.dtype)[..., None]
-        return keras.ops.take(self.fixed, ids, axis=0) + learnt
+            used = known & (self._draw(ids) < ops.take(self.use, place, axis=0))
+        learnt = ops.take(self.learnt, place * self.members + member, axis=0)
+        x = ops.take(self.fixed, ids, axis=0) + learnt * ops.cast(used, learnt.dtype)[..., None]
+        if self.subwords:
+            numbers = ops.take(self.table, ids, axis=0)
+            real = ops.cast(numbers > 0, learnt.dtype)
+            # Scaled so that the sum has the spread of one part, however many there are.
+            scale = ops.rsqrt(ops.maximum(ops.sum(real, axis=-1, keepdims=True), 1.0))
+            if training and self.subword_dropout:
+                kept = self._draw(ids) >= self.subword_dropout
+                scale = scale * ops.cast(kept, scale.dtype)[..., None]
+            rows = numbers * self.members + member[..., None]
+            x = x + ops.sum(ops.take(self.parts, rows, axis=0) * (real * scale)[..., None], axis=-2)
+        return [x[:, number] for number in range(self.members)]
+
+    def _draw(self, ids: Any) -> Any:
+        return keras.random.uniform(ops.shape(ids), seed=self.seeds)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again."""
@@ -288,5 +384,9 @@ class WordEmbedding(keras.layers.Layer):
             "words": self.words,
             "learnt_words": self.learnt_words,
             "dimension": self.dimension,
+            "subwords": self.subwords,
+            "subwords_of_word": self.subwords_of_word,
             "word_dropout": self.word_dropout,
+            "subword_dropout": self.subword_dropout,
+            "members": self.members,
         }

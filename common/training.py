@@ -144,7 +144,7 @@ def fit(
         "optimizer": [v.value for v in optimizer.variables],
         "average": averaged,
     }
-    best_weights = [v.numpy() for v in model.trainable_variables]
+    best_weights = [v.numpy() for v in model.weights]
     checkpoint = directory / CHECKPOINT
     if resume and checkpoint.exists():
         state, best_weights = _restore(checkpoint, state.settings, variables)
@@ -155,9 +155,14 @@ def fit(
         board = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
         callbacks = [*callbacks, board]
     driver = keras.callbacks.CallbackList(
-        list(callbacks), add_history=True, add_progbar=verbose > 0, model=model,
-        verbose=verbose, epochs=epochs, steps=None,
-    )  # fmt: skip
+        list(callbacks),
+        add_history=True,
+        add_progbar=verbose > 0,
+        model=model,
+        verbose=verbose,
+        epochs=epochs,
+        steps=None,
+    )
     model.stop_training = state.stopped
     driver.on_train_begin()
     for epoch in range(state.epoch, epochs):
@@ -172,7 +177,7 @@ def fit(
             better = state.best is None or (measured > state.best) == (mode == "max")
             if better and measured != state.best:
                 state.best, state.best_epoch = measured, epoch + 1
-                best_weights = [v.numpy() for v in model.trainable_variables]
+                best_weights = [v.numpy() for v in model.weights]
         logs |= {f"val_{name}": value for name, value in validated.items()}
         driver.on_epoch_end(epoch, dict(logs))
         state.seconds += time.perf_counter() - start
@@ -183,7 +188,7 @@ def fit(
         _save(checkpoint, state, variables, best_weights)
         _write_log(directory / LOG, state.history)
     driver.on_train_end()
-    for variable, value in zip(model.trainable_variables, best_weights, strict=True):
+    for variable, value in zip(model.weights, best_weights, strict=True):
         variable.assign(value)
     return Fitted(state.history, state.best_epoch, state.seconds)
 

@@ -13,6 +13,12 @@ from common.data import InputError, bucket_lengths
 class Config(RunConfig):
     """A bidirectional recurrent classifier of texts."""
 
+    epochs: int = 8
+    """passes over the training data; the learning rate falls to 0 along half a cosine"""
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    patience: int = 8
+    """stop after so many epochs without a better validation accuracy"""
     labels: tuple[str, ...] = ()
     """classes from worst to best, for --data (default: numbers by value, words by the alphabet)"""
     max_length: int = 64
@@ -28,12 +34,16 @@ class Config(RunConfig):
     """share of words hidden from the model while training"""
     rare_word_dropout: float = 10.0
     """a word seen n times uses what was learnt about it with chance n / (n + this), in training"""
-    embedding_dropout: float = 0.3
+    subwords: int = 3
+    """parts of 3 to 5 letters that so many training words share have a vector; 0 for none"""
+    subword_dropout: float = 0.3
+    """share of words whose subwords are left out while training"""
+    embedding_dropout: float = 0.1
     """share of the vectors' features dropped, for a whole text at once"""
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """kind of recurrent layer"""
-    units: int = 100
+    units: int = 150
     """width of each layer, per direction"""
     layers: int = 1
     """how many bidirectional layers"""
@@ -44,7 +54,9 @@ class Config(RunConfig):
     head_dropout: float = 0.5
     """share of the pooled features dropped"""
 
-    label_smoothing: float = 0.0
+    members: int = 1
+    """networks that are trained side by side; the mean of their answers is the answer"""
+    label_smoothing: float = 0.1
     """share of the target that is spread over all classes"""
     neighbour_smoothing: float = 0.0
     """weight of the classes beside the true one (ordered labels), the true one having 1"""
@@ -56,10 +68,11 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name in ("word_dropout", "embedding_dropout", "dropout", "head_dropout", "average"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("max_length", "dimension", "units", "layers"):
+        for name, value in dataclasses.asdict(self).items():
+            is_share = name.endswith("dropout") and name != "rare_word_dropout"
+            if (is_share or name in ("average", "label_smoothing")) and not 0.0 <= value < 1.0:
+                raise InputError(f"--{name} must be in [0, 1), got {value}")
+        for name in ("max_length", "dimension", "units", "layers", "members"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
         if not self.pooling:
@@ -72,11 +85,12 @@ class Config(RunConfig):
         return bucket_lengths(self.max_length)
 
 
+# Chosen on the validation splits. Several members cost time and gain about a point of accuracy.
 PRESETS = {
     "rated_reviews": Config(dataset="rated_reviews"),
-    "sst5": Config(dataset="sst5"),
-    "sst2": Config(dataset="sst2"),
-    "mr": Config(dataset="mr"),
-    "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64),
+    "sst5": Config(dataset="sst5", epochs=6, members=4),
+    "sst2": Config(dataset="sst2", epochs=6, members=4),
+    "mr": Config(dataset="mr", epochs=6, members=4),
+    "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }
 DEFAULT = "rated_reviews"

@@ -7,59 +7,61 @@ from collections.abc import Mapping
 from common.attention import MaskedPooling
 from common.rnn import length_mask, stack
 from common.text import WordEmbedding
+from common.training import Losses
 from tasks.sentiment.config import Config
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
-HEAD = "head"  # the layer that `--init` replaces where the classes differ
+HEAD = "head"  # the layers that `--init` replaces where the classes differ
 
 
-def build(
-    config: Config, *, words: int, learnt_words: int, dimension: int, classes: int
-) -> keras.Model:
+def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Model:
     """Builds the classifier.
 
     Args:
       config: the architecture.
-      words: size of the vocabulary.
-      learnt_words: how many of them, from id 0 on, stand in the training text.
-      dimension: of the word vectors.
+      embedding: the word vectors, for `config.members` members.
       classes: how many, in order from worst to best.
 
     Returns:
-      A functional model. Inputs: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]`; outputs:
-      `probabilities` `<float32>[batch, classes]` and `attention` `<float32>[batch, time]`, the
-      share that each word has in the pooled text.
+      A functional model. Inputs: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]`; outputs,
+      all `<float32>`: `probabilities` `[batch, classes]`; `members` `[batch, members, classes]`,
+      whose mean they are; `attention` `[batch, time]`, the share of each word in the pooled text.
     """
     ids = keras.Input((None,), dtype="int32", name="ids")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, ids)
-    embedding = WordEmbedding(
-        words, learnt_words, dimension, word_dropout=config.word_dropout, name="embedding"
-    )
-    x = keras.layers.SpatialDropout1D(config.embedding_dropout)(embedding(ids))
-    x = stack(
-        config.cell,
-        config.units,
-        config.layers,
-        bidirectional=True,
-        dropout=config.dropout,
-        name="encoder",
-    )(x, mask=mask)
-    pooled, weights = zip(
-        *(MaskedPooling(mode, name=f"pool_{mode}")(x, mask=mask) for mode in config.pooling),
-        strict=True,
-    )
-    features = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate()(pooled)
-    attention = weights[0] if len(weights) == 1 else keras.layers.Average()(weights)
-    features = keras.layers.Dropout(config.head_dropout)(features)
-    logits = keras.layers.Dense(classes, dtype="float32", name=HEAD)(features)
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits)
+    members, weights = [], []
+    for number, vectors in enumerate(embedding(ids)):
+        x = keras.layers.SpatialDropout1D(config.embedding_dropout)(vectors)
+        x = stack(
+            config.cell,
+            config.units,
+            config.layers,
+            bidirectional=True,
+            dropout=config.dropout,
+            name=f"encoder_{number}",
+        )(x, mask=mask)
+        pooled = []
+        for mode in config.pooling:
+            vector, weight = MaskedPooling(mode, name=f"pool_{mode}_{number}")(x, mask=mask)
+            pooled.append(vector)
+            weights.append(weight)
+        features = pooled[0] if len(pooled) == 1 else keras.layers.Concatenate()(pooled)
+        features = keras.layers.Dropout(config.head_dropout)(features)
+        logits = keras.layers.Dense(classes, dtype="float32", name=f"{HEAD}_{number}")(features)
+        members.append(keras.layers.Softmax(dtype="float32")(logits))
+    together = ops.stack(members, axis=1)
     return keras.Model(
         {"ids": ids, "length": length},
-        {"probabilities": probabilities, "attention": attention},
+        {
+            "probabilities": ops.mean(together, axis=1),
+            "members": together,
+            "attention": ops.mean(ops.stack(weights), axis=0),
+        },
         name="sentiment",
     )
 
@@ -78,16 +80,17 @@ def targets(config: Config, classes: int) -> np.ndarray:
     return rows.astype(np.float32)
 
 
-def make_losses(config: Config, classes: int):
-    """Cross-entropy against `targets`, in the form that `common.training.fit` takes."""
+def make_losses(config: Config, classes: int) -> Losses:
+    """Each member's cross-entropy against `targets`, as `common.training.fit` takes it."""
     table = tf.constant(targets(config, classes))
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        probabilities = tf.clip_by_value(outputs["probabilities"], 1e-7, 1.0)
-        wanted = tf.gather(table, batch["label"])
-        values = -tf.reduce_sum(wanted * tf.math.log(probabilities), axis=-1)
+        members = tf.clip_by_value(outputs["members"], 1e-7, 1.0)
+        wanted = tf.gather(table, batch["label"])[:, None, :]
+        # Summed, not averaged, over the members: each learns as fast as it would alone.
+        values = -tf.reduce_sum(wanted * tf.math.log(members), axis=(1, 2))
         return values, tf.ones_like(values)
 
     return losses

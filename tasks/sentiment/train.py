@@ -22,9 +22,11 @@ from common.data import InputError, epoch_seed
 from common.distribution import make_strategy
 from common.text import (
     Vocabulary,
+    WordEmbedding,
     count_words,
     embedding_matrix,
     frequent,
+    subword_table,
     word_vectors,
 )
 from common.training import Fitted, fit, set_up
@@ -35,51 +37,57 @@ import keras
 import numpy as np
 
 # What a fine-tuned model takes over from the published one.
-ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "dimension")
+ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
 
 
-def learn_vocabulary(
+def new_embedding(
     reviews: data.Reviews, config: Config, path: Path
-) -> tuple[Vocabulary, np.ndarray, np.ndarray]:
+) -> tuple[WordEmbedding, Vocabulary]:
     """Takes the words from the training split, and their vectors where some are pretrained.
 
-    Returns:
-      The vocabulary, written to `path`; how often each word that is learnt was seen
-      `<float32>[learnt words]`; the fixed vectors `<float32>[words, dimension]`.
+    The vocabulary is written to `path`.
     """
     counts = count_words(reviews.splits["train"].map(lambda review: review["text"]))
     words = frequent(counts)
     if not words:
         raise InputError("no word in the training texts")
     seen = np.array([0, 0, *(counts[word] for word in words)], np.float32)
+    vectors = {}
     if config.vectors:
         vectors = word_vectors(config.vectors, counts, most=config.frequent_words)
         words += [word for word in vectors if word not in counts]
-        Vocabulary.write(path, words)
-        matrix = embedding_matrix(["", "", *words], vectors, seed=config.seed)
+    Vocabulary.write(path, words)
+    vocabulary = Vocabulary(path)
+    if vectors:
+        matrix = embedding_matrix(vocabulary.words, vectors)
     else:
-        Vocabulary.write(path, words)
-        noise = np.random.default_rng(config.seed).normal(size=(len(seen), config.dimension))
-        matrix = noise.astype(np.float32)
-    return Vocabulary(path), seen, matrix
+        shape = (len(vocabulary), config.dimension)
+        matrix = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
+    table = None
+    if config.subwords:
+        table = subword_table(vocabulary.words, len(seen), at_least=config.subwords)
+    embedding = WordEmbedding(
+        len(vocabulary),
+        len(seen),
+        matrix.shape[1],
+        subwords=0 if table is None else int(table.max()),
+        subwords_of_word=0 if table is None else table.shape[1],
+        word_dropout=config.word_dropout,
+        subword_dropout=config.subword_dropout,
+        members=config.members,
+        name="embedding",
+    )
+    embedding.build((None, None))
+    embedding.fill(matrix, counts=seen, rare=config.rare_word_dropout, table=table)
+    return embedding, vocabulary
 
 
 def new_model(
     reviews: data.Reviews, config: Config, folder: Path
 ) -> tuple[keras.Model, Vocabulary]:
     """Builds a model from nothing but the training data and pretrained vectors."""
-    vocabulary, seen, matrix = learn_vocabulary(reviews, config, folder / "vocabulary.txt")
-    built = model.build(
-        config,
-        words=len(vocabulary),
-        learnt_words=len(seen),
-        dimension=matrix.shape[1],
-        classes=len(reviews.labels),
-    )
-    embedding = built.get_layer("embedding")
-    embedding.fill(matrix)
-    embedding.fill_use(seen, config.rare_word_dropout)
-    return built, vocabulary
+    embedding, vocabulary = new_embedding(reviews, config, folder / "vocabulary.txt")
+    return model.build(config, embedding, classes=len(reviews.labels)), vocabulary
 
 
 def published_model(
@@ -88,21 +96,14 @@ def published_model(
     """Builds on a published model: its vocabulary, its weights, and its head if classes agree."""
     source = export.load(config.init)
     path = shutil.copy(source.path / "assets" / "vocabulary.txt", folder / "vocabulary.txt")
-    vocabulary = Vocabulary(path)
     old = keras.models.load_model(source.path / "model.keras")
-    embedding = old.get_layer("embedding")
-    built = model.build(
-        config,
-        words=len(vocabulary),
-        learnt_words=embedding.learnt_words,
-        dimension=embedding.dimension,
-        classes=len(reviews.labels),
-    )
+    embedding = WordEmbedding.from_config(old.get_layer("embedding").get_config())
+    built = model.build(config, embedding, classes=len(reviews.labels))
     same_classes = tuple(source.settings["labels"]) == reviews.labels
     for layer in built.layers:
-        if layer.name != model.HEAD or same_classes:
+        if layer.weights and (same_classes or not layer.name.startswith(model.HEAD)):
             layer.set_weights(old.get_layer(layer.name).get_weights())
-    return built, vocabulary
+    return built, Vocabulary(path)
 
 
 def with_published_architecture(config: Config) -> Config:
@@ -132,11 +133,14 @@ def train_model(
         make = new_model if config.init is None else published_model
         built, vocabulary = make(reviews, config, folder)
         steps = math.ceil(reviews.size("train") / config.batch_size)
-        optimizer = keras.optimizers.Adam(
-            keras.optimizers.schedules.PolynomialDecay(
-                config.learning_rate, decay_steps=steps * config.epochs, end_learning_rate=0.0
-            )
+        warm_up = steps * config.epochs // 20
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0,
+            steps * config.epochs - warm_up,
+            warmup_target=config.learning_rate,
+            warmup_steps=warm_up,
         )
+        optimizer = keras.optimizers.Adam(schedule)
     classes = len(reviews.labels)
     fitted = fit(
         built,

@@ -1,10 +1,10 @@
 """Pooling against NumPy, row by row."""
 
+from common.attention import MaskedPooling
+
 import keras
 import numpy as np
 import pytest
-
-from common.attention import MaskedPooling
 
 X = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
 LENGTH = np.array([6, 1, 3, 0])

@@ -1,9 +1,9 @@
 """Pictures hold what they should, tables are Markdown, the card is whole."""
 
+from common import report
+
 import numpy as np
 from matplotlib import image
-
-from common import report
 
 HISTORY = [
     {"epoch": 1, "loss": 2.0, "val_loss": 2.1, "val_accuracy": 0.3, "seconds": 1.0},

@@ -7,6 +7,8 @@ from common.text import (
     count_words,
     embedding_matrix,
     frequent,
+    subword_table,
+    subwords,
     tokenize,
     word_vectors,
 )
@@ -122,48 +124,103 @@ def test_packaged_vectors_are_those_of_the_array():
     np.testing.assert_array_equal(vectors["."], stored[2])
 
 
-def test_embedding_matrix_places_vectors_and_repeats_by_seed():
-    vectors = {"good": np.array([1.0, -1.0], np.float32), "bad": np.array([3.0, 1.0], np.float32)}
-    matrix = embedding_matrix(["", "", "bad", "odd"], vectors, seed=3)
-    np.testing.assert_array_equal(matrix[[0, 2]], [[0, 0], [3, 1]])
-    np.testing.assert_array_equal(matrix, embedding_matrix(["", "", "bad", "odd"], vectors, seed=3))
-    assert not np.array_equal(matrix[3], embedding_matrix(["", "", "b", "o"], vectors, seed=4)[3])
+def test_embedding_matrix_scales_features_and_composes_words():
+    vectors = {"good": np.array([1.0, -1.0]), "feel": np.array([3.0, 1.0])}
+    matrix = embedding_matrix(["", "", "feel", "odd", "feel-good"], vectors)
+    # Both features have a standard deviation of 1 over the two vectors.
+    np.testing.assert_allclose(matrix, [[0, 0], [0, 0], [3, 1], [0, 0], [2, 0]])
+    np.testing.assert_allclose(
+        embedding_matrix(["good"], {"good": np.array([2.0]), "b": np.array([6.0])}), [[1.0]]
+    )
 
 
-def make_embedding(**kwargs):
-    layer = WordEmbedding(6, 4, 3, **kwargs)
+def test_subwords_are_all_parts_of_three_to_five_letters():
+    assert subwords("good") == []
+    expected = "<bo bor ore red ed> <bor bore ored red> <bore bored ored>"
+    assert subwords("bored") == expected.split()
+
+
+def test_the_subword_table_lists_what_training_words_share():
+    words = ["", "", "bored", "boring", "zzzzz", "boredom"]
+    table = subword_table(words, 4, at_least=2, most=3)
+    # Of the two training words, "<bo", "bor" and "<bor" stand in both.
+    assert sorted(table[2]) == sorted(table[3]) == sorted(table[5]) == [1, 2, 3]
+    assert not table[[0, 1, 4]].any()
+    assert (np.count_nonzero(subword_table(words, 4, at_least=1, most=3), axis=1) <= 3).all()
+
+
+FIXED = np.arange(18, dtype=np.float32).reshape(6, 3)
+
+
+def make_embedding(rare=0.0, counts=(1, 1, 1, 1), **kwargs):
+    table = (
+        np.array([[0, 0], [0, 0], [1, 2], [0, 0], [2, 0], [0, 0]])
+        if kwargs.get("subwords")
+        else None
+    )
+    layer = WordEmbedding(6, 4, 3, subwords_of_word=2, **kwargs)
     layer.build((None, None))
-    layer.fill(np.arange(18, dtype=np.float32).reshape(6, 3))
+    layer.fill(FIXED, counts=np.array(counts, np.float32), rare=rare, table=table)
     layer.learnt.assign(100.0 * np.ones((4, 3), np.float32))
+    if table is not None:
+        layer.parts.assign([[9e9] * 3, [1000.0] * 3, [3000.0] * 3])
     return layer
 
 
 def test_embedding_adds_what_is_learnt_and_takes_strange_ids_for_unknown():
-    found = make_embedding()(np.array([[2, 5, 99, -1]])).numpy()[0]
-    fixed = np.arange(18, dtype=np.float32).reshape(6, 3)
-    np.testing.assert_array_equal(found, [fixed[2] + 100, fixed[5], fixed[1] + 100, fixed[1] + 100])
+    found = make_embedding()(np.array([[2, 5, 99, -1]]))[0].numpy()[0]
+    np.testing.assert_array_equal(found, [FIXED[2] + 100, FIXED[5], FIXED[1] + 100, FIXED[1] + 100])
+
+
+def test_embedding_adds_subwords_scaled_by_their_number():
+    found = make_embedding(subwords=2)(np.array([[2, 3, 4, 5]]))[0].numpy()[0]
+    expected = [FIXED[2] + 100 + 4000 / np.sqrt(2), FIXED[3] + 100, FIXED[4] + 3000, FIXED[5]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_members_share_what_is_fixed_and_learn_for_themselves():
+    table = np.array([[0], [0], [1], [0], [0], [0]])
+    layer = WordEmbedding(6, 4, 3, subwords=1, subwords_of_word=1, members=2)
+    layer.build((None, None))
+    layer.fill(FIXED, counts=np.ones(4), rare=0.0, table=table)
+    layer.learnt.assign(np.arange(24.0).reshape(8, 3))  # word k: rows 2k and 2k + 1
+    layer.parts.assign(1000.0 * np.arange(12.0).reshape(4, 3))
+    first, second = (value.numpy()[0] for value in layer(np.array([[2, 3, 5]])))
+    learnt, parts = layer.learnt.numpy(), layer.parts.numpy()
+    np.testing.assert_allclose(
+        first, [FIXED[2] + learnt[4] + parts[2], FIXED[3] + learnt[6], FIXED[5]]
+    )
+    np.testing.assert_allclose(
+        second, [FIXED[2] + learnt[5] + parts[3], FIXED[3] + learnt[7], FIXED[5]]
+    )
 
 
 def test_rare_words_use_their_learnt_part_as_often_as_stated():
-    layer = make_embedding()
-    layer.fill_use(np.array([0.0, 0.0, 10.0, 30.0]), 10.0)  # chances 0, 0, 1/2, 3/4
+    layer = make_embedding(rare=10.0, counts=(0, 0, 10, 30))  # chances 0, 0, 1/2, 3/4
     ids = np.repeat([[2], [3]], 4000, axis=1)
-    used = (layer(ids, training=True).numpy()[..., 0] > 50).mean(axis=1)
+    used = (layer(ids, training=True)[0].numpy()[..., 0] > 50).mean(axis=1)
     np.testing.assert_allclose(used, [0.5, 0.75], atol=0.04)
 
 
 def test_word_dropout_hides_the_stated_share_and_only_in_training():
     layer = make_embedding(word_dropout=0.25)
     ids = np.full((1, 8000), 5)
-    hidden = layer(ids, training=True).numpy()[0, :, 0] != 15.0
+    hidden = layer(ids, training=True)[0].numpy()[0, :, 0] != 15.0
     assert abs(hidden.mean() - 0.25) < 0.03
-    assert (layer(ids).numpy()[0, :, 0] == 15.0).all()
+    assert (layer(ids)[0].numpy()[0, :, 0] == 15.0).all()
+
+
+def test_subword_dropout_leaves_out_the_stated_share():
+    layer = make_embedding(subwords=2, subword_dropout=0.25)
+    found = layer(np.full((1, 8000), 4), training=True)[0].numpy()[0, :, 0]
+    assert abs((found == FIXED[4, 0]).mean() - 0.25) < 0.03
+    assert set(np.round(found)) == {FIXED[4, 0], FIXED[4, 0] + 3000}
 
 
 def test_embedding_survives_a_keras_file(tmp_path):
     ids = keras.Input((None,), dtype="int32")
-    model = keras.Model(ids, make_embedding(word_dropout=0.1)(ids))
+    model = keras.Model(ids, make_embedding(word_dropout=0.1, subwords=2)(ids))
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     sample = np.array([[0, 1, 2, 3, 4, 5]])
-    np.testing.assert_array_equal(model(sample), again(sample))
+    np.testing.assert_array_equal(model(sample)[0], again(sample)[0])

@@ -123,6 +123,38 @@ def test_the_best_epoch_is_kept_and_patience_stops(tmp_path):
     np.testing.assert_array_equal(weights(model), kept[1][0])
 
 
+def test_the_best_epoch_brings_its_moving_statistics_along(tmp_path):
+    keras.utils.set_random_seed(3)
+    x = keras.Input((5,), name="x")
+    model = keras.Model(
+        {"x": x}, {"y": keras.layers.Dense(1)(keras.layers.BatchNormalization()(x))}
+    )
+    scores, means = iter([2.0, 1.0, 3.0, 4.0]), []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            means.append(self.model.layers[1].moving_mean.numpy())
+
+    fit(
+        model,
+        optimizer=keras.optimizers.Adam(0.01),
+        losses=losses,
+        train=train,
+        validation=batches(np.arange(80, 96)),
+        score=lambda pairs: {"error": next(scores) + 0 * len(list(pairs))},
+        monitor="error",
+        mode="min",
+        epochs=4,
+        patience=9,
+        directory=tmp_path,
+        settings={},
+        callbacks=[Watch()],
+        verbose=0,
+    )
+    np.testing.assert_array_equal(model.layers[1].moving_mean.numpy(), means[1])
+    assert not np.array_equal(means[1], means[3])
+
+
 def test_keras_callbacks_steer_the_run(tmp_path):
     rates = []
 

@@ -12,7 +12,7 @@ import time
 
 from common import cli, export
 from common.data import InputError
-from common.text import Vocabulary
+from common.text import Vocabulary, WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
 
@@ -369,25 +369,31 @@ def test_stars_follow_their_formula():
 @pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
 @pytest.mark.parametrize("pooling", [("mean",), ("max", "last"), ("attention",)])
 def test_more_padding_changes_no_model(cell, pooling):
-    config = Config(units=5, layers=2, cell=cell, pooling=pooling)
-    built = model.build(config, words=9, learnt_words=9, dimension=4, classes=3)
-    built.get_layer("embedding").fill(np.random.default_rng(0).normal(size=(9, 4)))
+    config = Config(units=5, layers=2, cell=cell, pooling=pooling, members=2)
+    embedding = WordEmbedding(9, 9, 4, members=2)
+    built = model.build(config, embedding, classes=3)
+    embedding.fixed.assign(np.random.default_rng(0).normal(size=(9, 4)))
     ids, length = np.array([[3, 4, 5], [6, 0, 0]], np.int32), np.array([3, 1], np.int32)
     plain = built({"ids": ids, "length": length})
     padded = built({"ids": np.pad(ids, [(0, 0), (0, 4)], constant_values=7), "length": length})
     for name in plain:
-        np.testing.assert_allclose(padded[name][:, :3], plain[name], atol=1e-6)
+        found = padded[name][:, :3] if name == "attention" else padded[name]
+        np.testing.assert_allclose(found, plain[name], atol=1e-6)
+    np.testing.assert_allclose(plain["probabilities"], np.mean(plain["members"], axis=1), atol=1e-6)
 
 
 def test_losses_equal_cross_entropy_by_scikit_learn():
     config = Config(label_smoothing=0.0)
     random = np.random.default_rng(0)
-    probabilities = random.dirichlet(np.ones(5), 40)
+    probabilities = random.dirichlet(np.ones(5), (40, 2))
     labels = random.integers(0, 5, 40)
     values, weights = model.make_losses(config, 5)(
-        {"probabilities": tf.constant(probabilities, tf.float32)}, {"label": tf.constant(labels)}
+        {"members": tf.constant(probabilities, tf.float32)}, {"label": tf.constant(labels)}
     )
-    expected = sklearn.metrics.log_loss(labels, probabilities, labels=range(5))
+    expected = sum(
+        sklearn.metrics.log_loss(labels, probabilities[:, member], labels=range(5))
+        for member in range(2)
+    )
     np.testing.assert_allclose(np.sum(values) / np.sum(weights), expected, rtol=1e-5)
 
 
