@@ -152,7 +152,7 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        _end(130, "stopped. Finished epochs are kept; the same command with --resume goes on.")
+        _end(130, "stopped. Finished epochs of a training run are kept: add --resume to go on.")
     except InputError as error:
         _end(2, str(error))
     except (TrainingError, ExportError, FileNotFoundError) as error:

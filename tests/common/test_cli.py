@@ -1,0 +1,123 @@
+"""Flags, messages, exit codes and output of every command."""
+
+import dataclasses
+import io
+import json
+import os
+import sys
+
+from common import cli
+from common.data import InputError
+from common.export import ExportError
+from common.training import TrainingError
+
+import numpy as np
+import pytest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(cli.RunConfig):
+    units: int = 4
+
+
+PRESETS = {
+    "small": Config(dataset="small", units=8, epochs=3),
+    "large": Config(dataset="large", units=512, learning_rate=0.5),
+}
+
+
+def parse(*words):
+    return cli.parse_train(Config, PRESETS, default="small", argv=list(words), doc="Trains.")
+
+
+def test_a_data_set_brings_its_preset_and_flags_override_it():
+    assert parse() == PRESETS["small"]
+    assert parse("--dataset", "large") == PRESETS["large"]
+    assert parse("--dataset=large", "--units", "7").units == 7
+    assert parse("--dataset=large", "--units", "7").learning_rate == 0.5
+
+
+def test_own_data_takes_the_default_preset_without_its_data_set(tmp_path):
+    config = parse("--data", str(tmp_path))
+    assert config.dataset is None and config.data == tmp_path and config.units == 8
+
+
+def test_underscores_and_hyphens_both_work():
+    assert parse("--learning_rate", "0.1") == parse("--learning-rate", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "huge"], "no data set 'huge'; known: small, large"),
+        (["--dataset", "large", "--data", "x"], "not both"),
+        (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
+        (["--learning_rate", "0"], "--learning_rate must be positive"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda argv: parse(*argv))
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_resuming_may_change_where_but_not_what():
+    one = parse("--output", "a", "--resume", "--verbose", "0").checkpoint_settings()
+    assert one == parse("--output", "b").checkpoint_settings()
+    assert one != parse("--units", "9").checkpoint_settings()
+    json.dumps(one)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("no header", "a.csv", 1), 2, "error: a.csv, line 1: no header"),
+        (TrainingError("the loss is nan"), 1, "error: the loss is nan"),
+        (ExportError("no signature"), 1, "error: no signature"),
+        (FileNotFoundError("no model yet"), 1, "error: no model yet"),
+        (OSError(28, "No space left on device", "x/y"), 1, "error: No space left on device: x/y"),
+        (KeyboardInterrupt(), 130, "stopped. Finished epochs of a training run are kept"),
+    ],
+)
+def test_a_failure_is_one_message_and_an_exit_code(error, code, said, capsys, monkeypatch):
+    def main(_):
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == code
+    assert said in capsys.readouterr().err
+
+
+def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
+    def main(_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(ZeroDivisionError):
+        cli.run(main)
+
+
+def test_results_are_one_line_of_plain_json(capsys, tmp_path):
+    cli.print_result({"model": tmp_path, "f1": np.float32(0.5), "n": np.int64(3), "l": ("a",)})
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"model": str(tmp_path), "f1": 0.5, "n": 3, "l": ["a"]}
+
+
+def test_output_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), cli.open_output(path) as file:
+        file.write("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["out"]
+    with cli.open_output(path) as file:
+        file.write("whole")
+    assert path.read_text() == "whole" and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_hyphen_is_standard_input_with_bad_bytes_replaced(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\n\xff".encode("latin-1"))))
+    assert list(cli.input_lines(["a", "-", "b"])) == ["a", "\ufffd", "\ufffd", "b"]
