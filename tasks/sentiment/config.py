@@ -89,7 +89,7 @@ class Config(RunConfig):
 PRESETS = {
     "rated_reviews": Config(dataset="rated_reviews"),
     "sst5": Config(dataset="sst5", epochs=6, members=4),
-    "sst2": Config(dataset="sst2", epochs=6, members=4),
+    "sst2": Config(dataset="sst2", epochs=8, members=4, frequent_words=400_000),
     "mr": Config(dataset="mr", epochs=6, members=4),
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }
