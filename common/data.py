@@ -197,7 +197,7 @@ def prepare(
     if package := getattr(builder, "PACKAGE", None):
         fetch_package(package, downloads, manual_dir=manual_dir)
     for url in getattr(builder, "URLS", builder.url_infos or ()):
-        name = builder.url_infos[url].filename
+        name = builder.url_infos[url].filename or url.rsplit("/", 1)[-1]
         if manual_dir is None or not (manual_dir / name).is_file():
             _check_reachable(url, name, builder.name)
     try:
@@ -214,7 +214,7 @@ def prepare(
 
 def _check_reachable(url: str, filename: str, dataset: str) -> None:
     try:
-        requests.head(url, timeout=10, allow_redirects=True).raise_for_status()
+        requests.head(url, timeout=10, allow_redirects=True)
     except requests.RequestException as error:
         raise InputError(
             f"data set {dataset!r} needs {filename!r}, and {url} cannot be reached "
@@ -287,7 +287,7 @@ def bucket_lengths(longest: int, count: int = 6) -> list[int]:
 
     Example:
       >>> bucket_lengths(100)
-      [8, 16, 24, 32, 56, 100]
+      [8, 16, 24, 32, 64, 100]
     """
     lengths = {longest}
     length = float(longest)

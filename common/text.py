@@ -332,7 +332,12 @@ class WordEmbedding(keras.layers.Layer):
             self.parts = self.add_weight((rows, self.dimension), "zeros", name="parts")
 
     def fill(
-        self, matrix: np.ndarray, *, counts: np.ndarray, rare: float, table: np.ndarray | None
+        self,
+        matrix: np.ndarray,
+        *,
+        counts: np.ndarray,
+        rare: float,
+        table: np.ndarray | None = None,
     ) -> None:
         """Sets what is not learnt by gradients.
 
@@ -340,11 +345,11 @@ class WordEmbedding(keras.layers.Layer):
           matrix: the fixed part, `<float32>[words, dimension]`, from `embedding_matrix`.
           counts: how often a word was seen, `<float>[learnt_words]`.
           rare: a word seen n times uses its learnt part with chance `n / (n + rare)`.
-          table: from `subword_table`; None without subwords.
+          table: from `subword_table`; not used without subwords.
         """
         self.fixed.assign(matrix)
         self.use.assign(counts / np.maximum(counts + rare, 1e-9))
-        if table is not None:
+        if self.subwords:
             self.table.assign(table)
 
     def call(self, ids: Any, training: bool = False) -> list[Any]:

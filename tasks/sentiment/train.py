@@ -63,15 +63,15 @@ def new_embedding(
     else:
         shape = (len(vocabulary), config.dimension)
         matrix = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
-    table = None
+    table = np.zeros((len(vocabulary), 0), np.int32)
     if config.subwords:
         table = subword_table(vocabulary.words, len(seen), at_least=config.subwords)
     embedding = WordEmbedding(
         len(vocabulary),
         len(seen),
         matrix.shape[1],
-        subwords=0 if table is None else int(table.max()),
-        subwords_of_word=0 if table is None else table.shape[1],
+        subwords=int(table.max(initial=0)),
+        subwords_of_word=table.shape[1],
         word_dropout=config.word_dropout,
         subword_dropout=config.subword_dropout,
         members=config.members,
