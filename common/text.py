@@ -203,7 +203,7 @@ def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.nda
     Returns:
       `<float32>[words, dimension]`, row k belonging to `words[k]`.
     """
-    frequent_rows = np.stack([vector for vector, _ in zip(vectors.values(), range(20_000))])  # noqa: B905
+    frequent_rows = np.stack(list(vectors.values())[:20_000])
     spread = frequent_rows.std(axis=0)
     spread[spread == 0] = 1.0
     matrix = np.zeros((len(words), frequent_rows.shape[1]), np.float32)
@@ -319,7 +319,9 @@ class WordEmbedding(keras.layers.Layer):
         # A member's row of word k is k * members + member.
         rows = self.learnt_words * self.members
         self.learnt = self.add_weight((rows, self.dimension), "zeros", name="learnt")
-        self.use = self.add_weight((self.learnt_words,), "ones", trainable=False, name="use")
+        self.use = self.add_weight(
+            (self.learnt_words,), "ones", trainable=False, autocast=False, name="use"
+        )
         if self.subwords:
             self.table = self.add_weight(
                 (self.words, self.subwords_of_word),

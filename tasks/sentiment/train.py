@@ -21,6 +21,7 @@ from common import cli, export, report
 from common.data import InputError, epoch_seed
 from common.distribution import make_strategy
 from common.text import (
+    PACKAGED_VECTORS,
     Vocabulary,
     WordEmbedding,
     count_words,
@@ -240,7 +241,8 @@ def write_card(
         summary=(
             f"Reads an English text and gives one of {len(reviews.labels)} classes "
             f"({', '.join(reviews.labels)}, worst first) and 1 to 5 stars. Word vectors, {layers} "
-            f"of {config.units} units each way, pooling by {' and '.join(config.pooling)}."
+            f"of {config.units} units each way, pooling by {' and '.join(config.pooling)}"
+            + (f"; the mean of {config.members} such networks." if config.members > 1 else ".")
         ),
         sections={
             "Scores": (
@@ -257,7 +259,9 @@ def write_card(
             ),
             "Data and licence": (
                 f"`{reviews.name}`, licence: {reviews.licence}.\n\n"
-                + (f"```bibtex\n{reviews.citation}\n```" if reviews.citation else "")
+                + (f"```bibtex\n{reviews.citation}\n```\n\n" if reviews.citation else "")
+                + (f"Word vectors: `{config.vectors}`." if config.vectors else "")
+                + (" GloVe 6B, licence: PDDL." if config.vectors == PACKAGED_VECTORS else "")
             ),
             "How to ask it": (
                 "Signature `serving_default`: `text` [batch] string -> `label` [batch] string, "
@@ -269,7 +273,7 @@ def write_card(
             ),
             "Size": f"{size / 1e6:.1f} MB in all.",
         },
-        settings=cli.jsonable(dataclasses.asdict(config)),
+        settings=config.checkpoint_settings(),
     )
 
 

@@ -217,6 +217,14 @@ def test_subword_dropout_leaves_out_the_stated_share():
     assert set(np.round(found)) == {FIXED[4, 0], FIXED[4, 0] + 3000}
 
 
+def test_embedding_trains_under_mixed_precision():
+    layer = make_embedding(
+        subwords=2, word_dropout=0.1, subword_dropout=0.1, dtype="mixed_bfloat16"
+    )
+    (x,) = layer(np.array([[2, 3, 4]]), training=True)
+    assert x.dtype == tf.bfloat16 and np.isfinite(np.float32(x)).all()
+
+
 def test_embedding_survives_a_keras_file(tmp_path):
     ids = keras.Input((None,), dtype="int32")
     model = keras.Model(ids, make_embedding(word_dropout=0.1, subwords=2)(ids))

@@ -209,7 +209,7 @@ def test_a_finished_run_resumes_to_the_same_model(tmp_path):
 
 
 SCRIPT = """
-    import sys, pathlib
+    import sys, pathlib, time
     sys.path.insert(0, {tests!r})
     from tests.common.test_training import *
     class Slow(keras.callbacks.Callback):
