@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import rnn_kernels
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -70,7 +72,8 @@ def publish(
     Args:
       signatures: name -> `tf.function` with an `input_signature` of named `tf.TensorSpec`s, each
         with the batch as first dimension, that returns a dict of tensors, likewise. Must hold
-        `serving_default` and `tensors`. They are traced anew here, with cuDNN off.
+        `serving_default` and `tensors`. They are traced anew here, with cuDNN and
+        compiled loops off.
       model: what the functions ask; also written as `model.keras`, without optimizer and compile
         settings.
       resources: what the functions use beside the model and constants: tables, vocabularies,
@@ -111,7 +114,7 @@ def publish(
         (staged / SETTINGS).parent.mkdir(parents=True)
         (staged / SETTINGS).write_text(written_settings + "\n", encoding="utf-8")
         _save_keras(model, staged / "model.keras")
-        with disable_cudnn(model, *resources):
+        with disable_cudnn(model, *resources), rnn_kernels.portable():
             live = _save_graph(signatures, model, resources, staged)
             scan(staged)
             _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
@@ -162,9 +165,10 @@ def scan(directory: Path) -> None:
 
     Raises:
       ExportError: a node, in the graph or in any function, is a cuDNN op, Python code, an op that
-        TensorFlow does not bring, or is pinned to an accelerator; or a tensor of a signature has
-        no batch dimension, or is a bfloat16 answer. Names the node and the function, or the
-        signature and the tensor.
+        TensorFlow does not bring, or is pinned to an accelerator; or a function or a node is to be
+        compiled by XLA, which TF Serving refuses on a CPU unless it is told otherwise; or a tensor
+        of a signature has no batch dimension, or is a bfloat16 answer. Names the node and the
+        function, or the signature and the tensor.
     """
     saved = saved_model_pb2.SavedModel.FromString((directory / GRAPH).read_bytes())
     for graph in saved.meta_graphs:
@@ -172,7 +176,10 @@ def scan(directory: Path) -> None:
         own = {function.signature.name for function in functions}
         _scan_nodes("the main graph", graph.graph_def.node, own)
         for function in functions:
-            _scan_nodes(f"function {function.signature.name!r}", function.node_def, own)
+            where = f"function {function.signature.name!r}"
+            if _is_compiled(function):
+                raise ExportError(f"{where} is compiled by XLA: trace it without jit_compile")
+            _scan_nodes(where, function.node_def, own)
         for name, signature in graph.signature_def.items():
             if not name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
                 _scan_signature(name, signature)
@@ -335,7 +342,7 @@ def _save_graph(
     """Traces the signatures and writes the SavedModel; gives the traced functions."""
     live = {}
     for name, function in signatures.items():
-        # A new function, since the old one may have been traced before, with cuDNN on.
+        # A new function, since the old one may have been traced before, with cuDNN or XLA.
         renewed = tf.function(function.python_function, input_signature=function.input_signature)
         live[name] = renewed.get_concrete_function()
         if not isinstance(live[name].structured_outputs, Mapping):
@@ -413,8 +420,17 @@ def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str]) -> None:
             reason = "an op that TensorFlow itself does not bring"
         elif device not in (None, "CPU"):
             reason = f"pinned to the device {node.device!r}"
+        elif _is_compiled(node):
+            reason = "compiled by XLA: trace it without jit_compile"
         if reason:
             raise ExportError(f"node {node.name!r} ({node.op}) of {where} is {reason}")
+
+
+def _is_compiled(holder: Any) -> bool:
+    """Whether a function or a node is marked to be compiled by XLA."""
+    return any(
+        holder.attr[name].b for name in ("_XlaMustCompile", "_XlaCompile") if name in holder.attr
+    )
 
 
 def _scan_signature(name: str, signature: Any) -> None:

@@ -16,14 +16,17 @@ masks every block here keeps four promises:
 * a row of length zero gives zeros, and its state stays the initial one.
 
 All three layers do their work in Keras's `inner_loop(sequences, initial_state, mask, training)`,
-which gets whole sequences with the states resolved and returns `(last output, outputs, states)`: a
-faster computation takes its place there, and nowhere else.
+which gets whole sequences with the states resolved and returns `(last output, outputs, states)`. On
+a CPU the fused walks of `common.rnn_kernels` take its place there, and nowhere else, for every
+layer that they cover; Keras computes the rest, and everything where there is a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
+
+from common import rnn_kernels
 
 import keras
 from keras import ops
@@ -80,6 +83,14 @@ class SimpleRNN(keras.layers.SimpleRNN):
         - [Elman, 1990: Finding structure in time](https://doi.org/10.1207/s15516709cog1402_1)
     """
 
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool | None = False
+    ) -> Any:
+        """The fused walk where it covers the layer, else Keras's computation."""
+        if not rnn_kernels.covers(self, mask, training):
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        return rnn_kernels.inner_loop("simple_rnn", self, sequences, initial_state, mask, training)
+
 
 @keras.saving.register_keras_serializable("common")
 class GRU(keras.layers.GRU):
@@ -134,6 +145,15 @@ class GRU(keras.layers.GRU):
           for statistical machine translation](https://arxiv.org/abs/1406.1078)
     """
 
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool | None = False
+    ) -> Any:
+        """The fused walk where it covers the layer, else Keras's computation."""
+        if not rnn_kernels.covers(self, mask, training):
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        cell = "gru" if self.reset_after else "gru_before"
+        return rnn_kernels.inner_loop(cell, self, sequences, initial_state, mask, training)
+
 
 @keras.saving.register_keras_serializable("common")
 class LSTM(keras.layers.LSTM):
@@ -184,6 +204,14 @@ class LSTM(keras.layers.LSTM):
         - [Hochreiter and Schmidhuber, 1997: Long short-term memory](
           https://doi.org/10.1162/neco.1997.9.8.1735)
     """
+
+    def inner_loop(
+        self, sequences: Any, initial_state: Any, mask: Any, training: bool | None = False
+    ) -> Any:
+        """The fused walk where it covers the layer, else Keras's computation."""
+        if not rnn_kernels.covers(self, mask, training):
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+        return rnn_kernels.inner_loop("lstm", self, sequences, initial_state, mask, training)
 
 
 def bidirectional(

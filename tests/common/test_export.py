@@ -340,6 +340,21 @@ def test_scan_refuses_what_a_server_cannot_run(copy, op, device, message, place)
         export.scan(copy)
 
 
+@pytest.mark.parametrize("attribute", ["_XlaMustCompile", "_XlaCompile"])
+@pytest.mark.parametrize("place", ["node", "function"])
+def test_scan_refuses_what_xla_would_compile(copy, attribute, place):
+    def mark(meta_graph, value):
+        function = meta_graph.graph_def.library.function[0]
+        holder = function if place == "function" else function.node_def[0]
+        holder.attr[attribute].b = value
+
+    damage(copy, lambda meta_graph: mark(meta_graph, False))
+    export.scan(copy)  # says that it is not
+    damage(copy, lambda meta_graph: mark(meta_graph, True))
+    with pytest.raises(export.ExportError, match="compiled by XLA"):
+        export.scan(copy)
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "dtype", "message"),
     [

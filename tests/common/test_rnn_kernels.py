@@ -1,0 +1,354 @@
+"""The fused walks, in both forms, against Keras's layers; and when which form is chosen.
+
+`test_rnn.py` holds the layers to the same numbers; here the walks are called as such.
+"""
+
+import resource
+
+from common import export, rnn, rnn_kernels
+from tests.common.test_rnn import (
+    CELLS,
+    assert_close,
+    cells,
+    data,
+    fill,
+    initial_states,
+    mask_of,
+    pair,
+    values_and_gradients,
+)
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+WALKS = {"simple_rnn": "simple_rnn", "gru": "gru", "gru_reset_before": "gru_before", "lstm": "lstm"}
+forms = pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+
+
+def walk(cell, layer, x, mask, states, compiled, **how):
+    """Values, and gradients as in `values_and_gradients`, of the walk itself in a graph."""
+    weights = [w.value for w in layer.trainable_weights]
+    flat = [x, *states]
+
+    @tf.function(autograph=False)
+    def run(*flat):
+        with tf.GradientTape() as tape:
+            tape.watch(flat)
+            bias = [weights[2][0], weights[2][1]] if WALKS[cell] == "gru" else [weights[2]]
+            outputs, finals = rnn_kernels.run(
+                WALKS[cell],
+                flat[0],
+                flat[1:],
+                mask,
+                rnn_kernels.Weights(weights[0], weights[1], *bias),
+                compiled=compiled,
+                **how,
+            )
+            out = [outputs, *finals]
+            rng = np.random.default_rng(1)
+            loss = sum(tf.reduce_sum(o * rng.normal(size=o.shape)) for o in out)
+        return out, tape.gradient(loss, [*weights, *flat])
+
+    return run(*[tf.constant(v) for v in flat])
+
+
+def check(cell, x, mask, units, seed=0, *, compiled, **how):
+    _, theirs = pair(
+        cell,
+        units,
+        x.shape[-1],
+        seed,
+        return_sequences=True,
+        return_state=True,
+        go_backwards=how.get("go_backwards", False),
+        zero_output_for_mask=how.get("zero_output", False),
+    )
+    states = initial_states(cell, len(x), units)
+    out, gradients = walk(cell, theirs, x, mask, states, compiled, **how)
+    expected, expected_gradients = values_and_gradients(theirs, x, mask, states)
+    assert_close(out, expected)
+    assert_close(gradients, expected_gradients, 1e-4)
+
+
+def is_compiled(concrete):
+    """Whether a traced function holds a function that XLA must compile."""
+    library = concrete.graph.as_graph_def().library.function
+    return any(f.attr["_XlaMustCompile"].b for f in library if "_XlaMustCompile" in f.attr)
+
+
+# --- values and gradients -------------------------------------------------------------------------
+
+
+@forms
+@cells
+@pytest.mark.parametrize(
+    ("mask", "back", "zero"),
+    [
+        (None, True, False),
+        (mask_of([5, 2, 0], 5), False, True),
+        (mask_of([5, 2, 0], 5), True, False),
+        (np.array([[0, 1, 1, 0, 1], [1, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool), False, False),
+    ],
+    ids=["unmasked-back", "padded-zero", "padded-back", "any"],
+)
+def test_equals_keras(cell, mask, back, zero, compiled):
+    """With initial states, and rows without a real step."""
+    check(cell, data(), mask, 3, compiled=compiled, go_backwards=back, zero_output=zero)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_two_parts_equal_keras(cell):
+    length = np.random.default_rng(0).integers(0, 5, 9)
+    check(cell, data(batch=9, time=4), mask_of(length, 4), 3, compiled=True, go_backwards=True)
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(draw=st.data())
+def test_equals_keras_on_any_shape(draw):
+    cell = draw.draw(st.sampled_from(sorted(CELLS)), "cell")
+    batch, time, features, units = (draw.draw(st.integers(1, 12), n) for n in "btfu")
+    seed = draw.draw(st.integers(0, 99), "seed")
+    mask = None
+    if draw.draw(st.booleans(), "masked"):
+        mask = np.random.default_rng(seed).random((batch, time)) < 0.7
+    how = {n: draw.draw(st.booleans(), n) for n in ("go_backwards", "zero_output", "compiled")}
+    check(cell, data(seed, batch, time, features), mask, units, seed, **how)
+
+
+@forms
+@cells
+def test_gradient_is_the_derivative(cell, compiled):
+    """Against finite differences, in float64."""
+    count = 3 if WALKS[cell] in ("gru", "gru_before") else 4 if cell == "lstm" else 1
+    rng = np.random.default_rng(0)
+    shapes = [(2, 3, 2), (2, count * 2), (2, count * 2), (count * 2,)]
+    shapes += [(count * 2,)] * (cell == "gru") + [(2, 2)] * (1 + (cell == "lstm"))
+    flat = [tf.constant(rng.normal(scale=0.5, size=shape)) for shape in shapes]
+    mask = tf.constant([[True, True, True], [True, False, False]])
+
+    @tf.function(autograph=False)
+    def run(x, *more):
+        weights = rnn_kernels.Weights(*more[: 4 if cell == "gru" else 3])
+        states = more[4 if cell == "gru" else 3 :]
+        outputs, finals = rnn_kernels.run(WALKS[cell], x, states, mask, weights, compiled=compiled)
+        return tf.reduce_sum(outputs**2) + sum(tf.reduce_sum(f**3) for f in finals)
+
+    theoretical, numerical = tf.test.compute_gradient(run, flat, delta=1e-4)
+    for a, b in zip(theoretical, numerical, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+# --- shapes that only the run knows ---------------------------------------------------------------
+
+
+def wide_pair(cell, **settings):
+    """Layers that are wide enough to be compiled, with weights that are not chaotic."""
+    layers = pair(cell, 32, 4, **settings)
+    for layer in layers:
+        layer.set_weights([0.3 * w for w in layer.get_weights()])
+    return layers
+
+
+def dynamic_step(layer, masked=True):
+    """A training step of any batch and time."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.bool)]
+    )
+    def step(x, mask):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            out = layer(x, mask=mask if masked else None)
+            loss = sum(tf.reduce_sum(tf.sin(o)) for o in out)
+        return out, tape.gradient(loss, [x, *(w.value for w in layer.trainable_weights)])
+
+    return step
+
+
+@cells
+@pytest.mark.parametrize(("masked", "back"), [(True, False), (False, True)])
+def test_padding_to_few_shapes_changes_nothing(cell, masked, back):
+    """Odd batches and lengths."""
+    settings = {"return_sequences": True, "return_state": True, "go_backwards": back}
+    ours, theirs = wide_pair(cell, **settings)
+    step = dynamic_step(ours, masked)
+    assert is_compiled(step.get_concrete_function())
+    expected_step = dynamic_step(theirs, masked)
+    for batch, time in ((3, 5), (11, 9)):
+        mask = mask_of(np.random.default_rng(time).integers(0, time + 1, batch), time)
+        x = data(batch=batch, time=time)
+        (out, gradients), (expected, wanted) = step(x, mask), expected_step(x, mask)
+        assert_close(out, expected)
+        assert_close(gradients, wanted, 1e-4)
+
+
+def test_dynamic_inference_equals_eager():
+    layer = rnn.stack("lstm", 32, 2, bidirectional=True)
+    layer.build((None, None, 4))
+    fill(layer)
+    ask = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
+    with rnn_kernels.portable():
+        exported = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
+        exported.get_concrete_function()
+    for batch, time in ((1, 3), (5, 11), (2, 23)):
+        x = data(batch=batch, time=time)
+        assert_close(ask(x), layer(x))
+        assert_close(exported(x), layer(x))
+
+
+def test_sizes_are_few_and_near():
+    grid = tf.function(
+        lambda n: (rnn_kernels._round_up(n, 1), rnn_kernels._round_up(n, 8)),
+        autograph=False,
+        input_signature=[tf.TensorSpec([], tf.int32)],
+    )
+    sizes = np.array([[int(s) for s in grid(n)] for n in range(1, 1025)])
+    wanted = np.arange(1, 1025)
+    assert (sizes >= wanted[:, None]).all()
+    assert (sizes[64:, 0] <= 1.125 * wanted[64:]).all()
+    assert [len(set(column)) for column in sizes.T] == [43, 40]
+    assert list(sizes[:9, 0]) == [1, 2, 4, 4, 8, 8, 8, 8, 16]
+
+
+def test_same_batch_gives_the_same_bits():
+    layer = rnn.LSTM(32, return_sequences=True, return_state=True)
+    layer.build((None, None, 4))
+    x, mask = data(batch=13, time=20), mask_of(range(13), 20)
+    first, again = (tf.nest.flatten(dynamic_step(layer)(x, mask)) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_memory_stays_over_many_steps_of_varying_batch():
+    layer = rnn.GRU(32, return_sequences=True, return_state=True)
+    layer.build((None, None, 4))
+    step = dynamic_step(layer)
+    rng = np.random.default_rng(0)
+
+    def steps(count):
+        for _ in range(count):
+            batch = int(rng.integers(1, 33))
+            step(data(batch=batch, time=6), mask_of([6] * batch, 6))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB on Linux
+
+    for batch in (1, 3, 5, 9, 17, 32):  # every shape there is
+        step(data(batch=batch, time=6), mask_of([6] * batch, 6))
+    before = steps(50)
+    assert steps(450) - before < 8
+    assert step.experimental_get_tracing_count() == 1
+
+
+# --- which form is chosen -------------------------------------------------------------------------
+
+
+def test_graphs_are_compiled_and_portable_ones_not():
+    layer = rnn.bidirectional(rnn.GRU(32))
+    layer.build((None, None, 4))
+    shape = [tf.TensorSpec([None, None, 4])]
+    assert is_compiled(tf.function(layer, input_signature=shape).get_concrete_function())
+    with rnn_kernels.portable():
+        assert not is_compiled(tf.function(layer, input_signature=shape).get_concrete_function())
+    assert is_compiled(tf.function(layer, input_signature=shape).get_concrete_function())
+    small = rnn.GRU(8)
+    small.build((None, None, 4))
+    assert not is_compiled(tf.function(small, input_signature=shape).get_concrete_function())
+
+
+def test_scan_refuses_what_was_not_traced_portably(tmp_path):
+    module = tf.Module()
+    layer = rnn.LSTM(32)
+    layer.build((None, None, 4))
+    module.weights = [w.value for w in layer.weights]
+
+    def save(name):
+        shape = [tf.TensorSpec([None, None, 4])]
+        ask = tf.function(lambda x: {"y": layer(x)}, input_signature=shape)
+        tf.saved_model.save(module, str(tmp_path / name), signatures=ask.get_concrete_function())
+        return tmp_path / name
+
+    with rnn_kernels.portable():
+        export.scan(save("portable"))
+    with pytest.raises(export.ExportError, match="compiled by XLA"):
+        export.scan(save("compiled"))
+
+
+@cells
+def test_inside_a_compiled_function(cell):
+    ours, theirs = wide_pair(cell, return_sequences=True)
+    x = data(time=13)
+    ask = tf.function(ours, jit_compile=True)
+    assert_close(ask(x), theirs(x))
+    assert not is_compiled_inside(ask, x)
+
+
+def is_compiled_inside(function, x):
+    concrete = function.get_concrete_function(x)
+    names = {f.signature.name for f in concrete.graph.as_graph_def().library.function}
+    return any("forward_program" in name for name in names)
+
+
+def test_under_a_strategy():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        layer = rnn.LSTM(32, return_sequences=True, return_state=True)
+        layer.build((None, None, 4))
+    fill(layer)
+    x, mask = data(batch=9), mask_of([5, 0, 2] * 3, 5)
+    step = dynamic_step(layer)
+
+    @tf.function
+    def replicated(x, mask):
+        return strategy.run(step.python_function, args=(x, mask))
+
+    out = replicated(tf.constant(x), tf.constant(mask))
+    assert not is_compiled(replicated.get_concrete_function(tf.constant(x), tf.constant(mask)))
+    for a, b in zip(tf.nest.flatten(out), tf.nest.flatten(step(x, mask)), strict=True):
+        assert_close(a, b, 1e-4)
+
+
+def test_gradient_of_a_function_traced_without_a_tape():
+    layer, theirs = wide_pair("lstm", return_sequences=True)
+    x = tf.constant(data())
+    asked = []
+    for function in (tf.function(layer), theirs):
+        function(x)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(function(x) ** 2)
+        asked.append(tape.gradient(loss, [w.value for w in (layer, theirs)[len(asked)].weights]))
+    assert_close(*asked, 1e-4)
+
+
+def test_bfloat16_in_a_graph():
+    exact, _ = wide_pair("gru", return_sequences=True, return_state=True)
+    half, _ = wide_pair("gru", return_sequences=True, return_state=True, dtype="mixed_bfloat16")
+    x, mask = data(batch=9, time=8), mask_of([8, 5, 0] * 3, 8)
+    out, gradients = dynamic_step(half)(x, mask)
+    expected, wanted = dynamic_step(exact)(x, mask)
+    assert {o.dtype for o in out} == {tf.bfloat16}
+    assert_close(out, expected, 0.04)
+    assert_close(gradients[1:], wanted[1:], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "training"),
+    [
+        ({"activation": "relu"}, False),
+        ({"unroll": True}, False),
+        ({"stateful": True}, False),
+        ({"recurrent_dropout": 0.5}, True),
+        ({"recurrent_activation": "hard_sigmoid"}, False),
+        ({"use_cudnn": True}, False),
+        ({"implementation": 1}, False),
+    ],
+)
+def test_what_is_left_to_keras(settings, training):
+    assert rnn_kernels.covers(rnn.LSTM(3), None, training)
+    assert not rnn_kernels.covers(rnn.LSTM(3, **settings), None, training)
+
+
+def test_a_gpu_is_left_to_keras(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    assert not rnn_kernels.covers(rnn.LSTM(3), None, False)
