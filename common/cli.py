@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TextIO, TypeVar
+from typing import Any, Literal, NoReturn, Self, TextIO, TypeVar
 
 from common.data import InputError
 from common.export import ExportError
@@ -103,6 +103,26 @@ class EvaluateConfig:
         """Checks what no type can say."""
         if self.data is not None and self.dataset is not None:
             raise InputError("give --dataset or --data, not both")
+
+    def or_trained_on(self, trained: Mapping[str, Any]) -> Self:
+        """These flags; where they name no data, with the data that the model was trained on.
+
+        Args:
+          trained: `training_data` of the export's settings.
+        """
+        if self.data is not None or self.dataset is not None:
+            return self
+        own = None if trained["data"] is None else Path(trained["data"])
+        return dataclasses.replace(self, dataset=trained["dataset"], data=own)
+
+    def scores_whole_file(self, trained: Mapping[str, Any]) -> bool:
+        """Whether all of a single file is to be scored.
+
+        A file that the model was trained on is not: it is dealt into splits as it was then.
+        """
+        if self.data is None or not self.data.is_file():
+            return False
+        return trained["data"] is None or self.data.resolve() != Path(trained["data"]).resolve()
 
 
 def parse_train(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import importlib.util
 import shutil
@@ -167,6 +168,21 @@ def split_by_hash(key: str) -> str:
 
 
 # --- data sets ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What a task trains on: a data set of examples for each split."""
+
+    name: str
+    splits: Mapping[str, tf.data.Dataset]  # train, validation, test; the elements are the task's
+    citation: str
+    licence: str
+    labels: tuple[str, ...] = ()  # classes or tags in the order of their indices
+
+    def size(self, split: str) -> int:
+        """How many examples a split has."""
+        return int(self.splits[split].cardinality())
 
 
 class PackageArchive(NamedTuple):

@@ -55,6 +55,27 @@ def set_up(
     keras.config.set_dtype_policy(policy)
 
 
+def warmed_cosine(
+    peak: float, *, steps: int, warmup: float = 0.05
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that rises to `peak` in a line, then falls to 0 along half a cosine.
+
+    Args:
+      peak: the highest rate.
+      steps: of the whole run.
+      warmup: the share of them in which it rises.
+
+    Example:
+      >>> schedule = warmed_cosine(1e-3, steps=100)
+      >>> [float(schedule(step)) for step in (0, 5, 100)]
+      [0.0, 0.001, 0.0]
+    """
+    rising = int(steps * warmup)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0, steps - rising, warmup_target=peak, warmup_steps=rising
+    )
+
+
 @dataclasses.dataclass
 class _State:
     """What a run knows beside its variables; saved with them in one file."""

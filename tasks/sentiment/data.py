@@ -6,7 +6,6 @@ the index), `sst5`, `sst2` and `mr`; `imdb_reviews` is tfds' own. Users bring CS
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from common.cli import EvaluateConfig, RunConfig
 from common.data import (
     SPLITS,
+    Corpus,
     InputError,
     PackageArchive,
     batches,
@@ -49,23 +49,10 @@ LEAKS = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Reviews:
-    """A data set: its labels from worst to best, and a `{text, label}` data set per split."""
+def load(source: RunConfig | EvaluateConfig, *, labels: tuple[str, ...] = (), seed: int) -> Corpus:
+    """Loads what `--dataset` or `--data` names; the labels go from worst to best.
 
-    name: str
-    labels: tuple[str, ...]
-    splits: Mapping[str, tf.data.Dataset]  # text: <string>[], label: <int64>[], an index of labels
-    citation: str
-    licence: str
-
-    def size(self, split: str) -> int:
-        """How many reviews a split has."""
-        return int(self.splits[split].cardinality())
-
-
-def load(source: RunConfig | EvaluateConfig, *, labels: tuple[str, ...] = (), seed: int) -> Reviews:
-    """Loads what `--dataset` or `--data` names.
+    The elements are `{text: <string>[], label: <int64>[]}`, `label` being an index of the labels.
 
     Args:
       source: the flags that say where from.
@@ -87,7 +74,7 @@ def load(source: RunConfig | EvaluateConfig, *, labels: tuple[str, ...] = (), se
     splits = {
         split: builder.as_dataset(split=part, shuffle_files=False) for split, part in ranges.items()
     }
-    return Reviews(
+    return Corpus(
         name=name,
         labels=tuple(builder.info.features["label"].names),
         splits=splits,
@@ -126,14 +113,14 @@ def label_indices(path: Path, labels: tuple[str, ...]) -> list[tuple[str, int]]:
     return pairs
 
 
-def _own_files(path: Path, labels: tuple[str, ...], seed: int) -> Reviews:
+def _own_files(path: Path, labels: tuple[str, ...], seed: int) -> Corpus:
     files = find_splits(path, (".csv", ".tsv"))
     first = files.get("train", path)
     labels = labels or _sorted_labels({label for _, _, label in read_reviews(first)}, first)
     rows = {split: label_indices(file, labels) for split, file in files.items()}
     if "all" in rows:
         rows = split_rows(rows["all"], seed)
-    return Reviews(
+    return Corpus(
         name=path.name,
         labels=labels,
         splits={split: as_dataset(pairs) for split, pairs in rows.items()},

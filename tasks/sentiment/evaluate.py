@@ -108,14 +108,8 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
     """Finds what to score: its name, the split, and a data set of `{text, label}`."""
     labels = tuple(served.settings["labels"])
     trained = served.settings["training_data"]
-    trained_file = None if trained["data"] is None else Path(trained["data"])
-    if flags.data is None and flags.dataset is None:
-        flags = dataclasses.replace(flags, dataset=trained["dataset"], data=trained_file)
-    # A file that the model was trained on is dealt as it was then, never scored whole.
-    own = (
-        trained_file is not None and flags.data is not None and same_path(flags.data, trained_file)
-    )
-    if flags.data is not None and flags.data.is_file() and not own:
+    flags = flags.or_trained_on(trained)
+    if flags.scores_whole_file(trained):
         pairs = data.label_indices(flags.data, labels)
         return flags.data.name, "all", data.as_dataset(pairs)
     check_no_leak(trained["dataset"], flags.dataset)
@@ -126,11 +120,6 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
             f"the model {', '.join(labels)}"
         )
     return reviews.name, flags.split, reviews.splits[flags.split]
-
-
-def same_path(left: Path, right: Path) -> bool:
-    """Whether two paths name one file or folder."""
-    return left.resolve() == right.resolve()
 
 
 def print_report(scored: Scored, labels: Sequence[str]) -> None:

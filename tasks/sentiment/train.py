@@ -15,11 +15,11 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from common import cli, export, report
-from common.data import InputError, epoch_seed
+from common.data import Corpus, InputError, epoch_seed
 from common.distribution import make_strategy
+from common.release import Card, release
 from common.text import (
     PACKAGED_VECTORS,
     Vocabulary,
@@ -30,7 +30,7 @@ from common.text import (
     subword_table,
     word_vectors,
 )
-from common.training import Fitted, fit, set_up
+from common.training import Fitted, fit, set_up, warmed_cosine
 from tasks.sentiment import data, evaluate, model, serving
 from tasks.sentiment.config import DEFAULT, PRESETS, Config
 
@@ -41,9 +41,7 @@ import numpy as np
 ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
 
 
-def new_embedding(
-    reviews: data.Reviews, config: Config, path: Path
-) -> tuple[WordEmbedding, Vocabulary]:
+def new_embedding(reviews: Corpus, config: Config, path: Path) -> tuple[WordEmbedding, Vocabulary]:
     """Takes the words from the training split, and their vectors where some are pretrained.
 
     The vocabulary is written to `path`.
@@ -83,16 +81,14 @@ def new_embedding(
     return embedding, vocabulary
 
 
-def new_model(
-    reviews: data.Reviews, config: Config, folder: Path
-) -> tuple[keras.Model, Vocabulary]:
+def new_model(reviews: Corpus, config: Config, folder: Path) -> tuple[keras.Model, Vocabulary]:
     """Builds a model from nothing but the training data and pretrained vectors."""
     embedding, vocabulary = new_embedding(reviews, config, folder / "vocabulary.txt")
     return model.build(config, embedding, classes=len(reviews.labels)), vocabulary
 
 
 def published_model(
-    reviews: data.Reviews, config: Config, folder: Path
+    reviews: Corpus, config: Config, folder: Path
 ) -> tuple[keras.Model, Vocabulary]:
     """Builds on a published model: its vocabulary, its weights, and its head if classes agree."""
     source = export.load(config.init)
@@ -126,7 +122,7 @@ def score_batches(
 
 
 def train_model(
-    reviews: data.Reviews, config: Config, folder: Path
+    reviews: Corpus, config: Config, folder: Path
 ) -> tuple[keras.Model, Vocabulary, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     strategy = make_strategy(config.strategy)
@@ -134,13 +130,7 @@ def train_model(
         make = new_model if config.init is None else published_model
         built, vocabulary = make(reviews, config, folder)
         steps = math.ceil(reviews.size("train") / config.batch_size)
-        warm_up = steps * config.epochs // 20
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0,
-            steps * config.epochs - warm_up,
-            warmup_target=config.learning_rate,
-            warmup_steps=warm_up,
-        )
+        schedule = warmed_cosine(config.learning_rate, steps=steps * config.epochs)
         optimizer = keras.optimizers.Adam(schedule)
     classes = len(reviews.labels)
     fitted = fit(
@@ -177,66 +167,35 @@ def main(argv: list[str]) -> None:
         config = with_published_architecture(config)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     reviews = data.load(config, labels=config.labels, seed=config.seed)
-    root = config.output / evaluate.TASK
-    folder = root / "run"
+    folder = config.output / evaluate.TASK / "run"
     folder.mkdir(parents=True, exist_ok=True)
     built, vocabulary, fitted = train_model(reviews, config, folder)
 
-    result: dict[str, Any] = {"task": evaluate.TASK, "dataset": reviews.name}
+    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+        scored = evaluate.score(served, reviews.splits[config.score])
+        picture = plots / "confusion_matrix.png"
+        report.confusion_matrix(scored.truth, scored.predicted, reviews.labels, picture)
+        return len(scored.truth), scored.metrics
 
-    def finish(staged: Path) -> None:
-        plots = staged / "assets.extra"
-        report.learning_curves(
-            fitted.history, plots / "learning_curves.png", best_epoch=fitted.best_epoch
-        )
-        scored = None
-        if config.score != "none":
-            served = export.load(staged)
-            scored = evaluate.score(served, reviews.splits[config.score])
-            report.confusion_matrix(
-                scored.truth, scored.predicted, reviews.labels, plots / "confusion_matrix.png"
-            )
-        result.update(
-            split=config.score,
-            examples=0 if scored is None else len(scored.truth),
-            seconds=round(fitted.seconds, 1),
-        )
-        result["metrics"] = {} if scored is None else scored.metrics
-        write_card(staged, reviews, config, fitted, result)
-
-    published = export.publish(
-        serving.signatures(built, vocabulary, reviews.labels, config.max_length),
+    release(
+        task=evaluate.TASK,
+        config=config,
+        corpus=reviews,
+        fitted=fitted,
+        signatures=serving.signatures(built, vocabulary, reviews.labels, config.max_length),
         model=built,
         resources=[vocabulary],
         examples=serving.examples(config.bucket_lengths()),
-        settings={
-            "task": evaluate.TASK,
-            "labels": reviews.labels,
-            "max_tokens": config.max_length,
-            "training_data": {
-                "dataset": config.dataset,
-                "data": None if config.data is None else str(config.data.resolve()),
-                "init": None if config.init is None else str(config.init),
-                "examples": reviews.size("train"),
-            },
-            "config": cli.jsonable(dataclasses.asdict(config)),
-        },
-        directory=root,
-        finish=finish,
+        settings={"labels": reviews.labels, "max_tokens": config.max_length},
+        score=score,
+        card=make_card(reviews, config),
     )
-    metrics = result.pop("metrics")
-    cli.print_result({**result, "model": published, **metrics})
 
 
-def write_card(
-    staged: Path, reviews: data.Reviews, config: Config, fitted: Fitted, result: Mapping[str, Any]
-) -> None:
-    """Writes the export's model card."""
-    scores = [{"split": result["split"], "examples": result["examples"], **result["metrics"]}]
-    size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+def make_card(reviews: Corpus, config: Config) -> Card:
+    """The model card's own words."""
     layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
-    report.model_card(
-        staged / "model_card.md",
+    return Card(
         title=f"Sentiment: {reviews.name}",
         summary=(
             f"Reads an English text and gives one of {len(reviews.labels)} classes "
@@ -244,36 +203,22 @@ def write_card(
             f"of {config.units} units each way, pooling by {' and '.join(config.pooling)}"
             + (f"; the mean of {config.members} such networks." if config.members > 1 else ".")
         ),
-        sections={
-            "Scores": (
-                report.table(scores)
-                + "\n\nOf this exported SavedModel, from raw text. `mean_absolute_error` is in "
-                "stars.\n\n![confusion matrix](assets.extra/confusion_matrix.png)"
-                if result["metrics"]
-                else "Not scored."
-            ),
-            "Training": (
-                f"{reviews.size('train'):,} reviews; {len(fitted.history)} epochs in "
-                f"{fitted.seconds:.0f} s, epoch {fitted.best_epoch} kept by validation accuracy."
-                "\n\n![learning curves](assets.extra/learning_curves.png)"
-            ),
-            "Data and licence": (
-                f"`{reviews.name}`, licence: {reviews.licence}.\n\n"
-                + (f"```bibtex\n{reviews.citation}\n```\n\n" if reviews.citation else "")
-                + (f"Word vectors: `{config.vectors}`." if config.vectors else "")
-                + (" GloVe 6B, licence: PDDL." if config.vectors == PACKAGED_VECTORS else "")
-            ),
-            "How to ask it": (
-                "Signature `serving_default`: `text` [batch] string -> `label` [batch] string, "
-                "`stars` [batch] int32, `probabilities` [batch, classes] float32.\n\n"
-                '```\ncurl -d \'{"inputs": {"text": ["A warm and funny film."]}}\' \\\n'
-                "  http://localhost:8501/v1/models/sentiment:predict\n```\n\n"
-                f"Texts are cut at {config.max_length} tokens. A text without a word gets label "
-                '"", 0 stars and probabilities of 0.'
-            ),
-            "Size": f"{size / 1e6:.1f} MB in all.",
-        },
-        settings=config.checkpoint_settings(),
+        scores=(
+            "`mean_absolute_error` is in stars.\n\n"
+            "![confusion matrix](assets.extra/confusion_matrix.png)"
+        ),
+        usage=(
+            "Signature `serving_default`: `text` [batch] string -> `label` [batch] string, "
+            "`stars` [batch] int32, `probabilities` [batch, classes] float32.\n\n"
+            '```\ncurl -d \'{"inputs": {"text": ["A warm and funny film."]}}\' \\\n'
+            "  http://localhost:8501/v1/models/sentiment:predict\n```\n\n"
+            f"Texts are cut at {config.max_length} tokens. A text without a word gets label "
+            '"", 0 stars and probabilities of 0.'
+        ),
+        data=(
+            (f"Word vectors: `{config.vectors}`." if config.vectors else "")
+            + (" GloVe 6B, licence: PDDL." if config.vectors == PACKAGED_VECTORS else "")
+        ),
     )
 
 

@@ -121,3 +121,21 @@ def test_output_appears_whole_or_not_at_all(tmp_path):
 def test_a_hyphen_is_standard_input_with_bad_bytes_replaced(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\n\xff".encode("latin-1"))))
     assert list(cli.input_lines(["a", "-", "b"])) == ["a", "\ufffd", "\ufffd", "b"]
+
+
+def test_evaluate_scores_what_the_model_was_trained_on_where_nothing_else_is_named(tmp_path):
+    mine, other = tmp_path / "mine.csv", tmp_path / "other.csv"
+    mine.write_text("a")
+    other.write_text("a")
+    of_set = {"dataset": "small", "data": None}
+    of_file = {"dataset": None, "data": str(mine)}
+    flags = cli.EvaluateConfig()
+    assert flags.or_trained_on(of_set).dataset == "small"
+    assert flags.or_trained_on(of_file).data == mine
+    named = cli.EvaluateConfig(dataset="large")
+    assert named.or_trained_on(of_file) == named
+    # A training file is dealt into splits again; another one is scored whole.
+    assert not cli.EvaluateConfig(data=mine).scores_whole_file(of_file)
+    assert cli.EvaluateConfig(data=other).scores_whole_file(of_file)
+    assert cli.EvaluateConfig(data=mine).scores_whole_file(of_set)
+    assert not cli.EvaluateConfig(data=tmp_path).scores_whole_file(of_set)

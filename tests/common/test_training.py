@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 from common.data import InputError
-from common.training import CHECKPOINT, TrainingError, fit, write_atomically
+from common.training import CHECKPOINT, TrainingError, fit, warmed_cosine, write_atomically
 
 import keras
 import numpy as np
@@ -346,3 +346,13 @@ def test_two_mirrored_devices_give_what_one_gives(tmp_path, pytestconfig):
     np.testing.assert_allclose(np.load(tmp_path / "two" / "weights.npy"), weights(one), atol=1e-5)
     losses_of_one = [row["val_loss"] for row in fitted.history]
     np.testing.assert_allclose(np.load(tmp_path / "two" / "losses.npy"), losses_of_one, rtol=1e-5)
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine():
+    schedule = warmed_cosine(2.0, steps=120, warmup=1 / 6)
+    np.testing.assert_allclose([schedule(0), schedule(10), schedule(20)], [0.0, 1.0, 2.0])
+    share = (70 - 20) / 100
+    np.testing.assert_allclose(schedule(70), 1.0 + np.cos(np.pi * share), rtol=1e-6)
+    np.testing.assert_allclose([schedule(120), schedule(500)], [0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(warmed_cosine(2.0, steps=8)(8), 0.0, atol=1e-6)
+    assert float(warmed_cosine(2.0, steps=8)(0)) == 2.0  # too short to rise

@@ -11,7 +11,7 @@ import sys
 import time
 
 from common import cli, export
-from common.data import InputError
+from common.data import Corpus, InputError
 from common.text import Vocabulary, WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
@@ -516,7 +516,7 @@ def test_own_labels_are_ordered_and_split_files_are_kept(tmp_path):
 
 def test_texts_of_short_words_need_no_subwords(tmp_path):
     rows = data.as_dataset([("it is so bad", 0), ("it is good", 1)])
-    reviews = data.Reviews("own", ("0", "1"), {"train": rows}, citation="", licence="")
+    reviews = Corpus("own", {"train": rows}, citation="", licence="", labels=("0", "1"))
     config = Config(vectors="", dimension=3)
     embedding, vocabulary = train.new_embedding(reviews, config, tmp_path / "vocabulary.txt")
     assert embedding.subwords == 0

@@ -1,0 +1,141 @@
+"""The end of every `train`: export, score the staged export, write its card, print the result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import cli, export, report
+from common.data import Corpus
+from common.training import Fitted
+
+import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a task says in its model card, in Markdown; the rest is known from the run."""
+
+    title: str
+    summary: str  # what it reads, what it answers, how it is built
+    scores: str  # what the figures mean, and the task's plots: `![...](assets.extra/name.png)`
+    usage: str  # `serving_default`'s inputs and outputs, a curl, the limits
+    data: str = ""  # what there is to say beside name, licence and citation
+
+
+def release(
+    *,
+    task: str,
+    config: cli.RunConfig,
+    corpus: Corpus,
+    fitted: Fitted,
+    signatures: Mapping[str, export.Function],
+    model: keras.Model,
+    resources: Sequence[Any],
+    examples: Mapping[str, Sequence[export.Example]],
+    settings: Mapping[str, Any],
+    score: Callable[[export.Served, Path], tuple[int, dict[str, float]]],
+    card: Card,
+) -> Path:
+    """Publishes a fitted model, scored through its own export, and prints the JSON line.
+
+    Args:
+      task: the folder's name below `config.output`.
+      config: the run's settings.
+      corpus: what it was trained on.
+      fitted: what `common.training.fit` gave back.
+      signatures: as `common.export.publish` takes them, like `model`, `resources` and `examples`.
+      model: see there.
+      resources: see there.
+      examples: see there.
+      settings: what only this task's `evaluate` and `predict` must know (labels, units). `task`,
+        `training_data` and `config` are added.
+      score: takes the staged export and the folder for plots; gives how many examples of the split
+        `config.score` it scored, and their metrics by name. Not called for `--score none`.
+      card: the task's words for the model card.
+
+    Returns:
+      The version folder.
+
+    Raises:
+      ExportError: see `common.export.publish`. Then nothing is published.
+    """
+    result: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+    def finish(staged: Path) -> None:
+        plots = staged / "assets.extra"
+        curves = plots / "learning_curves.png"
+        report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
+        count = 0
+        if config.score != "none":
+            count, measured = score(export.load(staged), plots)
+            metrics.update(measured)
+        result.update(
+            task=task,
+            dataset=corpus.name,
+            split=config.score,
+            examples=count,
+            seconds=round(fitted.seconds, 1),
+        )
+        _write_card(staged, card, config, corpus, fitted, {**result, **metrics})
+
+    published = export.publish(
+        signatures,
+        model=model,
+        resources=resources,
+        examples=examples,
+        settings={
+            "task": task,
+            **settings,
+            "training_data": {
+                "dataset": config.dataset,
+                "data": None if config.data is None else str(config.data.resolve()),
+                "init": None if config.init is None else str(config.init),
+                "examples": corpus.size("train"),
+            },
+            "config": cli.jsonable(dataclasses.asdict(config)),
+        },
+        directory=config.output / task,
+        finish=finish,
+    )
+    cli.print_result({**result, "model": published, **metrics})
+    return published
+
+
+def _write_card(
+    staged: Path,
+    card: Card,
+    config: cli.RunConfig,
+    corpus: Corpus,
+    fitted: Fitted,
+    result: Mapping[str, Any],
+) -> None:
+    scores = {k: v for k, v in result.items() if k not in ("task", "dataset", "seconds")}
+    size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
+    citation = f"```bibtex\n{corpus.citation}\n```" if corpus.citation else ""
+    licence = f"`{corpus.name}`, licence: {corpus.licence}."
+    report.model_card(
+        staged / "model_card.md",
+        title=card.title,
+        summary=card.summary,
+        sections={
+            "Scores": (
+                f"{report.table([scores])}\n\nOf this exported SavedModel, from raw input. "
+                f"{card.scores}"
+                if config.score != "none"
+                else "Not scored."
+            ),
+            "Training": (
+                f"{corpus.size('train'):,} examples; {len(fitted.history)} epochs in "
+                f"{fitted.seconds:.0f} s, epoch {fitted.best_epoch} kept by its validation score."
+                "\n\n![learning curves](assets.extra/learning_curves.png)"
+            ),
+            "Data and licence": "\n\n".join(filter(None, (licence, citation, card.data))),
+            "How to ask it": card.usage,
+            "Size": f"{size / 1e6:.1f} MB in all.",
+        },
+        settings=config.checkpoint_settings(),
+    )
