@@ -59,7 +59,7 @@ from tensorflow.python.saved_model import save_context
 Cell = Literal["simple_rnn", "gru", "gru_before", "lstm"]
 States = Sequence[tf.Tensor]
 
-__all__ = ["Weights", "covers", "inner_loop", "portable", "run"]
+__all__ = ["Weights", "covers", "inner_loop", "may_compile", "portable", "run"]
 
 # What each gate's sum is multiplied by before the tanh: 1/2 where the gate is a sigmoid.
 _SCALES = {
@@ -200,7 +200,7 @@ def inner_loop(
         _weights(cell, layer.cell),
         go_backwards=layer.go_backwards,
         zero_output=layer.zero_output_for_mask,
-        compiled=layer.units >= _COMPILE_FROM and _may_compile(),
+        compiled=layer.units >= _COMPILE_FROM and may_compile(),
     )
     last = outputs[:, -1]
     return last, outputs if layer.return_sequences else last[:, None], states
@@ -224,7 +224,7 @@ def _weights(cell: Cell, layer: keras.layers.Layer) -> Weights:
     return Weights(kernel, recurrent, bias)
 
 
-def _may_compile() -> bool:
+def may_compile() -> bool:
     """Whether what is being traced may hold compiled functions."""
     return (
         tf.inside_function()
@@ -296,7 +296,7 @@ def _run_padded(
     rows = steps = 0
     if batch is None:
         # In training, where a step costs little beside a compilation, the small sizes are left out.
-        least = 4 if save else 1
+        least = 8 if save else 1
         rows = parts * _round_up((true_batch + parts - 1) // parts, least) - true_batch
     if time is None:
         steps = _round_up(true_time, 8) - true_time
@@ -724,48 +724,53 @@ def _infer(
         finals = step(projection[0], None if real is None else real[0], states)
         return finals[0][None], finals
     time = _size(projection, 0)
-    chunks = time // _UNROLL
-    done = chunks * _UNROLL
-    rest = projection[done:], None if real is None else real[done:]
-    first, states = _infer_chunks(step, projection, real, states, chunks, _UNROLL)
-    second, states = _infer_chunks(step, *rest, states, time - done, 1)
-    after = tf.concat([first, second], 0)
-    return tf.reverse(after, [0]) if walk.go_backwards else after, states
+    chunks = (time + _UNROLL - 1) // _UNROLL
+    rooms = _infer_chunks(step, _chunked(projection, chunks), _chunked(real, chunks), states)
+    after = [tf.reshape(room, [-1, _size(room, 2), room.shape[3]]) for room in rooms]
+    finals = [room[time + _UNROLL - 1] for room in after]
+    outputs = after[0][_UNROLL : _UNROLL + time]
+    return tf.reverse(outputs, [0]) if walk.go_backwards else outputs, finals
+
+
+def _chunked(value: tf.Tensor | None, count: Any) -> tf.TensorArray | None:
+    """Cuts steps into `count` chunks `<float>[_UNROLL, batch, width]`, the last one filled up."""
+    if value is None:
+        return None
+    missing = count * _UNROLL - _size(value, 0)
+    value = tf.pad(value, [[0, missing], [0, 0], [0, 0]])
+    array = tf.TensorArray(value.dtype, count, element_shape=[_UNROLL, *value.shape[1:]])
+    return array.unstack(tf.reshape(value, [count, _UNROLL, _size(value, 1), value.shape[2]]))
 
 
 def _infer_chunks(
     step: Callable[..., list[tf.Tensor]],
-    projection: tf.Tensor,
-    real: tf.Tensor | None,
+    sums: tf.TensorArray,
+    reals: tf.TensorArray | None,
     states: States,
-    count: Any,
-    length: int,
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """`count` times `length` steps from the start of the projection."""
+) -> list[tf.Tensor]:
+    """Each state after each step, `<float>[1 + chunks, _UNROLL, batch, units]`.
 
-    def chunked(value: tf.Tensor) -> tf.TensorArray:
-        value = value[: count * length]
-        shape = tf.concat([[count, length], tf.shape(value)[1:]], 0)
-        array = tf.TensorArray(value.dtype, count, element_shape=[length, None, value.shape[-1]])
-        return array.unstack(tf.reshape(value, shape))
+    The first chunk is the initial state: so the final one is found by its place, even after none.
+    """
+    count = sums.size()
+    rooms = []
+    for state in states:
+        room = tf.TensorArray(state.dtype, count + 1, element_shape=[_UNROLL, *state.shape])
+        rooms.append(room.write(0, tf.tile(state[None], [_UNROLL, 1, 1])))
 
-    batch, units = tf.shape(projection)[1], states[0].shape[-1]
-    sums, reals = chunked(projection), None if real is None else chunked(real)
-    # One room more than needed, for a list of nothing has no shape.
-    after = tf.TensorArray(projection.dtype, count + 1, element_shape=[length, None, units])
-    after = after.write(count, tf.zeros([length, batch, units], projection.dtype))
-
-    def body(k: tf.Tensor, states: States, after: tf.TensorArray) -> Any:
-        masks = [None] * length if reals is None else tf.unstack(reals.read(k), length)
+    def body(k: tf.Tensor, states: States, rooms: Any) -> Any:
+        masks = [None] * _UNROLL if reals is None else tf.unstack(reals.read(k), _UNROLL)
         made = []
-        for p, m in zip(tf.unstack(sums.read(k), length), masks, strict=True):
+        for p, m in zip(tf.unstack(sums.read(k), _UNROLL), masks, strict=True):
             states = step(p, m, states)
-            made.append(states[0])
-        return k + 1, tuple(states), after.write(k, tf.stack(made))
+            made.append(states)
+        after = [tf.stack(same) for same in zip(*made, strict=True)]
+        rooms = tuple(room.write(k + 1, a) for room, a in zip(rooms, after, strict=True))
+        return k + 1, tuple(states), rooms
 
-    start = (tf.constant(0), tuple(states), after)
-    _, finals, after = tf.while_loop(lambda k, *_: k < count, body, start)
-    return tf.reshape(after.stack()[:count], [count * length, batch, units]), list(finals)
+    start = (tf.constant(0), tuple(states), tuple(rooms))
+    ended = tf.while_loop(lambda k, *_: k < count, body, start, parallel_iterations=1)
+    return [room.stack() for room in ended[2]]
 
 
 def _infer_step(

@@ -170,21 +170,26 @@ def ask_calls(cell, shape):
 
 
 def export_calls(cell, shape, folder):
-    """SavedModel against SavedModel, of any batch and time."""
-    x = tf.random.normal(shape[:3])
+    """SavedModel against SavedModel, of any batch and time, asked by a session as TF Serving is."""
+    x = tf.random.normal(shape[:3]).numpy()
     calls = {}
     for name, module in (("keras", keras.layers), ("ours", rnn)):
         forward, variables = make_keras(module, cell, shape)
         holder = tf.Module()
         holder.kept = variables
-        spec = tf.TensorSpec([None, None, shape[2]])
+        spec = tf.TensorSpec([None, None, shape[2]], name="x")
         with rnn_kernels.portable():
             ask = tf.function(lambda x, f=forward: {"y": f(x, None)}, input_signature=[spec])
             signatures = {"serving_default": ask.get_concrete_function()}
             tf.saved_model.save(holder, str(folder / name), signatures=signatures)
-        loaded = tf.saved_model.load(str(folder / name))
-        call = loaded.signatures["serving_default"]
-        calls[name] = lambda call=call, loaded=loaded: call(x)["y"].numpy()
+        session = tf.compat.v1.Session(graph=tf.Graph())
+        with session.graph.as_default():
+            loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(folder / name))
+        signature = loaded.signature_def["serving_default"]
+        names = signature.inputs["x"].name, signature.outputs["y"].name
+        fed, fetched = (session.graph.get_tensor_by_name(n) for n in names)
+        run = session.make_callable(fetched, [fed])
+        calls[name] = lambda run=run: run(x)
     return calls
 
 

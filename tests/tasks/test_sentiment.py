@@ -226,7 +226,8 @@ def test_help_has_examples_and_defaults(name, tmp_path, command_environment):
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_csv(tmp_path / "my.csv", own_reviews(1500, seed=1))
     words = ["--data", "my.csv", "--epochs", "5", "--patience", "9", *TINY, "--deterministic"]
-    words += ["--score", "none", "--batch_size", "8"]
+    # Wide enough for the recurrent kernels to be compiled.
+    words += ["--score", "none", "--batch_size", "8", "--units", "40"]
     line = [sys.executable, "-m", "tasks.sentiment.train", *words]
     process = subprocess.Popen(
         line, cwd=tmp_path, env=command_environment, stderr=subprocess.DEVNULL
