@@ -255,7 +255,17 @@ def bidirectional(
     kwargs.setdefault("dtype", layer.dtype_policy)
     # Keras sets zero_output_for_mask on both copies where they return sequences, and clears it
     # where they do not, since there the last output of a padded row would be a zero.
-    return keras.layers.Bidirectional(layer, merge_mode=merge_mode, **kwargs)
+    return Bidirectional(layer, merge_mode=merge_mode, **kwargs)
+
+
+@keras.saving.register_keras_serializable("common")
+class Bidirectional(keras.layers.Bidirectional):
+    """Keras's layer, each of whose directions keeps one core busy; made by `bidirectional`."""
+
+    def __init__(self, layer: keras.layers.RNN, *args: Any, **kwargs: Any):
+        super().__init__(layer, *args, **kwargs)
+        # Cut in two for two cores, as a layer alone is, each would read its weights twice a step.
+        self.forward_layer.side_by_side = self.backward_layer.side_by_side = True
 
 
 def stack(

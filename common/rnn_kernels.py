@@ -201,6 +201,7 @@ def inner_loop(
         go_backwards=layer.go_backwards,
         zero_output=layer.zero_output_for_mask,
         compiled=layer.units >= _COMPILE_FROM and may_compile(),
+        side_by_side=getattr(layer, "side_by_side", False),
     )
     last = outputs[:, -1]
     return last, outputs if layer.return_sequences else last[:, None], states
@@ -248,6 +249,7 @@ def run(
     go_backwards: bool = False,
     zero_output: bool = False,
     compiled: bool = False,
+    side_by_side: bool = False,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Walks over sequences, with the gradient of everything but the mask.
 
@@ -260,6 +262,7 @@ def run(
         go_backwards: reads from the last step to the first; outputs come in reading order.
         zero_output: outputs at masked steps are zero; else they repeat the last real one.
         compiled: by XLA; only inside a `tf.function`.
+        side_by_side: whether another walk runs on the other core, so that this one needs one.
 
     Returns:
         Outputs `<float>[batch, time, units]` and the list of final states `<float>[batch, units]`.
@@ -272,7 +275,8 @@ def run(
         )
     save = record.could_possibly_record()
     if compiled:
-        outputs, finals = _run_padded(walk, x, states, mask, weights, save)
+        parts = 1 if side_by_side or (os.cpu_count() or 1) == 1 else 2
+        outputs, finals = _run_padded(walk, x, states, mask, weights, save, parts)
     else:
         outputs, finals = _run(walk, x, states, mask, weights, save, parts=1, compiled=False)
     return tf.cast(outputs, given), [tf.cast(final, given) for final in finals]
@@ -285,10 +289,10 @@ def _run_padded(
     mask: tf.Tensor | None,
     weights: Weights,
     save: bool,
+    parts: int,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Compiled walk with few shapes, in as many parts as help."""
+    """Compiled walk with few shapes, in as many parts of the batch as help, `parts` at the most."""
     batch, time = x.shape[:2]
-    parts = 2 if (os.cpu_count() or 1) > 1 else 1
     # Of unknown size, a batch in training is rather large and one in serving rather small.
     if (batch is None and not save) or (batch is not None and batch < 8):
         parts = 1
@@ -502,7 +506,7 @@ def _backward_program(
     length: tf.Tensor | None,
 ) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
     """Gradients by the projection `<float>[time * batch, gates * units]`, states and weights."""
-    del compiled, save
+    del save
     zero = tf.zeros([], x.dtype)
     time = _size(kept.states, 0)
     if walk.go_backwards:
@@ -513,11 +517,12 @@ def _backward_program(
         mask_array = _array(tf.transpose(mask)[:, :, None])
     before = _before(walk, kept.states, states[0])
     d_array = _array(_swap(d_outputs))
+    gates = [] if kept.gates is None else tf.split(kept.gates, len(_SCALES[walk.cell]), axis=2)
     sources = {
         "simple_rnn": lambda: [kept.states],
-        "gru": lambda: [kept.gates, before, kept.extra],
-        "gru_before": lambda: [kept.gates, before],
-        "lstm": lambda: [kept.gates, kept.extra, _before(walk, kept.extra, states[1])],
+        "gru": lambda: [*gates, before, kept.extra],
+        "gru_before": lambda: [*gates, before],
+        "lstm": lambda: [*gates, kept.extra, _before(walk, kept.extra, states[1])],
     }[walk.cell]()
     arrays = [_array(source) for source in sources]
     # Transposed once: in the loop a transposed factor costs 40 % more.
@@ -662,9 +667,8 @@ def _simple_rnn_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) 
 
 def _lstm_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) -> Any:
     del transposed
-    gates, c, c_before = values
+    ai, af, g, ao, c, c_before = values
     d_h, d_c = d
-    ai, af, g, ao = tf.split(gates, 4, axis=1)
     i, f, o = _half(ai), _half(af), _half(ao)
     tanh_c = tf.tanh(c)
     d_c = d_c + d_h * o * (1 - tanh_c * tanh_c)
@@ -679,8 +683,7 @@ def _lstm_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) -> Any
 
 def _gru_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) -> Any:
     del transposed
-    gates, h, inner = values
-    az, ar, n = tf.split(gates, 3, axis=1)
+    az, ar, n, h, inner = values
     z, r = _half(az), _half(ar)
     d_n = d[0] * (1 - z) * (1 - n * n)
     d_z = d[0] * (h - n) * _slope(az)
@@ -689,8 +692,7 @@ def _gru_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) -> Any:
 
 
 def _gru_before_back(values: list[tf.Tensor], d: States, transposed: tf.Tensor) -> Any:
-    gates, h = values
-    az, ar, n = tf.split(gates, 3, axis=1)
+    az, ar, n, h = values
     z, r = _half(az), _half(ar)
     d_n = d[0] * (1 - z) * (1 - n * n)
     d_z = d[0] * (h - n) * _slope(az)

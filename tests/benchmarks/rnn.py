@@ -56,7 +56,8 @@ def make_keras(module, cell, shape):
     network = []
     for _ in range(layers):
         layer = getattr(module, cell)(units, return_sequences=True)
-        network.append(keras.layers.Bidirectional(layer) if bidirectional else layer)
+        wrap = rnn.bidirectional if module is rnn else keras.layers.Bidirectional
+        network.append(wrap(layer) if bidirectional else layer)
         network[-1].build((None, None, features))
         features = units * (1 + bidirectional)
 
@@ -115,9 +116,10 @@ def products(cell, shape, training):
     pairs = []
     for _ in range(layers):
         width = GATES[cell] * units
-        rows = tf.random.normal([batch * steps, features + units])
-        matrix = tf.random.normal([features + units, width])
-        pairs += [(rows, matrix, tf.random.normal([batch * steps, width]))] * (1 + bidirectional)
+        for _ in range(1 + bidirectional):  # each its own, or TensorFlow would do them once
+            rows = tf.random.normal([batch * steps, features + units])
+            matrix = tf.random.normal([features + units, width])
+            pairs.append((rows, matrix, tf.random.normal([batch * steps, width])))
         features = units * (1 + bidirectional)
 
     @tf.function
