@@ -13,7 +13,7 @@ which; `inner_loop` chooses, from shapes and surroundings:
 
 * Compiled by XLA, which fuses a step's elementwise work and updates the arrays in place: inside a
   `tf.function` on a CPU, from 32 units on. A batch is cut in two programs, which run side by side
-  on two cores.
+  on two cores; the two directions of `common.rnn.bidirectional` take a core each instead.
 * Plain: in eager mode, under a distribution strategy and inside a `jit_compile` function (compiled
   functions fail in the one, are of no use in the other), and in whatever is exported, for TF
   Serving refuses compiled functions on a CPU by default. Trace exports inside `portable()`. A plain
@@ -22,17 +22,26 @@ which; `inner_loop` chooses, from shapes and surroundings:
 `covers` tells which layers this holds for. All others, and every layer where there is a GPU, are
 left to Keras. bfloat16 and float16 are computed in float32 and cast back.
 
-XLA compiles anew for every shape: 1.4 s for the first training step (stock Keras: 0.4 s), then
-0.75 s and 2.4 MB for each new pair of batch and time, as measured for 128 units on two cores. A
+XLA compiles anew for every shape: the first training step takes 0.8 s (stock Keras: 0.3 s), and
+each new pair of batch and time 0.75 s and 2.4 MB, as measured for 128 units on two cores. A
 dimension that is known only at run time is therefore padded: up to 8 rows to a power of two, more
 to multiples of 8, beyond 128 to eighths of a power of two, steps likewise but from 8 on. So lengths
 up to 1024 give at most 40 shapes. The walk stops at the last step that was asked for, so padded
 ones cost only their share of the large products, and padded rows have gradients of exactly zero.
 
 Where the time goes, for an LSTM training step at batch 32, 100 steps, 128 inputs, 128 units, on one
-core: 33 ms, of which 20 are matrix products (projection 3.5, the walk forward 3.6 and back 3.2,
-gradient of the input 3.3, of the weights 6.4), 5.4 elementwise work backward and 3 forward, and the
-rest zeroing, transposes, joining and dispatch. So a step takes 1.65 times its matrix products.
+core: 35 ms, of which 12 forward, 18 back and 5 for the gradient of the input. The large products
+(projection 5.5, gradient of the weights 10, of the input 5) are 20 of them and run at the speed of
+`tf.matmul`; the two walks are the other 15, of which their own products are 7 and the elementwise
+work, the zeroing of arrays and the transposes the rest. Over the shapes of
+`tests/benchmarks/rnn.py` the matrix products alone would take 0.65 of the time.
+
+XLA vectorises a step back only where each gate lies in an array of its own (the index of a row that
+is read more than once stays inside the loop): hence the `tf.split` before that walk. What was tried
+and did not pay: XLA's vector width, threading, oneDNN and XNNPACK flags (within noise),
+`BlockLSTMV2` for plain inference (1.3 times faster at batch 1, 1.5 times slower at 32), large
+products outside the compiled programs (4 % at most). Rows are not sorted by length inside a batch:
+`common.data.batches` already brings rows of like length together.
 
 Limits: second derivatives do not go through the compiled form (nest gradient tapes eagerly, where
 it is plain); every padded step that the caller passes is walked; and Keras's `model.export` must be
@@ -716,18 +725,28 @@ def _infer(
     walk: _Walk, x: tf.Tensor, mask: tf.Tensor | None, states: States, weights: Weights
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """States after each step `<float>[time, batch, units]`, in input order, and the final ones."""
-    projection = _project(x, weights, weights.bias)
+    bias = weights.bias
+    if walk.cell == "gru":
+        # The gates' bias goes into the projection; the candidate's must wait for the reset gate.
+        gates, candidate = tf.split(weights.recurrent_bias, [2 * weights.units, weights.units])
+        bias += tf.concat([gates, tf.zeros_like(candidate)], 0)
+        weights = weights._replace(recurrent_bias=candidate)
+    projection = _project(x, weights, bias)
     real = None if mask is None else tf.transpose(mask)[:, :, None]
     if walk.go_backwards:
         projection = tf.reverse(projection, [0])
         real = None if real is None else tf.reverse(real, [0])
     step = functools.partial(_infer_step, walk.cell, weights)
     if projection.shape[0] == 1:
-        finals = step(projection[0], None if real is None else real[0], states)
+        finals = step(
+            _gate_sums(walk.cell, projection[0]), None if real is None else real[0], states
+        )
         return finals[0][None], finals
     time = _size(projection, 0)
     chunks = (time + _UNROLL - 1) // _UNROLL
-    rooms = _infer_chunks(step, _chunked(projection, chunks), _chunked(real, chunks), states)
+    rooms = _infer_chunks(
+        walk.cell, step, _chunked(projection, chunks), _chunked(real, chunks), states
+    )
     after = [tf.reshape(room, [-1, _size(room, 2), room.shape[3]]) for room in rooms]
     finals = [room[time + _UNROLL - 1] for room in after]
     outputs = after[0][_UNROLL : _UNROLL + time]
@@ -745,6 +764,7 @@ def _chunked(value: tf.Tensor | None, count: Any) -> tf.TensorArray | None:
 
 
 def _infer_chunks(
+    cell: Cell,
     step: Callable[..., list[tf.Tensor]],
     sums: tf.TensorArray,
     reals: tf.TensorArray | None,
@@ -763,7 +783,9 @@ def _infer_chunks(
     def body(k: tf.Tensor, states: States, rooms: Any) -> Any:
         masks = [None] * _UNROLL if reals is None else tf.unstack(reals.read(k), _UNROLL)
         made = []
-        for p, m in zip(tf.unstack(sums.read(k), _UNROLL), masks, strict=True):
+        # Cut into gates for all steps of the chunk at once, which saves an op a step.
+        parts = [tf.unstack(part, _UNROLL) for part in _gate_sums(cell, sums.read(k))]
+        for *p, m in zip(*parts, masks, strict=True):
             states = step(p, m, states)
             made.append(states)
         after = [tf.stack(same) for same in zip(*made, strict=True)]
@@ -775,25 +797,32 @@ def _infer_chunks(
     return [room.stack() for room in ended[2]]
 
 
+def _gate_sums(cell: Cell, sums: tf.Tensor) -> list[tf.Tensor]:
+    """The parts of the projection that `_infer_step` takes: a GRU's gates and candidate apart."""
+    if cell not in ("gru", "gru_before"):
+        return [sums]
+    units = sums.shape[-1] // 3
+    return tf.split(sums, [2 * units, units], axis=-1)
+
+
 def _infer_step(
-    cell: Cell, weights: Weights, p: tf.Tensor, real: tf.Tensor | None, states: States
+    cell: Cell, weights: Weights, p: list[tf.Tensor], real: tf.Tensor | None, states: States
 ) -> list[tf.Tensor]:
     """New states, in few ops; the bias is in the projection."""
     h, units = states[0], weights.units
     recurrent = weights.recurrent
     if cell == "simple_rnn":
-        new = [tf.tanh(p + tf.matmul(h, recurrent))]
+        new = [tf.tanh(p[0] + tf.matmul(h, recurrent))]
     elif cell == "lstm":
-        i, f, g, o = tf.split(p + tf.matmul(h, recurrent), 4, axis=1)
+        i, f, g, o = tf.split(p[0] + tf.matmul(h, recurrent), 4, axis=1)
         c = tf.sigmoid(f) * states[1] + tf.sigmoid(i) * tf.tanh(g)
         new = [tf.sigmoid(o) * tf.tanh(c), c]
     else:
-        p_zr, p_n = tf.split(p, [2 * units, units], axis=1)
+        p_zr, p_n = p
         if cell == "gru":
-            q = tf.nn.bias_add(tf.matmul(h, recurrent), weights.recurrent_bias)
-            q_zr, q_n = tf.split(q, [2 * units, units], axis=1)
+            q_zr, q_n = tf.split(tf.matmul(h, recurrent), [2 * units, units], axis=1)
             z, r = tf.split(tf.sigmoid(p_zr + q_zr), 2, axis=1)
-            n = tf.tanh(p_n + r * q_n)
+            n = tf.tanh(p_n + r * (q_n + weights.recurrent_bias))
         else:
             q_zr = tf.matmul(h, recurrent[:, : 2 * units])
             z, r = tf.split(tf.sigmoid(p_zr + q_zr), 2, axis=1)

@@ -1,12 +1,13 @@
 """Recurrent layers against a NumPy reference, against Keras's, and under padding.
 
 Everything goes through the public layers, so that the file says the same of whatever computes
-behind their `inner_loop`.
+behind their `inner_loop`: by default the kernels as they are chosen, and with `-m slow` the whole
+file again on Keras's own computation, and on kernels compiled in whatever is traced.
 """
 
 import itertools
 
-from common import rnn
+from common import rnn, rnn_kernels
 
 import keras
 import numpy as np
@@ -68,6 +69,20 @@ def assert_close(actual, expected, tolerance=1e-5):
         assert a.shape == b.shape
         assert np.isfinite(a).all()
         assert np.abs(a - b).max(initial=0) <= tolerance * np.abs(b).max(initial=0)
+
+
+@pytest.fixture(
+    scope="module",
+    autouse=True,
+    params=["on", *(pytest.param(how, marks=pytest.mark.slow) for how in ("off", "compiled"))],
+)
+def kernels(request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "off":
+            patch.setattr(rnn_kernels, "covers", lambda *_: False)
+        elif request.param == "compiled":
+            patch.setattr(rnn_kernels, "_COMPILE_FROM", 1)
+        yield request.param
 
 
 # ---- the reference ------------------------------------------------------------------------------

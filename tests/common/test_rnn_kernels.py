@@ -18,6 +18,7 @@ from tests.common.test_rnn import (
     values_and_gradients,
 )
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -242,6 +243,41 @@ def test_memory_stays_over_many_steps_of_varying_batch_and_length():
     before = steps(50)
     assert steps(450) - before < 8
     assert step.experimental_get_tracing_count() == 1
+
+
+def test_directions_side_by_side_equal_keras(tmp_path):
+    """One part each, compiled; and still so behind a `.keras` file."""
+    mask = tf.constant(mask_of([9, 4, 0, 7] * 4, 9))
+    theirs = keras.layers.Bidirectional(keras.layers.LSTM(32, return_sequences=True))
+    ours = rnn.bidirectional(rnn.LSTM(32, return_sequences=True))
+    given = keras.Input((None, 4)), keras.Input((None,), dtype="bool")
+    model = keras.Model(given, ours(given[0], mask=given[1]))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[-1]
+    for layer in (ours, loaded):
+        assert layer.forward_layer.side_by_side
+        assert layer.backward_layer.side_by_side
+
+    def step(layer):
+        @tf.function
+        def run(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                out = layer(x, mask=mask)
+                loss = tf.reduce_sum(tf.sin(out))
+            return out, tape.gradient(loss, [x, *(w.value for w in layer.trainable_weights)])
+
+        return run
+
+    x = tf.constant(data(batch=16, time=9))
+    theirs.build(x.shape)
+    fill(theirs)
+    theirs.set_weights([0.3 * w for w in theirs.get_weights()])
+    loaded.set_weights(theirs.get_weights())
+    assert is_compiled(step(loaded).get_concrete_function(x))
+    (out, gradients), (expected, wanted) = step(loaded)(x), step(theirs)(x)
+    assert_close(out, expected)
+    assert_close(gradients, wanted, 1e-4)
 
 
 # --- which form is chosen -------------------------------------------------------------------------
