@@ -23,27 +23,48 @@ from keras import ops
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser can make neither of them
 
-# Rewrites before tokens are cut. Bracket and quote forms are those of the Penn Treebank, in which
-# many public corpora come, so that "``" in a corpus and a user's quotation mark become one token.
+_BLANK = r"[\pZ\pC\s]"
+_APOSTROPHE = "['’‘`´]"
+# Forms of several characters that are one token, whatever stands beside them.
+_FIXED = ("``|''", r"(?i)-l[rcs]b-", r"(?i)-r[rcs]b-", r"\\[/*]")
+# How a token is written. Bracket and quote forms are those of the Penn Treebank, in which many
+# public corpora come, so that "``" in a corpus and a user's quotation mark become one token.
 _REWRITES = (
-    (r"[\pZ\pC\s]+", " "),
     (r"``|''|[“”„«»]", '"'),
-    (r"[’‘`´]", "'"),
+    (_APOSTROPHE, "'"),
     (r"(?i)-l[rcs]b-", "("),
     (r"(?i)-r[rcs]b-", ")"),
     (r"\\([/*])", r"\1"),
-    (r"(?i)(\pL)(n't)([^\pL\pN]|$)", r"\1 \2\3"),  # "don't" -> "do n't"; RE2 cannot look ahead
 )
+# "don't" -> "do n't"; RE2 cannot look ahead, so the character behind is part of the match.
+_NOT = rf"(?i)(\pL)(n{_APOSTROPHE}t)([^\pL\pN]|$)"
 _LETTER = r"[\pL\pM\pN_]"
+_CUT = "\x01"  # marks where tokens are cut; a control character, so no text holds it any more
 # The first alternative that fits wins: contractions, initials, words and numbers with inner
 # marks, runs of dots or dashes, then any one character.
 _TOKEN = (
-    r"(?i:n't|'(?:s|m|re|ve|ll|d))\b"
+    rf"(?i:n{_APOSTROPHE}t|{_APOSTROPHE}(?:s|m|re|ve|ll|d))\b"
     r"|(?:\pL\.){2,}"
     rf"|{_LETTER}+(?:[-.,:]{_LETTER}+)*"
     r"|\.{2,}|-{2,}"
-    r"|[^\s]"
+    r"|[^\s\x01]"
 )
+
+
+def _repaired(text: tf.Tensor) -> tf.Tensor:
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+
+
+def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+    """Brings quotation marks, apostrophes and brackets to one form, in texts or in tokens.
+
+    Example:
+      >>> rewrite(tf.constant(["``", "-LRB-", "’s"])).numpy()
+      [b'"', b'(', b"'s"]
+    """
+    for pattern, replacement in _REWRITES:
+        text = tf.strings.regex_replace(text, pattern, replacement)
+    return text
 
 
 def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
@@ -63,12 +84,50 @@ def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
       >>> tokenize(tf.constant(["I can't say it's bad."])).to_list()
       [[b'i', b'ca', b"n't", b'say', b'it', b"'s", b'bad', b'.']]
     """
-    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    for pattern, replacement in _REWRITES:
-        text = tf.strings.regex_replace(text, pattern, replacement)
+    text = rewrite(tf.strings.regex_replace(_repaired(text), f"{_BLANK}+", " "))
+    text = tf.strings.regex_replace(text, _NOT, r"\1 \2\3")
     if lower:  # behind the rewrites: it would end a text at its first NUL
         text = tf.strings.lower(text, encoding="utf-8")
     return tf.strings.split(tf.strings.regex_replace(text, _TOKEN, r" \0 "))
+
+
+def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    r"""Cuts text as `tokenize` does, and says where each token stands in it.
+
+    Tokens come as they stand in the text; `rewrite` makes `tokenize(text, lower=False)` of them.
+
+    Args:
+      text: `<string>[batch]`, UTF-8.
+
+    Returns:
+      `(tokens, start, end)`, ragged `<string>` and twice `<int32>[batch, (tokens)]`. Offsets count
+      code points of the repaired text, in which each invalid sequence is one U+FFFD;
+      `text[start:end]` is the token.
+
+    Example:
+      >>> tokens, start, end = locate(tf.constant(["He can’t."]))
+      >>> tokens.to_list(), start.to_list(), end.to_list()
+      ([[b'He', b'ca', b'n\xe2\x80\x99t', b'.']], [[0, 3, 5, 8]], [[2, 5, 8, 9]])
+    """
+    # Every step keeps all code points in their places, but for the marks that it puts between them.
+    marked = tf.strings.regex_replace(_repaired(text), _BLANK, " ")
+    for pattern in _FIXED:
+        marked = tf.strings.regex_replace(marked, pattern, rf"{_CUT}\0{_CUT}")
+    marked = tf.strings.regex_replace(marked, _NOT, rf"\1{_CUT}\2\3")
+    token = "|".join((*_FIXED, _TOKEN))
+    marked = tf.strings.regex_replace(marked, token, rf"{_CUT}\0{_CUT}")
+    tokens = tf.strings.split(tf.strings.regex_replace(marked, _CUT, " "))
+    # A blank at both ends keeps the runs of two neighbouring texts apart.
+    codes = tf.strings.unicode_decode(tf.strings.join([" ", marked, " "]), "UTF-8")
+    flat = codes.flat_values
+    counted = flat != ord(_CUT)
+    inside = counted & (flat != ord(" "))
+    place = tf.cumsum(tf.cast(counted, tf.int32), exclusive=True)
+    place -= tf.gather(place, tf.gather(codes.row_starts(), codes.value_rowids())) + 1
+    outside = tf.concat([[True], ~inside, [True]], axis=0)
+    start = tf.boolean_mask(place, inside & outside[:-2])
+    end = tf.boolean_mask(place, inside & outside[2:]) + 1
+    return tokens, tokens.with_flat_values(start), tokens.with_flat_values(end)
 
 
 class Vocabulary(tf.Module):

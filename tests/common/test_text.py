@@ -1,5 +1,7 @@
 """The tokeniser against literal tokens, look-ups against dictionaries, vectors against files."""
 
+import re
+
 from common.data import InputError
 from common.text import (
     Vocabulary,
@@ -7,6 +9,8 @@ from common.text import (
     count_words,
     embedding_matrix,
     frequent,
+    locate,
+    rewrite,
     subword_table,
     subwords,
     tokenize,
@@ -58,6 +62,59 @@ def test_tokenising_loses_no_letter_and_twice_is_once(text):
     if "rb-" not in text.lower():  # bracket names of the Penn Treebank are rewritten
         assert [c for c in joined.decode() if c.isalnum()] == [c for c in text if c.isalnum()]
     assert tokenize(tf.constant([joined]), lower=False).to_list()[0] == once
+
+
+# Pieces that the rules look at, beside whatever hypothesis finds.
+PIECES = (
+    "``",
+    "''",
+    "`",
+    "'",
+    "’",
+    "n't",
+    "n’T",
+    "'s",
+    "-LRB-",
+    "-rsb-",
+    "\\\\/",
+    "\\*",
+    "U.S.",
+    "--",
+)
+PIECES += (
+    "...",
+    "_",
+    "\x00",
+    "\x01",
+    "\ufeff",
+    "\u00a0",
+    "é",
+    "e\u0301",
+    "👩‍🚀",
+    "🇫🇷",
+    "東京",
+    "क्षि",
+)
+written = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=12).map("".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(written, min_size=1, max_size=3))
+def test_offsets_give_each_tokens_surface_and_the_tokens_of_tokenize(texts):
+    found, start, end = (part.to_list() for part in locate(tf.constant(texts)))
+    for row, text in enumerate(texts):
+        surfaces = [text[a:b] for a, b in zip(start[row], end[row], strict=True)]
+        assert surfaces == [token.decode() for token in found[row]]
+        gaps = [text[a:b] for a, b in zip([0, *end[row]], [*start[row], len(text)], strict=True)]
+        assert not re.sub(r"\s", "", "".join(g for g in "".join(gaps) if g.isprintable()))
+    same = tokenize(tf.constant(texts), lower=False)
+    assert rewrite(locate(tf.constant(texts))[0]).to_list() == same.to_list()
+
+
+def test_offsets_count_code_points_of_the_repaired_text():
+    tokens, start, end = locate(tf.constant([b"a\xff b", "👩🏽 x".encode()]))
+    assert tokens.to_list()[0] == [b"a", "\ufffd".encode(), b"b"]
+    assert start.to_list() == [[0, 1, 3], [0, 1, 3]] and end.to_list() == [[1, 2, 4], [1, 2, 4]]
 
 
 @pytest.fixture
