@@ -27,7 +27,7 @@ from common.data import (
     split_by_hash,
     split_rows,
 )
-from common.text import Vocabulary, locate, rewrite
+from common.text import Vocabulary, locate, rewrite, tokenize
 from tasks.ner.config import Config
 
 import numpy as np
@@ -37,8 +37,6 @@ import tensorflow_datasets as tfds
 SENTENCES = Path(__file__).with_name("sentences")
 NAMES = SENTENCES / "names"
 OUTSIDE = "O"
-
-Names = Mapping[str, Sequence[Sequence[str]]]  # type -> names, each a list of tokens
 
 
 class Sentence(NamedTuple):
@@ -261,22 +259,50 @@ def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-def known_names(rows: Iterable[Sentence], listed: Path | None = None) -> Names:
-    """Collects the names of each type that stand in sentences, and those of lists.
+class Names:
+    """Names by which those of a sentence can be exchanged.
+
+    Names of one type may come in several lists (adjectives like "French" and titles of films are
+    both MISC), since one kind cannot stand where the other stands. A name is exchanged within the
+    list where it stands, one that stands in none within the last list of its type.
 
     Args:
-      rows: sentences.
-      listed: a folder of files `TYPE.txt` with a name on each line, its tokens parted by blanks.
+      rows: sentences; their names belong to the lists, too.
+      folder: holds files `TYPE.txt`, or `TYPE_LIST.txt` where a type has several, with a name on
+        each line; None for no lists.
     """
-    names: dict[str, dict[tuple[str, ...], None]] = {}  # as sets in order
-    for row in rows:
-        for kind, start, end in entities(row.tags):
-            names.setdefault(kind, {})[tuple(row.tokens[start:end])] = None
-    for path in [] if listed is None else sorted(listed.glob("*.txt")):
-        for _, line in read_lines(path):
-            if line.strip():
-                names.setdefault(path.stem, {})[tuple(line.split())] = None
-    return {kind: list(found) for kind, found in names.items()}
+
+    def __init__(self, rows: Iterable[Sentence], folder: Path | None = None):
+        self._lists: dict[str, list[dict[str, list[str]]]] = {}  # type -> lists: key -> tokens
+        for path in [] if folder is None else sorted(folder.glob("*.txt")):
+            lines = [line for _, line in read_lines(path) if line.strip()]
+            tokens = tokenize(tf.constant(lines), lower=False).to_list()
+            names = [[token.decode() for token in name] for name in tokens]
+            kind = path.stem.partition("_")[0]
+            self._lists.setdefault(kind, []).append({self._key(name): name for name in names})
+        for row in rows:
+            for kind, start, end in entities(row.tags):
+                name = row.tokens[start:end]
+                self._list_of(kind, name).setdefault(self._key(name), name)
+        self._drawn = {
+            kind: [list(names.values()) for names in lists] for kind, lists in self._lists.items()
+        }
+
+    @staticmethod
+    def _key(name: Sequence[str]) -> str:
+        return " ".join(name).lower()
+
+    def _list_of(self, kind: str, name: Sequence[str]) -> dict[str, list[str]]:
+        lists = self._lists.setdefault(kind, [{}])
+        key = self._key(name)
+        return next((names for names in lists if key in names), lists[-1])
+
+    def like(self, kind: str, name: Sequence[str], random: np.random.Generator) -> list[str]:
+        """Draws a name of the same list; without capitals if `name` has none."""
+        drawn = self._drawn[kind][self._lists[kind].index(self._list_of(kind, name))]
+        other = drawn[random.integers(len(drawn))]
+        is_small = "".join(name) == "".join(name).lower()
+        return [token.lower() for token in other] if is_small else other
 
 
 def augment(
@@ -284,11 +310,9 @@ def augment(
 ) -> list[Sentence]:
     """Exchanges names for others of their type, and lower-cases some sentences.
 
-    A name without capitals is exchanged for one without, so that a lower-cased sentence stays so.
-
     Args:
       rows: sentences.
-      names: from `known_names`.
+      names: what names are exchanged for.
       exchange: share of names that are exchanged.
       lower_case: share of sentences that are lower-cased.
       seed: of all the chances.
@@ -296,13 +320,13 @@ def augment(
     random = np.random.default_rng(seed)
     varied = []
     for row in rows:
-        tokens, tags, done = [], [], 0
+        tokens: list[str] = []
+        tags: list[str] = []
+        done = 0
         for kind, start, end in entities(row.tags):
             name = row.tokens[start:end]
             if random.random() < exchange:
-                other = list(names[kind][random.integers(len(names[kind]))])
-                small = "".join(name) == "".join(name).lower()
-                name = [token.lower() for token in other] if small else other
+                name = names.like(kind, name, random)
             tokens += [*row.tokens[done:start], *name]
             tags += [*row.tags[done:start], f"B-{kind}", *[f"I-{kind}"] * (len(name) - 1)]
             done = end

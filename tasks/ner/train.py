@@ -117,8 +117,7 @@ def train_model(
 ) -> tuple[keras.Model, data.Reader, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     rows = data.sentences(corpus.splits["train"], corpus.labels)
-    listed = data.NAMES if config.dataset == DEFAULT else None
-    names = data.known_names(rows, listed)
+    names = data.Names(rows, data.NAMES if config.dataset == DEFAULT else None)
     strategy = make_strategy(config.strategy)
     with strategy.scope():
         make = new_model if config.init is None else published_model
