@@ -428,7 +428,7 @@ LICENCES = {
     "btc": "CC BY 4.0",
     "nero": "MIT",
     "conll2003": "Reuters corpus: for research only, do not redistribute",
-    "wikiann": "ODC-BY",
+    "wikiann": "unclear: do not redistribute",
 }
 
 _DERCZYNSKI_2017 = """@inproceedings{derczynski2017results,
