@@ -203,7 +203,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             + (f"; {config.members} such networks answer together." * (config.members > 1) or ".")
         ),
         scores=(
-            "Sentences went in as the data's own tokens, through the signature `tokens`. `precision`, "
+            "Sentences went in as the data's own tokens, through `tokens`. `precision`, "
             "`recall` and `f1` are of whole names, strict IOB2, by seqeval.\n\n"
             "Words by the type of their name:\n\n"
             "![confusion matrix](assets.extra/confusion_matrix.png)"
