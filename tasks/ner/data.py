@@ -36,6 +36,8 @@ import tensorflow_datasets as tfds
 
 SENTENCES = Path(__file__).with_name("sentences")
 NAMES = SENTENCES / "names"
+# What other data sets call the types of the listed names.
+ALSO_CALLED = {"person": "PER", "location": "LOC"}
 OUTSIDE = "O"
 
 
@@ -279,7 +281,8 @@ class Names:
             tokens = tokenize(tf.constant(lines), lower=False).to_list()
             names = [[token.decode() for token in name] for name in tokens]
             kind = path.stem.partition("_")[0]
-            self._lists.setdefault(kind, []).append({self._key(name): name for name in names})
+            for called in (kind, *(other for other, same in ALSO_CALLED.items() if same == kind)):
+                self._lists.setdefault(called, []).append({self._key(n): n for n in names})
         for row in rows:
             for kind, start, end in entities(row.tags):
                 name = row.tokens[start:end]

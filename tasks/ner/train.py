@@ -117,7 +117,7 @@ def train_model(
 ) -> tuple[keras.Model, data.Reader, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     rows = data.sentences(corpus.splits["train"], corpus.labels)
-    names = data.Names(rows, data.NAMES if config.dataset == DEFAULT else None)
+    names = data.Names(rows, data.NAMES if config.listed_names else None)
     strategy = make_strategy(config.strategy)
     with strategy.scope():
         make = new_model if config.init is None else published_model

@@ -861,6 +861,12 @@ def test_names_are_exchanged_within_their_list_and_tags_follow(tmp_path):
     assert seen["PER"] == {"Ada King-Noel", "O ' Neill", "Byron"}
     # An adjective in small letters stays one; a title does not become an adjective.
     assert seen["MISC"] == {"french", "dutch", "Old Tale", "Sea Song"}
+    # The types of the listed names have other names elsewhere.
+    person = [Sentence(["Byron"], ["B-person"]), Sentence(["Acme"], ["B-group"])]
+    called = data.Names(person, tmp_path)
+    drawn = [data.augment(person, called, exchange=0.99, lower_case=0, seed=n) for n in range(40)]
+    assert {" ".join(rows[0].tokens) for rows in drawn} == seen["PER"]
+    assert all(rows[1] == person[1] for rows in drawn)
     again = data.augment(rows, names, exchange=0.5, lower_case=0.5, seed=3)
     assert again == data.augment(rows, names, exchange=0.5, lower_case=0.5, seed=3)
     assert data.augment(rows, names, exchange=0.0, lower_case=0.0, seed=1) == rows
