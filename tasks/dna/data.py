@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from common.cli import EvaluateConfig, RunConfig
 from common.data import (
@@ -185,7 +185,7 @@ def read_records(path: Path) -> Iterator[Record]:
         return iter(_read_genbank(text, path))
     if head.startswith(">"):
         sequences = _read_fasta(text, path)
-        beside = _beside(path)
+        beside = gff_beside(path)
         genes = {} if beside is None else _read_gff(_read_text(beside), beside, sequences)
     elif head.startswith("##gff") or "\t" in head.split("\n", 1)[0]:
         features, mark, fasta = text.partition("##FASTA")
@@ -222,7 +222,7 @@ def _read_text(path: Path) -> str:
         raise InputError("not text in UTF-8", path, line) from error
 
 
-def _beside(path: Path) -> Path | None:
+def gff_beside(path: Path) -> Path | None:
     """The GFF3 file beside a FASTA file."""
     name = path.name.removesuffix(".gz")
     stem = path.with_name(name.rsplit(".", 1)[0])
@@ -712,7 +712,7 @@ class Drosophila(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     URLS = (DEBIAN,)
     FOLDER = "tutorial/results/"
-    SUMS = {  # of the uncompressed files
+    SUMS: ClassVar[dict[str, str]] = {  # of the uncompressed files
         "genes.gb.train": "e401b3fe83568b5337e9f501dfa3291c8deea44ebbaf20d62a1e3ed308cea0a1",
         "genes.gb.test": "d279fdf4c1e952fb2109bc559d269cb71590be618a6a7b6fa98730e631edd050",
     }
