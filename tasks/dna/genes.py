@@ -375,11 +375,19 @@ class Grammar:
             exons = [(int(first + a), int(first + b)) for a, b in edges.reshape(-1, 2)]
             if not exons:
                 continue  # an intron across the whole record
-            exons[0] = (exons[0][0] - shared, exons[0][1])
-            has_start = bool(shared) or self.names[states[first]] == "S1"
-            codon = self.names[states[exons[0][0] if not shared else first]]
-            phase = 0 if has_start else {"1": 2, "2": 1}.get(codon[1:2], 0)
-            genes.append(Gene(tuple(exons), 1, has_start, bool(ends[last]), phase))
+            lost = max(0, shared - first)  # of its start codon, beyond the record
+            exons[0] = (max(0, exons[0][0] - shared), exons[0][1])
+            has_start = not lost and (bool(shared) or self.names[states[first]] == "S1")
+            has_stop, phase = bool(ends[last]), 0
+            if lost:
+                phase = -lost % 3
+            elif not has_start:
+                name = self.names[states[exons[0][0]]]
+                phase = -(int(name[1]) - (name[0] in "STVO")) % 3
+            gene = Gene(tuple(exons), 1, has_start, has_stop, phase)
+            # What is left of a start or stop codon at the edge of a record is no gene.
+            if gene.bases > 3 or (gene.bases == 3 and not has_stop):
+                genes.append(gene)
         return genes
 
 

@@ -1,5 +1,6 @@
 """The DNA task as its users meet it: data, grammar, commands, answers, messages."""
 
+import functools
 import gzip
 import io
 import itertools
@@ -356,7 +357,7 @@ def introns_of(record, gene):
         yield intron if gene.strand == 1 else complement(intron)
 
 
-def assert_legal(grammar, record, gene):
+def assert_legal(grammar, record, gene, labels):
     """What biology asks of a predicted gene, without the grammar's own tables."""
     coding = coding_of(record, gene)
     if gene.has_start:
@@ -371,35 +372,52 @@ def assert_legal(grammar, record, gene):
     assert not {"TAA", "TAG", "TGA"} & set(inner)
     for intron in introns_of(record, gene):
         assert intron[:2] in ("GT", "GC") and intron[-2:] == "AG" and grammar.spliced
-    if not gene.has_start:
-        assert (gene.start == 0) if gene.strand == 1 else (gene.end == len(record.sequence))
-    if not gene.has_stop:
-        assert (gene.end == len(record.sequence)) if gene.strand == 1 else (gene.start == 0)
+    # It runs off its record at an open end, there perhaps in an intron.
+    left, right = gene.has_start, gene.has_stop
+    if gene.strand == -1:
+        left, right = right, left
+    assert left or not labels[: gene.start].strip("Ii")
+    assert right or not labels[gene.end :].strip("Ii")
+
+
+LONGEST = 240
+
+
+@functools.lru_cache
+def decoder(grammar):
+    """The best legal path of one row that favours genes by random scores, always of one shape."""
+    zero = crf.Scores(
+        *(tf.zeros(n) for n in ((grammar.states,) * 2, grammar.states, grammar.states))
+    )
+
+    @tf.function(autograph=False)
+    def decode(bases, length, emissions):
+        inside = tf.range(LONGEST)[None] < length[:, None]
+        scores = tf.where(grammar.allowed(bases, inside), emissions, crf.LOW)
+        return crf.viterbi(scores, length, zero, grammar.constraints)
+
+    return decode
 
 
 @grammars
-@settings(deadline=None, max_examples=40, derandomize=True)
-@given(seed=st.integers(0, 10**6), size=st.integers(1, 400), scale=st.sampled_from([1.0, 6.0]))
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(seed=st.integers(0, 10**6), size=st.integers(1, LONGEST), scale=st.sampled_from([1.0, 6.0]))
 def test_every_path_is_a_row_of_legal_genes(grammar, seed, size, scale):
-    """Random scores that favour genes; whatever the decoder finds is legal, and reads back."""
+    """Whatever the decoder finds is legal by an independent check, and reads back."""
     random = np.random.default_rng(seed)
     sequence = letters(random, size)
-    bases = genes.encode(sequence)[None]
-    allowed = grammar.allowed(tf.constant(bases), tf.ones_like(bases, tf.bool))
-    emissions = random.normal(scale=scale, size=(1, size, grammar.states)).astype(np.float32)
+    bases = np.zeros((1, LONGEST), np.int32)
+    bases[0, :size] = genes.encode(sequence)
+    emissions = random.normal(scale=scale, size=(1, LONGEST, grammar.states)).astype(np.float32)
     emissions[..., 0] -= 3 * scale
-    emissions = np.where(allowed, emissions, crf.LOW)
-    zero = crf.Scores(
-        *(np.zeros(n, np.float32) for n in ((grammar.states,) * 2, *[grammar.states] * 2))
-    )
-    states, best = crf.viterbi(emissions, [size], zero, grammar.constraints)
-    states = states.numpy()[0]
+    states, best = decoder(grammar)(bases, np.array([size], np.int32), emissions)
+    states = states.numpy()[0, :size]
     assert best[0] > crf.LOW / 2
     record = Record("r", sequence, tuple(grammar.genes(states)))
     for gene in record.genes:
-        assert_legal(grammar, record, gene)
+        assert_legal(grammar, record, gene, genes.to_text(grammar.labels[states]))
     again = grammar.path(record)
-    if not (again.illegal or again.overlapping):
+    if not (again.illegal or again.overlapping or states[0] or states[-1]):
         np.testing.assert_array_equal(again.states, states)
     assert not again.overlapping or not grammar.spliced
 
@@ -456,20 +474,14 @@ def test_what_breaks_the_grammar(sequence, exons, why):
 
 @pytest.mark.parametrize(
     ("first", "second", "shared"),
-    [("ATGGCCGCCTGA", "ATGAGCCGCCTAA", 4), ("ATGGCCGCCTAA", "ATGGCCGCCTAG", 1)],
+    [("ATGGCCGCATGA", "ATGAGCGCCTAA", 4), ("ATGGCCGCCTAA", "ATGGCCGCCTAG", 1)],
 )
 @pytest.mark.parametrize("turned", [False, True])
 def test_bacterial_genes_may_share_one_base_or_four(first, second, shared, turned):
-    if shared == 4:  # ...GCCATGA, the start codon inside the stop codon before
-        first, second = "ATGGCCGCAATGA"[:9] + "ATGA", "ATGAGCCGCCTAA"
-        first = "ATGGCCGCAATGA"[:-4] + "ATGA"
-        first = "ATGGCCGCCAATGA"[:-4] + "ATGA" if len(first) % 3 else first
     coding = first + second[shared:]
     size = len(coding) + 4
     left = Gene(((2, 2 + len(first)),), 1)
     right = Gene(((2 + len(first) - shared, size - 2),), 1)
-    if left.bases % 3 or right.bases % 3:
-        pytest.fail("the example itself is wrong")
     sequence, both = "CC" + coding + "CC", (left, right)
     if turned:
         sequence = complement(sequence)
