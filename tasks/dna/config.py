@@ -15,7 +15,7 @@ STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons kee
 class Config(RunConfig):
     """A gene finder: convolutions, recurrent layers, a CRF whose states make legal genes."""
 
-    epochs: int = 12
+    epochs: int = 10
     """passes over the training data; the learning rate falls to 0 along half a cosine"""
     patience: int = 20
     """stop after so many epochs without a better validation score"""
@@ -78,7 +78,7 @@ class Config(RunConfig):
 
 
 _BACTERIA = Config(
-    dataset="bacteria", spliced=False, start_codons=("ATG", "GTG", "TTG"), epochs=3, windows=600
+    dataset="bacteria", spliced=False, start_codons=("ATG", "GTG", "TTG"), epochs=3, windows=400
 )
 # Chosen on the validation splits.
 PRESETS = {

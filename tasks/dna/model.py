@@ -140,8 +140,9 @@ def build(config: Config) -> keras.Model:
     Returns:
       A functional model. Inputs: `bases` `<int32>[batch, time]` (bits of `genes.encode`), `length`
       `<int32>[batch]`. Outputs: `channels` `<float32>[batch, time, channels]`, what the network
-      makes of each base, in the order of `Grammar.channels`; `states` `<int32>[batch, time]`, the
-      best legal path.
+      makes of each base, in the order of `Grammar.channels`, for the CRF; `single`, the same for a
+      base by itself, which only training asks for; `states` `<int32>[batch, time]`, the best legal
+      path.
     """
     grammar = genes.grammar(config.spliced, config.start_codons)
     bases = keras.Input((None,), dtype="int32", name="bases")
@@ -177,12 +178,16 @@ def build(config: Config) -> keras.Model:
     joined = keras.layers.Conv1D(
         config.filters, 5, padding="same", activation="relu", name="smooth"
     )(joined)
-    bias = np.array(
-        [-4.0 if c.rstrip("'") in SIGNALS else 0.0 for c in grammar.channels], np.float32
-    )
-    channels = keras.layers.Dense(
-        len(bias), bias_initializer=keras.initializers.Constant(bias), dtype="float32", name=HEAD
+    count = len(grammar.channels)
+    channels = keras.layers.Dense(count, dtype="float32", name=HEAD)(joined)
+    bias = np.where([c.rstrip("'") in SIGNALS for c in grammar.channels], -4.0, 0.0)
+    single = keras.layers.Dense(
+        count,
+        bias_initializer=keras.initializers.Constant(bias.astype(np.float32)),
+        dtype="float32",
+        name="single",
     )(joined)
+    single = Crop(dtype="float32", name="crop_single")(single, bases)
     channels = Crop(dtype="float32", name="crop")(channels, bases)
     emissions = Emissions(config.spliced, config.start_codons, name="emissions")(
         channels, bases, length
@@ -191,7 +196,7 @@ def build(config: Config) -> keras.Model:
     states = crf(emissions, length)
     return keras.Model(
         {"bases": bases, "length": length},
-        {"channels": channels, "states": states},
+        {"channels": channels, "single": single, "states": states},
         name="dna",
     )
 
@@ -226,7 +231,9 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
 
     The likelihood is of all paths that go through the known states. Beside it stand, times
     `config.base_loss`, the cross-entropy of each base's channel among those that exclude each other
-    (intergenic, codon positions, introns), and of each signal's logit.
+    (intergenic, codon positions, introns), and of each signal's logit. It has a head of its own:
+    what a base says by itself, said again by each of the thousand bases around it, would drown the
+    signals in the sum that the CRF takes.
     """
     grammar = genes.grammar(config.spliced, config.start_codons)
     emissions_of, crf = model.get_layer("emissions"), model.get_layer("crf")
@@ -236,8 +243,8 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        channels, states, length = outputs["channels"], batch["states"], batch["length"]
-        emissions = emissions_of(channels, batch["bases"], length)
+        single, states, length = outputs["single"], batch["states"], batch["length"]
+        emissions = emissions_of(outputs["channels"], batch["bases"], length)
         known = states != UNKNOWN
         inside = tf.one_hot(states, grammar.states, on_value=True, off_value=False)
         inside |= ~known[..., None]
@@ -247,12 +254,12 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
             weight = tf.cast(known & real, tf.float32)
             truth = tf.maximum(states, 0)
             each = tf.nn.sparse_softmax_cross_entropy_with_logits(
-                tf.gather(tf.constant(own), truth), tf.gather(channels, context, axis=-1)
+                tf.gather(tf.constant(own), truth), tf.gather(single, context, axis=-1)
             )
             each += tf.reduce_sum(
                 tf.nn.sigmoid_cross_entropy_with_logits(
                     tf.gather(tf.constant(signals), truth),
-                    tf.gather(channels, signal_places, axis=-1),
+                    tf.gather(single, signal_places, axis=-1),
                 ),
                 axis=-1,
             )

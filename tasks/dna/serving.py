@@ -92,9 +92,10 @@ def signatures(
         return tf.reshape(whole, [tf.shape(bases)[0], -1, len(grammar.channels)])[:, :time]
 
     def run(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        # At least one base, since a loop over none has no result.
-        true_time = tf.shape(bases)[1]
-        bases = tf.pad(bases, [[0, 0], [0, tf.maximum(0, 1 - true_time)]])
+        # At least one row and one base: of none, convolutions and loops have no result.
+        batch, true_time = tf.unstack(tf.shape(bases))
+        bases = tf.pad(bases, [[0, tf.maximum(0, 1 - batch)], [0, tf.maximum(0, 1 - true_time)]])
+        length = tf.pad(length, [[0, tf.maximum(0, 1 - batch)]])
         real = tf.range(tf.shape(bases)[1])[None, :] < length[:, None]
         answered = (length > 0) & (length <= true_time) & (length <= config.max_length)
         known = (bases > 0) & (bases < 16)
@@ -115,9 +116,9 @@ def signatures(
 
         def fill(value: tf.Tensor) -> tf.Tensor:
             more = [[0, 0], [0, missing], *[[0, 0]] * (len(value.shape) - 2)]
-            return tf.pad(value, more)[:, :true_time]
+            return tf.pad(value, more)[:batch, :true_time]
 
-        return {"length": length, **{name: fill(value) for name, value in found.items()}}
+        return {"length": length[:batch], **{name: fill(value) for name, value in found.items()}}
 
     def from_text(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
         length = tf.strings.length(sequence)
@@ -151,9 +152,12 @@ def signatures(
 
     @tf.function(input_signature=[bases_spec, length_spec])
     def network(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        bases = tf.pad(bases, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(bases)[1])]])
+        batch, time = tf.unstack(tf.shape(bases))
+        bases = tf.pad(bases, [[0, tf.maximum(0, 1 - batch)], [0, tf.maximum(0, 1 - time)]])
+        length = tf.pad(length, [[0, tf.maximum(0, 1 - batch)]])
         bases = tf.where((bases > 0) & (bases < 16), bases, 0)
-        return {"channels": read(bases, tf.clip_by_value(length, 0, tf.shape(bases)[1]))}
+        found = read(bases, tf.clip_by_value(length, 0, time))
+        return {"channels": found[:batch, :time]}
 
     @tf.function(
         input_signature=[
