@@ -1,0 +1,88 @@
+"""Bacterial gene finding beside Prodigal, on the same genome, scored by the same code.
+
+    pip install -e '.[dna,bench]'
+    python -m tests.benchmarks.dna --model saved_models/dna
+    python -m tests.benchmarks.dna --model saved_models/dna --split validation
+
+Pyrodigal (Prodigal as a library) learns from the genome that it labels, without its annotation; the
+model was trained on the other genome, with annotation. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from common import cli, export, report
+from tasks.dna import data, evaluate
+from tasks.dna.genes import Gene
+
+
+def prodigal(sequence):
+    """Genes by pyrodigal, which gives 1-based inclusive ranges, the stop codon included."""
+    import pyrodigal
+
+    finder = pyrodigal.GeneFinder()
+    finder.train(sequence.encode())
+    genes = []
+    for found in finder.find_genes(sequence.encode()):
+        left, right = not found.partial_begin, not found.partial_end
+        genes.append(
+            Gene(
+                exons=((found.begin - 1, found.end),),
+                strand=found.strand,
+                has_start=left if found.strand == 1 else right,
+                has_stop=right if found.strand == 1 else left,
+            )
+        )
+    return genes
+
+
+def everything_is_coding(size):
+    """One gene without a stop codon over the whole record, on each strand."""
+    return [Gene(((0, size),), strand, False, False) for strand in (1, -1)]
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.dna", description="Gene finding beside Prodigal."
+    )
+    parser.add_argument("--model", type=Path, default=Path("saved_models/dna"))
+    parser.add_argument("--dataset", default="bacteria")
+    parser.add_argument("--split", choices=data.SPLITS, default="test")
+    parser.add_argument("--manual_dir", type=Path)
+    parser.add_argument("--data_dir", type=Path)
+    options = parser.parse_args()
+    source = cli.EvaluateConfig(
+        dataset=options.dataset, manual_dir=options.manual_dir, data_dir=options.data_dir
+    )
+    records = data.records(data.load(source, seed=1).splits[options.split])
+    served = export.load(options.model)
+    grammar = evaluate.grammar_of(served)
+    tallies = {name: evaluate.Tally() for name in ("ours", "prodigal", "everything is coding")}
+    seconds = dict.fromkeys(tallies, 0.0)
+    for record in records:
+        start = time.perf_counter()
+        ((_, states),) = evaluate.paths(served, [record.sequence], batch_size=1)
+        found = {"ours": grammar.genes(states)}
+        seconds["ours"] += time.perf_counter() - start
+        start = time.perf_counter()
+        found["prodigal"] = prodigal(record.sequence)
+        seconds["prodigal"] += time.perf_counter() - start
+        found["everything is coding"] = everything_is_coding(len(record.sequence))
+        for name, genes in found.items():
+            tallies[name].add(record.genes, genes, len(record.sequence))
+    best = evaluate.ceiling(records, grammar)
+    rows = [
+        {"finder": name, **tally.metrics(), "seconds": round(seconds[name], 1)}
+        for name, tally in tallies.items()
+    ]
+    print(report.table([*rows, {"finder": "perfect labels", **best, "seconds": ""}]))
+    for name in ("ours", "prodigal"):
+        print(f"\n{name}\n{report.table(tallies[name].rows())}")
+    result = {name: tally.metrics() for name, tally in tallies.items()}
+    print(json.dumps({"dataset": options.dataset, "split": options.split, **result}))
+
+
+if __name__ == "__main__":
+    main()
