@@ -15,7 +15,7 @@ STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons kee
 class Config(RunConfig):
     """A gene finder: convolutions, recurrent layers, a CRF whose states make legal genes."""
 
-    epochs: int = 10
+    epochs: int = 12
     """passes over the training data; the learning rate falls to 0 along half a cosine"""
     patience: int = 20
     """stop after so many epochs without a better validation score"""
@@ -50,7 +50,7 @@ class Config(RunConfig):
     dropout: float = 0.3
     """share of features dropped before, between and behind the recurrent layers"""
 
-    base_loss: float = 0.1
+    base_loss: float = 0.003
     """weight of the cross-entropy of single bases beside the likelihood of the genes"""
     clip_norm: float = 5.0
     """gradients are scaled down to this norm"""
