@@ -197,7 +197,9 @@ def read_records(path: Path) -> Iterator[Record]:
     elif not head:
         raise InputError("empty file; expected GenBank, FASTA or GFF3", path)
     else:
-        raise InputError(f"expected GenBank, FASTA or GFF3, got {head[:40]!r}", path)
+        raise InputError(
+            f"expected GenBank, FASTA or GFF3, got {head.split(chr(10), 1)[0][:40]!r}", path
+        )
     return iter(
         [
             Record(name, sequence, _normalised(genes.get(name, []), sequence))

@@ -638,7 +638,8 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases():
     record = spliced_record(np.random.default_rng(0))
     states = SPLICED.path(record).states[None]
     bases = genes.encode(record.sequence)[None]
-    batch = {"bases": bases, "states": states, "length": np.array([bases.shape[1]])}
+    length = np.array([bases.shape[1]], np.int32)
+    batch = {"bases": bases, "states": states, "length": length}
     outputs = built({name: batch[name] for name in ("bases", "length")})
     tensors = {name: tf.constant(value) for name, value in batch.items()}
     values, weights = model.make_losses(built, config)(outputs, tensors)
