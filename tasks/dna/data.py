@@ -38,12 +38,18 @@ from common.data import (
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import (
     INTERGENIC,
+    ORDER,
+    REACH,
+    SHARES,
+    SIGNALS,
     UNKNOWN,
+    WORDS,
     Gene,
     Grammar,
     Record,
     encode,
     reverse_complement,
+    words_of,
 )
 from tasks.dna.genes import Path as GenePath
 
@@ -492,6 +498,74 @@ class Paths:
                 known = (before != UNKNOWN) & (after != UNKNOWN)
                 np.add.at(count, (before[known], after[known]), 1.0)
         return count
+
+    def _readings(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Bases and path of every record, and of its reverse complement."""
+        for bases, states in zip(self.bases, self.states, strict=True):
+            yield bases, states
+            yield reverse_complement(bases), self.grammar.mirror(states)
+
+    def words(self) -> np.ndarray:
+        """How much more likely a base is in each context than between genes, as logarithms.
+
+        Given the five bases before it. Rare words lean on what shorter ones say.
+
+        Returns:
+          `<float32>[WORDS + 1, channels of one strand]`; 0 for signals and the last word.
+        """
+        grammar = self.grammar
+        count = len(grammar.channels) // 2
+        is_signal = [name.rstrip("'") in SIGNALS for name in grammar.channels]
+        contexts = np.argmax(np.where(np.array(is_signal)[:, None], 0, grammar.mixing), axis=0)
+        counts = np.zeros((1 + count, WORDS))
+        for bases, states in self._readings():
+            word = words_of(bases.astype(np.int32)[None])[0].numpy()
+            known = (states != UNKNOWN) & (word < WORDS)
+            channel = contexts[states[known]]
+            mine = channel <= count
+            np.add.at(counts, (channel[mine], word[known][mine]), 1.0)
+        introns = [1 + n for n in range(count) if grammar.channels[1 + n].startswith("I")]
+        counts[introns] = counts[introns].sum(axis=0)
+        shares = np.full((1 + count, 4), 0.25)
+        for order in range(ORDER + 1):
+            seen = counts.reshape(1 + count, -1, 4 ** (order + 1)).sum(axis=1)
+            seen = seen.reshape(1 + count, -1, 4)
+            # After a longer past: as after the shorter one, unless there is much to say otherwise.
+            before = np.tile(shares.reshape(1 + count, -1, 4), (1, 4 if order else 1, 1))
+            shares = (seen + 16.0 * before) / (seen.sum(axis=2, keepdims=True) + 16.0)
+        logs = np.log(shares.reshape(1 + count, -1))
+        found = np.zeros((WORDS + 1, count), np.float32)
+        found[:WORDS] = (logs[1:] - logs[0]).T
+        found[:, [grammar.channels[1 + n] in SIGNALS for n in range(count)]] = 0.0
+        return found
+
+    def motifs(self) -> np.ndarray:
+        """How much more often than elsewhere each base stands around each signal, as logarithms.
+
+        Returns:
+          `<float32>[2 * REACH + 1, 4, channels of one strand]`; row `REACH` is the base that has
+          the signal; 0 for channels that are no signals, and beyond what `SIGNALS` says.
+        """
+        grammar, width = self.grammar, 2 * REACH + 1
+        count = len(grammar.channels) // 2
+        counts = np.zeros((width, 4, count))
+        everywhere = np.zeros(4)
+        for bases, states in self._readings():
+            around = np.pad(SHARES[bases], ((REACH, REACH), (0, 0)))
+            everywhere += SHARES[bases].sum(axis=0)
+            for number in range(count):
+                if grammar.channels[1 + number] in SIGNALS:
+                    has = grammar.mixing[1 + number] > 0
+                    places = np.flatnonzero((states != UNKNOWN) & has[states])
+                    for offset in range(width):
+                        counts[offset, :, number] += around[places + offset].sum(axis=0)
+        found = (counts + 1.0) / (counts + 1.0).sum(axis=1, keepdims=True)
+        found = np.log(found) - np.log(everywhere / everywhere.sum())[None, :, None]
+        for number in range(count):
+            before, behind = SIGNALS.get(grammar.channels[1 + number], (-REACH - 1, -1))
+            found[: max(0, REACH - before), :, number] = 0.0
+            found[REACH + behind + 1 :, :, number] = 0.0
+        return found.astype(np.float32)
 
     def windows(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Cuts the records into windows `<int8>[windows, size]`, anew for each seed.

@@ -39,6 +39,12 @@ LETTERS = "-ACMGRSVTWYHKDBN"
 INTERGENIC = 0
 UNKNOWN = -1  # in a path: any state
 
+# The signals, with how many bases before and behind the state that has it tell of it.
+SIGNALS = {"start": (12, 6), "stop": (6, 8), "donor": (4, 8), "acceptor": (25, 3)}
+REACH = 25  # the most of them
+ORDER = 5  # bases before a base that tell of it
+WORDS = 4 ** (ORDER + 1)
+
 _CODE = np.full(256, -1, np.int32)
 for _bits, _letter in enumerate(LETTERS[1:], start=1):
     _CODE[[ord(_letter), ord(_letter.lower())]] = _bits
@@ -65,6 +71,30 @@ def encode(sequence: str | bytes) -> np.ndarray:
 def reverse_complement(bases: np.ndarray) -> np.ndarray:
     """The other strand, in its own reading direction."""
     return COMPLEMENT[bases[::-1]]
+
+
+_DIGIT = np.full(16, -1, np.int32)
+_DIGIT[[1, 2, 4, 8]] = range(4)
+
+
+def words_of(bases: Any) -> tf.Tensor:
+    """The word of six bases that ends at each base, as a number; `WORDS` where one is not certain.
+
+    Args:
+      bases: `<int32>[batch, time]`, bits of `encode`.
+
+    Example:
+      >>> words_of(encode("AAAAACGN")[None])
+      [[4096, 4096, 4096, 4096, 4096, 1, 6, 4096]]
+    """
+    digits = tf.gather(tf.constant(_DIGIT), bases)
+    time = tf.shape(digits)[1]
+    padded = tf.pad(digits, [[0, 0], [ORDER, 0]], constant_values=-1)
+    word, sound = tf.zeros_like(digits), tf.ones_like(digits, tf.bool)
+    for offset in range(ORDER + 1):
+        digit = padded[:, offset : offset + time]
+        word, sound = 4 * word + digit, sound & (digit >= 0)
+    return tf.where(sound, word, WORDS)
 
 
 @dataclasses.dataclass(frozen=True, order=True)

@@ -10,14 +10,14 @@ from common.rnn import length_mask, stack
 from common.training import Losses
 from tasks.dna import genes
 from tasks.dna.config import STRIDE, Config
-from tasks.dna.genes import SHARES, UNKNOWN, Grammar
+from tasks.dna.data import Paths
+from tasks.dna.genes import SHARES, SIGNALS, UNKNOWN, Grammar
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-SIGNALS = ("start", "stop", "donor", "acceptor")
 HEAD = "channels"
 
 
@@ -51,6 +51,80 @@ class Bases(keras.layers.Layer):
         batch, time = bases.shape
         time = None if time is None else -(-time // STRIDE) * STRIDE
         return tuple(keras.KerasTensor((batch, time, n), dtype=self.compute_dtype) for n in (4, 1))
+
+
+@keras.saving.register_keras_serializable("tasks.dna")
+class Statistics(keras.layers.Layer):
+    """What gene finders have long counted: words of six bases, and motifs around the signals.
+
+    For codon positions and introns each base gives the logarithm of how much more likely it is
+    there than between genes, after the five bases before it (Borodovsky & McIninch 1993). For start
+    and stop codons and splice sites it gives the same of the bases around, each by itself (Staden
+    1984). `fill` takes the tables, counted in the training genes; only a factor for each channel is
+    learnt.
+
+    Args:
+        spliced: as in `genes.Grammar`.
+        starts: likewise.
+
+    Call arguments:
+        bases: `<int32>[batch, time]`, bits of `genes.encode`.
+        length: `<int32>[batch]`.
+
+    Returns:
+        `<float>[batch, steps * 9, channels]`, time filled up as by `Bases`, 0 in the padding.
+    """
+
+    def __init__(self, spliced: bool, starts: Sequence[str], **kwargs: Any):
+        super().__init__(autocast=False, **{**kwargs, "dtype": "float32"})
+        self.spliced, self.starts = spliced, tuple(starts)
+        self.grammar = genes.grammar(self.spliced, self.starts)
+
+    def build(self, *_: Any) -> None:
+        """Makes the tables, all 0 at first, and the factors, all 1."""
+        count = len(self.grammar.channels) // 2
+        self.words = self.add_weight(
+            (genes.WORDS + 1, count), "zeros", trainable=False, name="words"
+        )
+        self.motifs = self.add_weight(
+            (2 * genes.REACH + 1, 4, count), "zeros", trainable=False, name="motifs"
+        )
+        self.factors = self.add_weight((count,), "ones", name="factors")
+
+    def fill(self, words: np.ndarray, motifs: np.ndarray) -> None:
+        """Sets the tables; see `data.Paths.words` and `data.Paths.motifs`."""
+        self.words.assign(words)
+        self.motifs.assign(motifs)
+
+    def call(self, bases: Any, length: Any) -> tf.Tensor:
+        """Looks up on both strands; see the class."""
+        bases = tf.convert_to_tensor(bases)
+        bases = tf.pad(bases, [[0, 0], [0, -tf.shape(bases)[1] % STRIDE]])
+        real = tf.range(tf.shape(bases)[1])[None, :] < tf.cast(length, tf.int32)[:, None]
+        bases = tf.where(real, bases, 0)
+        other = tf.gather(tf.constant(genes.COMPLEMENT), tf.reverse(bases, [1]))
+        forward, reverse = self._read(bases), tf.reverse(self._read(other), [1])
+        found = tf.concat([tf.zeros_like(forward[..., :1]), forward, reverse], axis=-1)
+        return tf.where(real[..., None], found, 0.0)
+
+    def _read(self, bases: tf.Tensor) -> tf.Tensor:
+        """The channels of the forward strand."""
+        word = genes.words_of(bases)
+        shares = tf.gather(tf.constant(SHARES), bases)
+        found = tf.gather(tf.convert_to_tensor(self.words), word)
+        found += tf.nn.conv1d(shares, tf.convert_to_tensor(self.motifs), 1, "SAME")
+        return found * tf.convert_to_tensor(self.factors)
+
+    def compute_output_spec(self, bases: Any, length: Any) -> Any:
+        """The shape."""
+        del length
+        batch, time = bases.shape
+        time = None if time is None else -(-time // STRIDE) * STRIDE
+        return keras.KerasTensor((batch, time, len(self.grammar.channels)), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments."""
+        return {**super().get_config(), "spliced": self.spliced, "starts": self.starts}
 
 
 @keras.saving.register_keras_serializable("tasks.dna")
@@ -148,6 +222,8 @@ def build(config: Config) -> keras.Model:
     bases = keras.Input((None,), dtype="int32", name="bases")
     length = keras.Input((), dtype="int32", name="length")
     x, real = Bases(name="bases_in")(bases, length)
+    statistics = Statistics(config.spliced, config.start_codons, name="statistics")(bases, length)
+    x = keras.layers.Concatenate(name="seen")([x, statistics])
     for number in range(config.convolutions):
         # Padding is set to zero behind each convolution: it must look like the end of the record.
         conv = keras.layers.Conv1D(
@@ -179,7 +255,11 @@ def build(config: Config) -> keras.Model:
         config.filters, 5, padding="same", activation="relu", name="smooth"
     )(joined)
     count = len(grammar.channels)
-    channels = keras.layers.Dense(count, dtype="float32", name=HEAD)(joined)
+    # The network begins as the statistics alone, and learns what to add.
+    channels = keras.layers.Dense(count, kernel_initializer="zeros", dtype="float32", name=HEAD)(
+        joined
+    )
+    channels = channels + statistics
     bias = np.where([c.rstrip("'") in SIGNALS for c in grammar.channels], -4.0, 0.0)
     single = keras.layers.Dense(
         count,
@@ -201,13 +281,15 @@ def build(config: Config) -> keras.Model:
     )
 
 
-def fill_transitions(model: keras.Model, counts: np.ndarray) -> None:
-    """Starts the CRF from how often states follow each other in the training genes.
+def fill(model: keras.Model, paths: Paths) -> None:
+    """Starts from what is counted in the training genes: words, motifs, transitions.
 
     Args:
       model: of `build`.
-      counts: `<float>[states, states]`.
+      paths: the training records.
     """
+    model.get_layer("statistics").fill(paths.words(), paths.motifs())
+    counts = paths.transition_counts()
     layer = model.get_layer("crf")
     counts = counts + layer.constraints.transitions  # none is impossible that the grammar allows
     layer.transitions.assign(np.log(counts / counts.sum(axis=1, keepdims=True) + 1e-9))

@@ -70,7 +70,7 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
     with strategy.scope():
         built = model.build(config)
         if config.init is None:
-            model.fill_transitions(built, paths.transition_counts())
+            model.fill(built, paths)
         else:
             start_from(built, config)
         steps = data.steps_per_epoch(paths, config) * config.epochs
