@@ -618,6 +618,8 @@ def test_more_padding_changes_no_model(cell):
     config = Config(filters=6, units=5, layers=2, cell=cell, convolutions=2, spliced=False)
     built = model.build(config)
     random = np.random.default_rng(0)
+    for weight in built.weights:
+        weight.assign(random.normal(scale=0.3, size=weight.shape))
     bases = (1 << random.integers(0, 4, (2, 40))).astype(np.int32)
     length = np.array([40, 22], np.int32)
     bases[1, 22:] = 0
@@ -647,7 +649,7 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases():
     emissions = built.get_layer("emissions")(channels[None], bases, batch["length"])
     likelihood = built.get_layer("crf").log_likelihood(emissions, states, batch["length"])
     names = np.array(SPLICED.channels)
-    is_signal = np.isin([name.rstrip("'") for name in names], model.SIGNALS)
+    is_signal = np.isin([name.rstrip("'") for name in names], list(genes.SIGNALS))
     expected = -float(likelihood[0])
     single = outputs["single"].numpy()[0]
     logs = single[:, ~is_signal] - np.logaddexp.reduce(single[:, ~is_signal], 1, keepdims=True)
@@ -658,6 +660,62 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases():
     expected -= 0.5 * (wanted * np.log(likely) + (1 - wanted) * np.log(1 - likely)).sum()
     np.testing.assert_allclose(values, [expected], rtol=1e-4)
     assert weights.numpy().tolist() == [bases.shape[1]]
+
+
+def test_words_are_numbered_by_their_bases():
+    bases = genes.encode("AAAAACGNACGTTTT")[None]
+    found = genes.words_of(bases).numpy()[0].tolist()
+    assert found[:8] == [4096] * 5 + [1, 6, 4096] and found[13] == 0b000110111111
+
+
+def test_counted_tables_tell_coding_from_the_rest_on_both_strands():
+    rows = [spliced_record(np.random.default_rng(n), str(n), genes_wanted=3) for n in range(20)]
+    paths = data.Paths(rows, SPLICED)
+    words, motifs = paths.words(), paths.motifs()
+    turned = [
+        Record(r.name, complement(r.sequence), tuple(g.mirrored(len(r.sequence)) for g in r.genes))
+        for r in rows
+    ]
+    other = data.Paths(turned, SPLICED)
+    np.testing.assert_allclose(other.words(), words, atol=1e-5)
+    np.testing.assert_allclose(other.motifs(), motifs, atol=1e-5)
+    channel = {name: n - 1 for n, name in enumerate(SPLICED.channels[:11])}
+    number = {w: int(genes.words_of(genes.encode(w)[None])[0, -1]) for w in ("GCCGCC", "ATTATT")}
+    for context in ("C0", "C1", "C2"):
+        assert words[number["GCCGCC"], channel[context]] > 0.5
+        assert words[number["ATTATT"], channel[context]] < -0.5
+    assert words[number["ATTATT"], channel["I0"]] == words[number["ATTATT"], channel["I2"]] > 0
+    assert not words[genes.WORDS].any() and not words[:, channel["donor"]].any()
+    shares = np.zeros(4)
+    for record in rows:
+        for sequence in (record.sequence, complement(record.sequence)):
+            shares += [sequence.count(letter) for letter in "ACGT"]
+    shares /= shares.sum()
+    donor = motifs[genes.REACH, :, channel["donor"]]  # always G, 60 times in 20 records
+    np.testing.assert_allclose(donor[2], np.log(61 / 64 / shares[2]), atol=1e-5)
+    np.testing.assert_allclose(donor[0], np.log(1 / 64 / shares[0]), atol=1e-5)
+    assert not motifs[:, :, channel["C0"]].any()
+    assert not motifs[: genes.REACH - 4, :, channel["donor"]].any()
+
+
+def test_a_new_model_says_what_was_counted_on_either_strand():
+    rows = [spliced_record(np.random.default_rng(n), str(n)) for n in range(9)]
+    built = model.build(Config(filters=6, units=5, layers=1, convolutions=1))
+    paths = data.Paths(rows, SPLICED)
+    model.fill(built, paths)
+    record = rows[0]
+    size = len(record.sequence)
+    both = np.stack([genes.encode(record.sequence), genes.encode(complement(record.sequence))])
+    one, other = built({"bases": both, "length": np.array([size, size])})["channels"].numpy()
+    np.testing.assert_allclose(one, other[::-1][:, SPLICED.swap], atol=1e-5)
+    words, motifs = paths.words(), paths.motifs()
+    place = 100
+    expected = words[genes.words_of(both)[0, place]].copy()
+    around = genes.SHARES[both[0, place - genes.REACH : place + genes.REACH + 1]]
+    expected += np.einsum("tb,tbc->c", around, motifs)
+    half = len(SPLICED.channels) // 2
+    np.testing.assert_allclose(one[place, 1 : 1 + half], expected, atol=1e-4)
+    assert not one[:, 0].any()
 
 
 def test_windows_hold_every_record_in_either_direction_and_never_break_the_grammar():
