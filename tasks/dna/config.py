@@ -15,13 +15,13 @@ STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons kee
 class Config(RunConfig):
     """A gene finder: convolutions, recurrent layers, a CRF whose states make legal genes."""
 
-    epochs: int = 8
+    epochs: int = 3
     """passes over the training data; the learning rate falls to 0 along half a cosine"""
     patience: int = 20
     """stop after so many epochs without a better validation score"""
     batch_size: int = 4
     """windows a step"""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-4
     """peak learning rate"""
 
     spliced: bool = True

@@ -499,6 +499,19 @@ class Paths:
                 np.add.at(count, (before[known], after[known]), 1.0)
         return count
 
+    def edges(self) -> np.ndarray:
+        """How likely a record ends in each state, as logarithms, `<float32>[2, states]`.
+
+        First of all states at its first base, then of those at its last one. One record more is
+        added, whose state nobody knows: so a gene may run off a record, at a price.
+        """
+        count = np.full((2, self.grammar.states), 1.0 / self.grammar.states)
+        for _, states in self._readings():
+            for row, state in zip(count, (states[0], states[-1]), strict=True):
+                if state != UNKNOWN:
+                    row[state] += 1.0
+        return np.log(count / count.sum(axis=1, keepdims=True)).astype(np.float32)
+
     def _readings(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Bases and path of every record, and of its reverse complement."""
         for bases, states in zip(self.bases, self.states, strict=True):

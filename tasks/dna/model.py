@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common.crf import CRF, LOW
+from common.crf import CRF, LOW, Scores, log_likelihood_of_set
 from common.rnn import length_mask, stack
 from common.training import Losses
 from tasks.dna import genes
@@ -274,6 +274,8 @@ def build(config: Config) -> keras.Model:
     )
     crf = CRF(grammar.states, grammar.constraints.transitions, name="crf")
     states = crf(emissions, length)
+    # How records begin and end is counted; training windows, cut anywhere, tell nothing of it.
+    crf.start.trainable = crf.end.trainable = False
     return keras.Model(
         {"bases": bases, "length": length},
         {"channels": channels, "single": single, "states": states},
@@ -282,7 +284,7 @@ def build(config: Config) -> keras.Model:
 
 
 def fill(model: keras.Model, paths: Paths) -> None:
-    """Starts from what is counted in the training genes: words, motifs, transitions.
+    """Starts from what is counted in the training records: words, motifs, transitions, edges.
 
     Args:
       model: of `build`.
@@ -293,6 +295,8 @@ def fill(model: keras.Model, paths: Paths) -> None:
     layer = model.get_layer("crf")
     counts = counts + layer.constraints.transitions  # none is impossible that the grammar allows
     layer.transitions.assign(np.log(counts / counts.sum(axis=1, keepdims=True) + 1e-9))
+    for weight, scores in zip((layer.start, layer.end), paths.edges(), strict=True):
+        weight.assign(scores)
 
 
 def _contrasts(grammar: Grammar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -330,7 +334,10 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
         known = states != UNKNOWN
         inside = tf.one_hot(states, grammar.states, on_value=True, off_value=False)
         inside |= ~known[..., None]
-        values = -crf.log_likelihood_of_set(emissions, inside, length)
+        # A window is cut from the middle of something: it may begin and end with any state.
+        anywhere = tf.zeros([grammar.states])
+        scores = Scores(tf.convert_to_tensor(crf.transitions), anywhere, anywhere)
+        values = -log_likelihood_of_set(emissions, inside, length, scores, crf.constraints)
         if config.base_loss:
             real = tf.range(tf.shape(states)[1])[None, :] < length[:, None]
             weight = tf.cast(known & real, tf.float32)
