@@ -50,6 +50,8 @@ class Config(RunConfig):
     dropout: float = 0.3
     """share of features dropped before, between and behind the recurrent layers"""
 
+    margin: float = 0.05
+    """score by which the true path must win, for each base that another one labels wrongly"""
     base_loss: float = 0.003
     """weight of the cross-entropy of single bases beside the likelihood of the genes"""
     clip_norm: float = 5.0
@@ -68,8 +70,9 @@ class Config(RunConfig):
                 raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
         if self.window < STRIDE or self.window % STRIDE:
             raise InputError(f"--window must be a multiple of {STRIDE}, got {self.window}")
-        if self.windows < 0 or self.base_loss < 0:
-            raise InputError("--windows and --base_loss must be 0 or more")
+        for name in ("windows", "base_loss", "margin"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} must be 0 or more, got {getattr(self, name)}")
         if self.max_length < self.window:
             raise InputError("--max_length must be at least --window")
         good = all(len(c) == 3 and c[0] in "ACGT" and c[1:] == "TG" for c in self.start_codons)

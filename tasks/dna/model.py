@@ -315,7 +315,10 @@ def _contrasts(grammar: Grammar) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def make_losses(model: keras.Model, config: Config) -> Losses:
     """The likelihood of the genes, and a cross-entropy of each base, as `fit` takes them.
 
-    The likelihood is of all paths that go through the known states. Beside it stand, times
+    The likelihood is of all paths that go through the known states, against all paths, which get
+    `config.margin` for each base that they label wrongly (softmax-margin, Gimpel & Smith 2010):
+    likelihood alone lets many doubtful ways to place a gene share its probability, so that the best
+    single path has none. Beside it stand, times
     `config.base_loss`, the cross-entropy of each base's channel among those that exclude each other
     (intergenic, codon positions, introns), and of each signal's logit. It has a head of its own:
     what a base says by itself, said again by each of the thousand bases around it, would drown the
@@ -324,6 +327,7 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
     grammar = genes.grammar(config.spliced, config.start_codons)
     emissions_of, crf = model.get_layer("emissions"), model.get_layer("crf")
     context, own, signals = _contrasts(grammar)
+    labels = tf.constant(grammar.labels)
     signal_places = np.setdiff1d(np.arange(len(grammar.channels)), context)
 
     def losses(
@@ -337,7 +341,11 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
         # A window is cut from the middle of something: it may begin and end with any state.
         anywhere = tf.zeros([grammar.states])
         scores = Scores(tf.convert_to_tensor(crf.transitions), anywhere, anywhere)
-        values = -log_likelihood_of_set(emissions, inside, length, scores, crf.constraints)
+        # Rivals get a bonus for each base that they label wrongly.
+        label = tf.gather(labels, tf.maximum(states, 0))
+        wrong = (labels != label[..., None]) & known[..., None]
+        rivals = tf.where(wrong, emissions + config.margin, emissions)
+        values = -log_likelihood_of_set(rivals, inside, length, scores, crf.constraints)
         if config.base_loss:
             real = tf.range(tf.shape(states)[1])[None, :] < length[:, None]
             weight = tf.cast(known & real, tf.float32)

@@ -634,8 +634,9 @@ def test_more_padding_changes_no_model(cell):
         np.testing.assert_array_equal(padded["states"][row, :count], plain["states"][row, :count])
 
 
-def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases():
-    config = Config(filters=6, units=5, layers=1, convolutions=1, base_loss=0.5)
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases(margin):
+    config = Config(filters=6, units=5, layers=1, convolutions=1, base_loss=0.5, margin=margin)
     built = model.build(config)
     record = spliced_record(np.random.default_rng(0))
     states = SPLICED.path(record).states[None]
@@ -647,7 +648,9 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases():
     values, weights = model.make_losses(built, config)(outputs, tensors)
     channels = outputs["channels"].numpy()[0]
     emissions = built.get_layer("emissions")(channels[None], bases, batch["length"])
-    likelihood = built.get_layer("crf").log_likelihood(emissions, states, batch["length"])
+    wrong = SPLICED.labels[None, None, :] != SPLICED.labels[states][..., None]
+    rivals = emissions + margin * wrong  # the true path itself gets no bonus
+    likelihood = built.get_layer("crf").log_likelihood(rivals, states, batch["length"])
     names = np.array(SPLICED.channels)
     is_signal = np.isin([name.rstrip("'") for name in names], list(genes.SIGNALS))
     expected = -float(likelihood[0])
@@ -885,6 +888,7 @@ def test_records_without_genes_cannot_be_learnt_from(tmp_path, capsys):
         (["--window", "100"], "--window must be a multiple of 9, got 100"),
         (["--start_codons", "ATT"], "--start_codons needs codons such as ATG"),
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
+        (["--margin", "-1"], "--margin must be 0 or more, got -1.0"),
         (["--max_length", "9"], "--max_length must be at least --window"),
     ],
 )
