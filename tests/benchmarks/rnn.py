@@ -201,13 +201,15 @@ def main():
     )
     parser.add_argument("--repeats", type=int, default=20, help="calls of each, at least 20")
     parser.add_argument("--cells", nargs="+", choices=sorted(GATES), default=["LSTM", "GRU"])
+    kinds = ("train", "inference", "export")
+    parser.add_argument("--what", nargs="+", choices=kinds, default=kinds)
     options = parser.parse_args()
-    measured = {"train": [], "inference": [], "export": []}
+    measured = {kind: [] for kind in kinds}
     print(f"{'what':10} {'cell':5} {'[batch, time, features, units] layers':44} milliseconds")
     for cell in options.cells:
         jobs = [("train", shape) for shape in TRAINING]
         jobs += [(kind, shape) for kind in ("inference", "export") for shape in INFERENCE]
-        for kind, shape in jobs:
+        for kind, shape in (job for job in jobs if job[0] in options.what):
             with tempfile.TemporaryDirectory() as folder:
                 if kind == "train":
                     calls = train_calls(cell, shape)
@@ -234,9 +236,8 @@ def main():
         "export_keras_over_ours": ratios("export", "keras"),
     }
     result = {k: round(statistics.geometric_mean(v), 3) if v else None for k, v in result.items()}
-    result["train_torch_over_ours_worst"] = (
-        round(min(ratios("train", "torch")), 3) if torch else None
-    )
+    worst = min(ratios("train", "torch"), default=None)
+    result["train_torch_over_ours_worst"] = None if worst is None else round(worst, 3)
     print(json.dumps(result))
 
 
