@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self, TextIO, TypeVar
 
+from common import export
 from common.data import InputError
 from common.export import ExportError
 from common.training import TrainingError
@@ -45,6 +46,10 @@ class RunConfig:
     """examples a step, over all devices together"""
     learning_rate: float = 1e-3
     """peak learning rate"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm"""
+    average: float = 0.998
+    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
     seed: int = 1
     """one seed for everything random"""
     deterministic: bool = False
@@ -68,11 +73,51 @@ class RunConfig:
         """Checks what no type can say."""
         if self.data is not None and self.dataset is not None:
             raise InputError("give --dataset or --data, not both")
-        for name in ("epochs", "patience", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise InputError(f"--learning_rate must be positive, got {self.learning_rate}")
+        self.require_counts("epochs", "patience", "batch_size")
+        self.require_shares("average")
+        self.require_positive("learning_rate", "clip_norm")
+
+    def require_counts(self, *names: str) -> None:
+        """Refuses settings below 1."""
+        self._require(names, lambda value: value >= 1, "1 or more")
+
+    def require_shares(self, *names: str) -> None:
+        """Refuses settings that are no share of something, 1 excluded."""
+        self._require(names, lambda value: 0.0 <= value < 1.0, "in [0, 1)")
+
+    def require_positive(self, *names: str) -> None:
+        """Refuses settings of 0 and less."""
+        self._require(names, lambda value: value > 0, "positive")
+
+    def _require(self, names: Iterable[str], good: Callable[[Any], bool], what: str) -> None:
+        for name in names:
+            if not good(getattr(self, name)):
+                raise InputError(f"--{name} must be {what}, got {getattr(self, name)}")
+
+    def with_published(self, names: Iterable[str]) -> Self:
+        """These settings; for `--init` with those of the published model that its weights demand.
+
+        Args:
+          names: of the settings that shape the weights.
+        """
+        if self.init is None:
+            return self
+        published = export.load(self.init).settings["config"]
+        taken = {name: published[name] for name in names}
+        taken = {k: tuple(v) if isinstance(v, list) else v for k, v in taken.items()}
+        return dataclasses.replace(self, **taken)
+
+    def run_folder(self, task: str) -> Path:
+        """Where a run's checkpoint and logs live; made if it is not there."""
+        folder = self.output / task / "run"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """The arguments of `common.training.fit` that come from the flags alone."""
+        names = ("epochs", "patience", "clip_norm", "average", "resume", "verbose")
+        chosen = {name: getattr(self, name) for name in names}
+        return {**chosen, "settings": self.checkpoint_settings()}
 
     def checkpoint_settings(self) -> dict[str, Any]:
         """The settings that a resumed run must share with the interrupted one."""
@@ -123,6 +168,18 @@ class EvaluateConfig:
         if self.data is None or not self.data.is_file():
             return False
         return trained["data"] is None or self.data.resolve() != Path(trained["data"]).resolve()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What every `predict` command is told."""
+
+    model: Path | None = None
+    """a version folder, or a task's folder (its newest version); default: saved_models/<task>"""
+    output: Path | None = None
+    """write here instead of to standard output"""
+    json: bool = False
+    """print one JSON object a line"""
 
 
 def parse_train(
@@ -194,6 +251,57 @@ def _end(code: int, message: str) -> NoReturn:
 def print_result(result: Mapping[str, Any]) -> None:
     """Prints the last line of `train` and `evaluate`: one JSON object."""
     print(json.dumps(jsonable(result)), flush=True)
+
+
+def print_scored(
+    task: str,
+    dataset: str,
+    split: str,
+    examples: int,
+    seconds: float,
+    model: Path,
+    metrics: Mapping[str, Any],
+) -> None:
+    """Prints the last line of `train` and `evaluate`, whose fields come in this order."""
+    print_result(
+        {
+            "task": task,
+            "dataset": dataset,
+            "split": split,
+            "examples": examples,
+            "seconds": round(seconds, 3),
+            "model": model,
+            **metrics,
+        }
+    )
+
+
+def print_answers(
+    flags: PredictConfig,
+    answers: Iterable[dict[str, Any]],
+    *,
+    to_line: Callable[[dict[str, Any]], str],
+) -> dict[str, Any]:
+    """Prints a `predict` command's answers as they come; gives the first one, for a picture.
+
+    Args:
+      flags: say where to, and whether for programs.
+      answers: as plain values, which is how programs get them.
+      to_line: one answer for a person.
+
+    Raises:
+      InputError: there is no answer, since nothing was asked.
+    """
+    first = None
+    as_json = flags.json or flags.output is not None
+    with open_output(flags.output) as out:
+        for said in answers:
+            first = said if first is None else first
+            line = json.dumps(jsonable(said), ensure_ascii=False) if as_json else to_line(said)
+            print(line, file=out)
+    if first is None:
+        raise InputError("nothing was asked: the input is empty")
+    return first
 
 
 def jsonable(value: Any) -> Any:

@@ -62,25 +62,18 @@ def release(
     Raises:
       ExportError: see `common.export.publish`. Then nothing is published.
     """
-    result: dict[str, Any] = {}
+    count = 0
     metrics: dict[str, float] = {}
 
     def finish(staged: Path) -> None:
+        nonlocal count, metrics
         plots = staged / "assets.extra"
         curves = plots / "learning_curves.png"
         report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
-        count = 0
         if config.score != "none":
-            count, measured = score(export.load(staged), plots)
-            metrics.update(measured)
-        result.update(
-            task=task,
-            dataset=corpus.name,
-            split=config.score,
-            examples=count,
-            seconds=round(fitted.seconds, 1),
-        )
-        _write_card(staged, card, config, corpus, fitted, {**result, **metrics})
+            count, metrics = score(export.load(staged), plots)
+        shown = {"split": config.score, "examples": count, **metrics}
+        _write_card(staged, card, config, corpus, fitted, shown)
 
     published = export.publish(
         signatures,
@@ -101,7 +94,8 @@ def release(
         directory=config.output / task,
         finish=finish,
     )
-    cli.print_result({**result, "model": published, **metrics})
+    seconds = round(fitted.seconds, 1)
+    cli.print_scored(task, corpus.name, config.score, count, seconds, published, metrics)
     return published
 
 
@@ -111,9 +105,8 @@ def _write_card(
     config: cli.RunConfig,
     corpus: Corpus,
     fitted: Fitted,
-    result: Mapping[str, Any],
+    scores: Mapping[str, Any],
 ) -> None:
-    scores = {k: v for k, v in result.items() if k not in ("task", "dataset", "seconds")}
     size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
     citation = f"```bibtex\n{corpus.citation}\n```" if corpus.citation else ""
     licence = f"`{corpus.name}`, licence: {corpus.licence}."
@@ -123,8 +116,7 @@ def _write_card(
         summary=card.summary,
         sections={
             "Scores": (
-                f"{report.table([scores])}\n\nOf this exported SavedModel, from raw input. "
-                f"{card.scores}"
+                f"{report.table([scores])}\n\nOf this exported SavedModel. {card.scores}"
                 if config.score != "none"
                 else "Not scored."
             ),

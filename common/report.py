@@ -63,6 +63,22 @@ def confusion_matrix(
     return counts
 
 
+def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:
+    """Lays counts of truth against prediction out as a Markdown table.
+
+    Args:
+      counts: `<int>[classes, classes]`, rows being the truth.
+      labels: the classes.
+    """
+    corner = "true \\ predicted"
+    return table(
+        [
+            {corner: label, **dict(zip(labels, row, strict=True))}
+            for label, row in zip(labels, counts.tolist(), strict=True)
+        ]
+    )
+
+
 def versions() -> dict[str, str]:
     """Names the software that a result depends on."""
     return {

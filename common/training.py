@@ -76,6 +76,19 @@ def warmed_cosine(
     )
 
 
+def take_weights(model: keras.Model, other: keras.Model, *, but: str | None = None) -> None:
+    """Gives a model the weights of another one of the same architecture, layer by layer.
+
+    Args:
+      model: takes them.
+      other: has a layer of the same name for each layer with weights.
+      but: layers whose names begin so keep their own.
+    """
+    for layer in model.layers:
+        if layer.weights and (but is None or not layer.name.startswith(but)):
+            layer.set_weights(other.get_layer(layer.name).get_weights())
+
+
 @dataclasses.dataclass
 class _State:
     """What a run knows beside its variables; saved with them in one file."""

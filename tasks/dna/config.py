@@ -54,20 +54,14 @@ class Config(RunConfig):
     """score by which the true path must win, for each base that another one labels wrongly"""
     base_loss: float = 0.003
     """weight of the cross-entropy of single bases beside the likelihood of the genes"""
-    clip_norm: float = 5.0
-    """gradients are scaled down to this norm"""
     average: float = 0.995
     """momentum of the moving average of the weights that is measured and exported; 0 for none"""
 
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name in ("dropout", "average"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("filters", "kernel", "convolutions", "units", "layers"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        self.require_counts("filters", "kernel", "convolutions", "units", "layers")
+        self.require_shares("dropout")
         if self.window < STRIDE or self.window % STRIDE:
             raise InputError(f"--window must be a multiple of {STRIDE}, got {self.window}")
         for name in ("windows", "base_loss", "margin"):

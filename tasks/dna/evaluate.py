@@ -219,11 +219,7 @@ def score(served: export.Served, records: Iterable[Record], *, batch_size: int =
 def print_report(scored: Scored, best: Mapping[str, float]) -> None:
     """Prints all levels by strand, the confusion of bases, and what perfect labels would score."""
     print(report.table(scored.tally.rows()))
-    rows = [
-        {"true \\ predicted": label, **dict(zip(LABELS, counts.tolist(), strict=True))}
-        for label, counts in zip(LABELS, scored.confusion, strict=True)
-    ]
-    print(f"\n{report.table(rows)}\n")
+    print(f"\n{report.confusion_table(scored.confusion, LABELS)}\n")
     shown = ", ".join(f"{level} {best[f'{level}_f1']:.4f}" for level in LEVELS)
     print(f"F1 that perfect labels would reach: {shown}")
 
@@ -252,17 +248,8 @@ def main(argv: list[str]) -> None:
     print_report(scored, ceiling(records, grammar_of(served)))
     if flags.plot:
         draw_confusion(scored.confusion, flags.plot)
-    cli.print_result(
-        {
-            "task": TASK,
-            "dataset": name,
-            "split": split,
-            "examples": scored.count,
-            "seconds": round(scored.seconds, 3),
-            "model": served.path,
-            **scored.tally.metrics(),
-        }
-    )
+    count, seconds = scored.count, scored.seconds
+    cli.print_scored(TASK, name, split, count, seconds, served.path, scored.tally.metrics())
 
 
 if __name__ == "__main__":

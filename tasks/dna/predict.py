@@ -38,19 +38,13 @@ SHOWN = 60_000  # bases that a picture shows where no region is given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(cli.PredictConfig):
     """Flags of `predict`."""
 
     sequences: tyro.conf.Positional[tuple[str, ...]] = ()
     """sequences of IUPAC letters; - reads standard input"""
     file: tuple[Path, ...] = ()
     """files of records: FASTA, GenBank or GFF3 with FASTA, also compressed"""
-    model: Path | None = None
-    """a version folder, or a task's folder (its newest version); default: saved_models/dna"""
-    output: Path | None = None
-    """write here instead of to standard output"""
-    json: bool = False
-    """print one JSON object for each record: its labels and genes"""
     plot: Path | None = None
     """draw the first record's tracks, truth beside prediction where known, into this PNG"""
     region: str | None = None

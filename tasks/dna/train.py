@@ -10,7 +10,6 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from common import cli, export
 from common.data import Corpus, InputError
 from common.distribution import make_strategy
 from common.release import Card, release
-from common.training import Fitted, fit, set_up, warmed_cosine
+from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.dna import data, evaluate, genes, model, serving
 from tasks.dna.config import DEFAULT, PRESETS, Config
 from tasks.dna.genes import Grammar, Record
@@ -27,6 +26,9 @@ import keras
 import numpy as np
 
 MONITOR = "mean_f1"
+# What a fine-tuned model takes over from the published one.
+ARCHITECTURE = ("spliced", "start_codons", "filters", "kernel", "convolutions")
+ARCHITECTURE += ("cell", "units", "layers")
 
 
 def score_batches(
@@ -72,7 +74,8 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
         if config.init is None:
             model.fill(built, paths)
         else:
-            start_from(built, config)
+            source = export.load(config.init)
+            take_weights(built, keras.models.load_model(source.path / "model.keras"))
         steps = data.steps_per_epoch(paths, config) * config.epochs
         optimizer = keras.optimizers.Adam(warmed_cosine(config.learning_rate, steps=steps))
     fitted = fit(
@@ -84,47 +87,19 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
         score=lambda batches: score_batches(batches, held, grammar),
         monitor=MONITOR,
         mode="max",
-        epochs=config.epochs,
-        patience=config.patience,
-        directory=config.output / evaluate.TASK / "run",
-        settings=config.checkpoint_settings(),
-        resume=config.resume,
+        directory=config.run_folder(evaluate.TASK),
         strategy=strategy,
-        clip_norm=config.clip_norm,
-        average=config.average,
-        verbose=config.verbose,
+        **config.fit_arguments(),
     )
     return built, fitted
-
-
-# What a fine-tuned model takes over from the published one.
-ARCHITECTURE = (
-    *("spliced", "start_codons", "filters", "kernel", "convolutions", "cell", "units", "layers"),
-)
-
-
-def with_published_architecture(config: Config) -> Config:
-    """Takes over, for `--init`, the settings that the published weights demand."""
-    published = export.load(config.init).settings["config"]
-    taken = {name: published[name] for name in ARCHITECTURE}
-    taken["start_codons"] = tuple(taken["start_codons"])
-    return dataclasses.replace(config, **taken)
-
-
-def start_from(built: keras.Model, config: Config) -> None:
-    """Takes the weights of a published model."""
-    source = export.load(config.init)
-    built.set_weights(keras.models.load_model(source.path / "model.keras").get_weights())
 
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    if config.init is not None:
-        config = with_published_architecture(config)
+    config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     corpus = data.load(config, seed=config.seed)
-    (config.output / evaluate.TASK / "run").mkdir(parents=True, exist_ok=True)
     built, fitted = train_model(corpus, config)
     grammar = genes.grammar(config.spliced, config.start_codons)
 
@@ -169,7 +144,8 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "of legal genes."
         ),
         scores=(
-            "As fractions, without the stop codon; see the task's README.\n\n"
+            "Raw sequences went in. Figures are fractions, without the stop codon; see the "
+            "task's README.\n\n"
             "![bases by true and predicted label](assets.extra/confusion_matrix.png)"
         ),
         usage=(

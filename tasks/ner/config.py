@@ -6,10 +6,7 @@ import dataclasses
 from typing import Literal
 
 from common.cli import RunConfig
-from common.data import InputError, bucket_lengths
-
-SHARES = ("exchange", "lower_case", "average")  # beside all that ends in "dropout"
-COUNTS = ("max_length", "word_length", "dimension", "character_filters", "units", "layers")
+from common.data import bucket_lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,23 +67,15 @@ class Config(RunConfig):
     """networks that are trained side by side; tags are found by the mean of their probabilities"""
     outside_weight: float = 1.0
     """what the probability of O is multiplied by before tags are found; less finds more names"""
-    clip_norm: float = 5.0
-    """gradients are scaled down to this norm"""
-    average: float = 0.998
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
 
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name, value in dataclasses.asdict(self).items():
-            is_share = name.endswith("dropout") and name != "rare_word_dropout"
-            if (is_share or name in SHARES) and not 0.0 <= value < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {value}")
-        for name in (*COUNTS, "character_dimension", "members"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
-        if not self.outside_weight > 0:
-            raise InputError(f"--outside_weight must be positive, got {self.outside_weight}")
+        self.require_counts("max_length", "word_length", "dimension", "units", "layers", "members")
+        self.require_counts("character_dimension", "character_filters")
+        self.require_shares("exchange", "lower_case", "word_dropout", "subword_dropout")
+        self.require_shares("character_dropout", "embedding_dropout", "dropout")
+        self.require_positive("outside_weight")
 
     def bucket_lengths(self) -> list[int]:
         """The fixed lengths of batches."""

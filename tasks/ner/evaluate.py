@@ -14,7 +14,6 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from common import cli, export, report
 from common.data import Corpus, InputError, map_in_order
@@ -183,11 +182,8 @@ def print_report(scored: Scored) -> None:
     )
     types, truth, predicted = scored.confusion()
     counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(len(types)))
-    table: list[dict[str, Any]] = [
-        {"true \\ found": kind, **dict(zip(types, row, strict=True))}
-        for kind, row in zip(types, counts.tolist(), strict=True)
-    ]
-    print(f"\nWords by the type of their name:\n\n{report.table(table)}\n")
+    table = report.confusion_table(counts, types)
+    print(f"\nWords by the type of their name:\n\n{table}\n")
 
 
 def main(argv: list[str]) -> None:
@@ -204,17 +200,8 @@ def main(argv: list[str]) -> None:
     if flags.plot:
         kinds, truth, predicted = scored.confusion()
         report.confusion_matrix(truth, predicted, kinds, flags.plot)
-    cli.print_result(
-        {
-            "task": TASK,
-            "dataset": name,
-            "split": split,
-            "examples": len(rows),
-            "seconds": round(scored.seconds, 3),
-            "model": served.path,
-            **scored.metrics,
-        }
-    )
+    count, seconds = len(rows), scored.seconds
+    cli.print_scored(TASK, name, split, count, seconds, served.path, scored.metrics)
 
 
 if __name__ == "__main__":

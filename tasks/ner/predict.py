@@ -12,7 +12,6 @@ any length are answered whole: those beyond the model's limit are cut behind the
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -35,19 +34,13 @@ SENTENCE_ENDS = (".", "!", "?", "...", ";")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(cli.PredictConfig):
     """Flags of `predict`."""
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """texts; - reads lines from standard input"""
     file: tuple[Path, ...] = ()
     """files of texts, one on each line"""
-    model: Path | None = None
-    """a version folder, or a task's folder (its newest version); default: saved_models/ner"""
-    output: Path | None = None
-    """write here, one JSON object a line, instead of to standard output"""
-    json: bool = False
-    """print one JSON object a line"""
     plot: Path | None = None
     """draw the probability of each type at each word of the first text into this PNG"""
     batch_size: int = 64
@@ -181,6 +174,14 @@ def mark(text: str, names: Sequence[Name], colours: dict[str, int] | None = None
     return "".join([*parts, text[done:]])
 
 
+def to_line(said: dict[str, Any], colours: dict[str, int] | None) -> str:
+    """One answer for a person."""
+    if "message" in said:
+        return f"-----  {said['message']}  {said['text']!r}"
+    names = [Name(name["type"], name["start"], name["end"]) for name in said["entities"]]
+    return mark(said["text"], names, colours)
+
+
 def draw(served: export.Served, text: str, path: Path) -> None:
     """Draws how likely each word of a text is to belong to a name of each type."""
     seen = served.ask("explain", text=np.array([text], dtype=object))
@@ -216,22 +217,12 @@ def main(argv: list[str]) -> None:
     served = export.load(flags.model or Path("saved_models") / TASK)
     types = data.entity_types(served.settings["labels"])
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(types)}
-    as_json = flags.json or flags.output is not None
-    first = None
-    with cli.open_output(flags.output) as out:
-        shown = colours if out is sys.stdout and sys.stdout.isatty() else None
-        for text, tagged in answers(served, read_texts(flags), batch_size=flags.batch_size):
-            first = text if first is None else first
-            if as_json:
-                print(json.dumps(describe(text, tagged), ensure_ascii=False), file=out)
-            elif not tagged.tokens:
-                print(f"-----  no word in this text  {text!r}", file=out)
-            else:
-                print(mark(text, tagged.names(), shown), file=out)
-    if first is None:
-        raise InputError("no text given")
+    shown = colours if sys.stdout.isatty() else None
+    found = answers(served, read_texts(flags), batch_size=flags.batch_size)
+    said = (describe(text, tagged) for text, tagged in found)
+    first = cli.print_answers(flags, said, to_line=lambda answer: to_line(answer, shown))
     if flags.plot:
-        draw(served, first, flags.plot)
+        draw(served, first["text"], flags.plot)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import math
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from common.data import Corpus, epoch_seed
 from common.distribution import make_strategy
 from common.release import Card, release
 from common.text import PACKAGED_VECTORS, Vocabulary, WordEmbedding, new_embedding, rewrite
-from common.training import Fitted, fit, set_up, warmed_cosine
+from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.ner import data, evaluate, model, serving
 from tasks.ner.config import DEFAULT, PRESETS, Config
 from tasks.ner.data import Sentence
@@ -87,16 +86,8 @@ def published_model(
     shape = model.WordShape(len(reader.characters), name="shape")
     built = model.build(config, embedding, shape, tags=corpus.labels)
     same_tags = tuple(source.settings["labels"]) == corpus.labels
-    for layer in built.layers:
-        if layer.weights and (same_tags or not layer.name.startswith(model.HEAD)):
-            layer.set_weights(old.get_layer(layer.name).get_weights())
+    take_weights(built, old, but=None if same_tags else model.HEAD)
     return built, reader
-
-
-def with_published_architecture(config: Config) -> Config:
-    """Takes over, for `--init`, the settings that the published weights demand."""
-    published = export.load(config.init).settings["config"]
-    return dataclasses.replace(config, **{name: published[name] for name in ARCHITECTURE})
 
 
 def score_batches(
@@ -143,15 +134,9 @@ def train_model(
         score=lambda batches: score_batches(batches, corpus.labels),
         monitor="f1",
         mode="max",
-        epochs=config.epochs,
-        patience=config.patience,
         directory=folder,
-        settings=config.checkpoint_settings(),
-        resume=config.resume,
         strategy=strategy,
-        clip_norm=config.clip_norm,
-        average=config.average,
-        verbose=config.verbose,
+        **config.fit_arguments(),
     )
     return built, reader, fitted
 
@@ -159,12 +144,10 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    if config.init is not None:
-        config = with_published_architecture(config)
+    config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     corpus = data.load(config, seed=config.seed)
-    folder = config.output / evaluate.TASK / "run"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = config.run_folder(evaluate.TASK)
     built, reader, fitted = train_model(corpus, config, folder)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:

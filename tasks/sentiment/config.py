@@ -60,21 +60,13 @@ class Config(RunConfig):
     """share of the target that is spread over all classes"""
     neighbour_smoothing: float = 0.0
     """weight of the classes beside the true one (ordered labels), the true one having 1"""
-    clip_norm: float = 5.0
-    """gradients are scaled down to this norm"""
-    average: float = 0.998
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
 
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name, value in dataclasses.asdict(self).items():
-            is_share = name.endswith("dropout") and name != "rare_word_dropout"
-            if (is_share or name in ("average", "label_smoothing")) and not 0.0 <= value < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {value}")
-        for name in ("max_length", "dimension", "units", "layers", "members"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        self.require_counts("max_length", "dimension", "units", "layers", "members")
+        self.require_shares("word_dropout", "subword_dropout", "embedding_dropout")
+        self.require_shares("dropout", "head_dropout", "label_smoothing")
         if not self.pooling:
             raise InputError("--pooling needs one kind of pooling or more")
         if self.labels and not 2 <= len(set(self.labels)) == len(self.labels) <= 10:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,11 +131,7 @@ def print_report(scored: Scored, labels: Sequence[str]) -> None:
         )
     )
     counts = sklearn.metrics.confusion_matrix(scored.truth, scored.predicted, labels=places)
-    rows: list[Mapping[str, Any]] = [
-        {"true \\ predicted": label, **dict(zip(labels, row, strict=True))}
-        for label, row in zip(labels, counts.tolist(), strict=True)
-    ]
-    print(report.table(rows))
+    print(report.confusion_table(counts, labels))
 
 
 def main(argv: list[str]) -> None:
@@ -148,17 +144,8 @@ def main(argv: list[str]) -> None:
     print_report(scored, labels)
     if flags.plot:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
-    cli.print_result(
-        {
-            "task": TASK,
-            "dataset": name,
-            "split": split,
-            "examples": len(scored.truth),
-            "seconds": round(scored.seconds, 3),
-            "model": served.path,
-            **scored.metrics,
-        }
-    )
+    count, seconds = len(scored.truth), scored.seconds
+    cli.print_scored(TASK, name, split, count, seconds, served.path, scored.metrics)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ answer without stars means that the text holds no word.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,13 @@ from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(cli.PredictConfig):
     """Flags of `predict`."""
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
     """texts; - reads lines from standard input"""
     file: tuple[Path, ...] = ()
     """files of texts: .csv or .tsv with a column `text`, or a text on each line"""
-    model: Path | None = None
-    """a version folder, or a task's folder (its newest version); default: saved_models/sentiment"""
-    output: Path | None = None
-    """write here, one JSON object a line, instead of to standard output"""
-    json: bool = False
-    """print one JSON object a line"""
     plot: Path | None = None
     """draw what the model looked at in the first text into this PNG"""
     batch_size: int = 64
@@ -113,17 +106,11 @@ def main(argv: list[str]) -> None:
         raise InputError('give a text, as in: predict "A warm and funny film.", or --file PATH')
     served = export.load(flags.model or Path("saved_models") / TASK)
     labels = served.settings["labels"]
-    first = None
-    with cli.open_output(flags.output) as out:
-        for text, answer in answers(served, read_texts(flags), batch_size=flags.batch_size):
-            first = text if first is None else first
-            said = describe(text, answer, labels)
-            as_json = flags.json or flags.output is not None
-            print(json.dumps(said, ensure_ascii=False) if as_json else to_line(said), file=out)
-    if first is None:
-        raise InputError("no text given")
+    found = answers(served, read_texts(flags), batch_size=flags.batch_size)
+    said = (describe(text, answer, labels) for text, answer in found)
+    first = cli.print_answers(flags, said, to_line=to_line)
     if flags.plot:
-        draw(served, first, flags.plot)
+        draw(served, first["text"], flags.plot)
 
 
 if __name__ == "__main__":

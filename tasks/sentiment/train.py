@@ -10,7 +10,6 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import shutil
 from collections.abc import Iterable, Mapping
@@ -27,7 +26,7 @@ from common.text import (
     count_words,
     new_embedding,
 )
-from common.training import Fitted, fit, set_up, warmed_cosine
+from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.sentiment import data, evaluate, model, serving
 from tasks.sentiment.config import DEFAULT, PRESETS, Config
 
@@ -67,17 +66,8 @@ def published_model(
     embedding = WordEmbedding.from_config(old.get_layer("embedding").get_config())
     built = model.build(config, embedding, classes=len(reviews.labels))
     same_classes = tuple(source.settings["labels"]) == reviews.labels
-    for layer in built.layers:
-        if layer.weights and (same_classes or not layer.name.startswith(model.HEAD)):
-            layer.set_weights(old.get_layer(layer.name).get_weights())
+    take_weights(built, old, but=None if same_classes else model.HEAD)
     return built, Vocabulary(path)
-
-
-def with_published_architecture(config: Config) -> Config:
-    """Takes over, for `--init`, the settings that the published weights demand."""
-    published = export.load(config.init).settings["config"]
-    taken = {name: published[name] for name in ARCHITECTURE}
-    return dataclasses.replace(config, **{**taken, "pooling": tuple(taken["pooling"])})
 
 
 def score_batches(
@@ -117,15 +107,9 @@ def train_model(
         score=lambda batches: score_batches(batches, classes),
         monitor="accuracy",
         mode="max",
-        epochs=config.epochs,
-        patience=config.patience,
         directory=folder,
-        settings=config.checkpoint_settings(),
-        resume=config.resume,
         strategy=strategy,
-        clip_norm=config.clip_norm,
-        average=config.average,
-        verbose=config.verbose,
+        **config.fit_arguments(),
     )
     return built, vocabulary, fitted
 
@@ -133,12 +117,10 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    if config.init is not None:
-        config = with_published_architecture(config)
+    config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     reviews = data.load(config, labels=config.labels, seed=config.seed)
-    folder = config.output / evaluate.TASK / "run"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = config.run_folder(evaluate.TASK)
     built, vocabulary, fitted = train_model(reviews, config, folder)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
@@ -174,7 +156,7 @@ def make_card(reviews: Corpus, config: Config) -> Card:
             + (f"; the mean of {config.members} such networks." if config.members > 1 else ".")
         ),
         scores=(
-            "`mean_absolute_error` is in stars.\n\n"
+            "Raw texts went in. `mean_absolute_error` is in stars.\n\n"
             "![confusion matrix](assets.extra/confusion_matrix.png)"
         ),
         usage=(

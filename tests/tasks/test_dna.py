@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import re
-import subprocess
 import sys
 import tarfile
 
@@ -15,6 +14,7 @@ from common.data import InputError
 from tasks.dna import data, evaluate, genes, model, predict, serving, train
 from tasks.dna.config import PRESETS, Config
 from tasks.dna.genes import LABELS, UNKNOWN, Gene, Record
+from tests.tasks import commands
 
 import keras
 import numpy as np
@@ -89,11 +89,8 @@ def genbank(name, sequence, features):
     return "\n".join([*rows, "//\n"])
 
 
-def command(name, *words, folder, environment, **kwargs):
-    line = [sys.executable, "-m", f"tasks.dna.{name}", *map(str, words)]
-    return subprocess.run(
-        line, cwd=folder, env=environment, capture_output=True, text=True, check=False, **kwargs
-    )
+def command(name, *words, **kwargs):
+    return commands.run(f"dna.{name}", *words, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +127,7 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
             assert 0 <= result[f"{level}_{kind}"] <= 1
     assert result["base_f1"] >= 0.9 and result["stop_f1"] >= 0.7 and result["exon_f1"] >= 0.5
     version = folder / result["model"]
-    expected = ("saved_model.pb", "variables", "assets", "model.keras", "model_card.md")
-    assert all((version / name).exists() for name in expected)
-    card = (version / "model_card.md").read_text()
-    assert f"{result['base_f1']:.4f}" in card and "| units | 12 |" in card
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
-        assert (version / picture).stat().st_size > 5000
+    commands.check_version(version, f"{result['base_f1']:.4f}", "| units | 12 |")
     assert "F1 that perfect labels would reach: base 1.0000" in done.stdout
     assert "144 legal genes" in done.stderr
 
@@ -227,18 +219,7 @@ def test_help_has_examples_and_defaults(name, capsys):
 
 
 def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
-    found = {}
-    for name, function in served.functions.items():
-        specs = function.structured_input_signature[1]
-        found[name] = {
-            "inputs": {k: [s.dtype.name, s.shape.as_list()] for k, s in sorted(specs.items())},
-            "outputs": {
-                k: [s.dtype.name, s.shape.as_list()]
-                for k, s in sorted(function.structured_outputs.items())
-            },
-        }
-    golden = json.loads((pytestconfig.rootpath / "tests/golden/dna.json").read_text())
-    assert found == golden
+    commands.check_signatures(served, pytestconfig.rootpath / "tests/golden/dna.json")
 
 
 def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):

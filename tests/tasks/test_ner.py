@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 
 from common import cli, export
 from common.crf import Constraints, Scores, viterbi
@@ -15,6 +13,7 @@ from common.text import Vocabulary, WordEmbedding, rewrite, tokenize
 from tasks.ner import data, evaluate, model, predict, serving, train
 from tasks.ner.config import PRESETS, Config
 from tasks.ner.data import Sentence
+from tests.tasks import commands
 
 import keras
 import numpy as np
@@ -62,11 +61,8 @@ TINY += ["--verbose", "0", "--max_length", "24", "--outside_weight", "1", "--exc
 TINY += ["--members", "1", "--lower_case", "0"]
 
 
-def command(name, *words, folder, environment, **kwargs):
-    line = [sys.executable, "-m", f"tasks.ner.{name}", *map(str, words)]
-    return subprocess.run(
-        line, cwd=folder, env=environment, capture_output=True, text=True, check=False, **kwargs
-    )
+def command(name, *words, **kwargs):
+    return commands.run(f"ner.{name}", *words, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +97,7 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     assert min(result[name] for name in ("precision", "recall", "f1")) >= 0.95
     version = folder / result["model"]
     assert version == folder / "saved_models" / "ner" / "1"
-    expected = ("saved_model.pb", "variables", "assets", "model.keras", "model_card.md")
-    assert all((version / name).exists() for name in expected)
-    card = (version / "model_card.md").read_text()
-    assert f"{result['f1']:.4f}" in card and "| units | 8 |" in card
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
-        assert (version / picture).stat().st_size > 5000
+    commands.check_version(version, f"{result['f1']:.4f}", "| units | 8 |")
 
 
 def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
@@ -117,7 +108,7 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
     scored = json.loads(again.stdout.splitlines()[-1])
     for name in ("task", "dataset", "split", "examples", "precision", "recall", "f1"):
         assert scored[name] == said[name]
-    assert "| PER |" in again.stdout and "| true \\ found | O | LOC | PER |" in again.stdout
+    assert "| PER |" in again.stdout and "| true \\ predicted | O | LOC | PER |" in again.stdout
 
 
 def test_evaluate_scores_a_file_of_the_users_on_the_types_it_has(trained, capsys, served):
@@ -301,20 +292,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     # With all that is random, the exchange of names included.
     words += ["--score", "none", "--batch_size", "8", "--exchange", "0.5", "--dropout", "0.2"]
     words += ["--word_dropout", "0.1", "--average", "0.9"]
-    line = [sys.executable, "-m", "tasks.ner.train", *words]
-    process = subprocess.Popen(
-        line, cwd=tmp_path, env=command_environment, stderr=subprocess.DEVNULL
-    )
-    log = tmp_path / "saved_models" / "ner" / "run" / "log.csv"
-    deadline = time.time() + 240
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):  # two epochs finished
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    time.sleep(0.2)  # in the middle of the third
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert len(log.read_text().splitlines()) - 1 < 4
-    assert export.versions(log.parent.parent) == []
+    commands.train_and_kill("ner", *words, folder=tmp_path, environment=command_environment)
     done = subprocess.run(
         [sys.executable, "-c", RESUMED_AND_WHOLE, *words],
         **{"cwd": tmp_path, "env": command_environment, "capture_output": True},
@@ -328,18 +306,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
 
 
 def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
-    found = {}
-    for name, function in served.functions.items():
-        specs = function.structured_input_signature[1]
-        found[name] = {
-            "inputs": {k: [s.dtype.name, s.shape.as_list()] for k, s in sorted(specs.items())},
-            "outputs": {
-                k: [s.dtype.name, s.shape.as_list()]
-                for k, s in sorted(function.structured_outputs.items())
-            },
-        }
-    golden = json.loads((pytestconfig.rootpath / "tests/golden/ner.json").read_text())
-    assert found == golden
+    commands.check_signatures(served, pytestconfig.rootpath / "tests/golden/ner.json")
 
 
 def test_batch_mates_order_and_length_change_nothing(served):

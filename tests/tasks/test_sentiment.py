@@ -5,16 +5,15 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 from common import cli, export
 from common.data import InputError
 from common.text import Vocabulary, WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
+from tests.tasks import commands
 
 import keras
 import numpy as np
@@ -52,11 +51,8 @@ TINY += ["--rare_word_dropout", "0", "--verbose", "0", "--max_length", "24"]
 TINY += ["--word_dropout", "0", "--embedding_dropout", "0", "--head_dropout", "0", "--average", "0"]
 
 
-def command(name, *words, folder, environment, **kwargs):
-    line = [sys.executable, "-m", f"tasks.sentiment.{name}", *map(str, words)]
-    return subprocess.run(
-        line, cwd=folder, env=environment, capture_output=True, text=True, check=False, **kwargs
-    )
+def command(name, *words, **kwargs):
+    return commands.run(f"sentiment.{name}", *words, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +85,7 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     assert result["accuracy"] >= 0.95 and result["mean_absolute_error"] <= 0.2
     version = folder / result["model"]
     assert version == folder / "saved_models" / "sentiment" / "1"
-    expected = ("saved_model.pb", "variables", "assets", "model.keras", "model_card.md")
-    assert all((version / name).exists() for name in expected)
-    card = (version / "model_card.md").read_text()
-    assert f"{result['accuracy']:.4f}" in card and "| units | 8 |" in card
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", card):
-        assert (version / picture).stat().st_size > 5000
+    commands.check_version(version, f"{result['accuracy']:.4f}", "| units | 8 |")
 
 
 def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
@@ -228,21 +219,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     words = ["--data", "my.csv", "--epochs", "5", "--patience", "9", *TINY, "--deterministic"]
     # Wide enough for the recurrent kernels to be compiled.
     words += ["--score", "none", "--batch_size", "8", "--units", "40"]
-    line = [sys.executable, "-m", "tasks.sentiment.train", *words]
-    process = subprocess.Popen(
-        line, cwd=tmp_path, env=command_environment, stderr=subprocess.DEVNULL
-    )
-    log = tmp_path / "saved_models" / "sentiment" / "run" / "log.csv"
-    deadline = time.time() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):  # two epochs finished
-        assert process.poll() is None and time.time() < deadline
-        time.sleep(0.02)
-    time.sleep(0.3)  # in the middle of the third
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = len(log.read_text().splitlines()) - 1
-    assert finished < 5
-    assert export.versions(log.parent.parent) == []
+    commands.train_and_kill("sentiment", *words, folder=tmp_path, environment=command_environment)
     resumed = command("train", "--resume", *words, folder=tmp_path, environment=command_environment)
     assert resumed.returncode == 0, resumed.stderr
     whole = command(
@@ -261,18 +238,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
 
 
 def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
-    found = {}
-    for name, function in served.functions.items():
-        specs = function.structured_input_signature[1]
-        found[name] = {
-            "inputs": {k: [s.dtype.name, s.shape.as_list()] for k, s in sorted(specs.items())},
-            "outputs": {
-                k: [s.dtype.name, s.shape.as_list()]
-                for k, s in sorted(function.structured_outputs.items())
-            },
-        }
-    golden = json.loads((pytestconfig.rootpath / "tests/golden/sentiment.json").read_text())
-    assert found == golden
+    commands.check_signatures(served, pytestconfig.rootpath / "tests/golden/sentiment.json")
 
 
 def test_batch_mates_order_and_length_change_nothing(served):
