@@ -3,7 +3,8 @@
 `publish` traces the signatures, saves them, looks through the graph for what a server cannot run,
 records the warm-up requests, asks them again in a process that has neither Keras nor this project
 (`common/export_check.py`), lets the task score the export, and only then gives it a version
-number. `load` is how `evaluate` and `predict` ask a published model.
+number and a place in TF Serving's list of models. `load` is how `evaluate` and `predict` ask a
+published model.
 
 A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies), `model.keras` (for
 notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
@@ -28,12 +29,15 @@ from pathlib import Path
 from typing import Any
 
 from common import rnn_kernels
+from common.training import write_atomically
 
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 Function = tf.types.experimental.PolymorphicFunction
 Example = Mapping[str, np.ndarray]
@@ -122,9 +126,36 @@ def publish(
         if finish is not None:
             finish(staged)
         _write_through(staged)
-        return _take_next_version(staged, directory)
+        version = _take_next_version(staged, directory)
     finally:
         shutil.rmtree(staged, ignore_errors=True)  # after the rename there is nothing there
+    write_models_config(directory.parent)
+    return version
+
+
+def write_models_config(root: Path) -> Path:
+    """Writes TF Serving's list of the models below a folder: those of which there is a version.
+
+    A server opens no port while a listed model has none, so the list names no other. The folders
+    stand in it as the server sees them when `root` is mounted as `/models`.
+
+    Args:
+      root: the folder of the tasks' folders, such as `saved_models`.
+
+    Returns:
+      `root/models.config`, replaced whole.
+    """
+    config = model_server_config_pb2.ModelServerConfig()
+    config.model_config_list.SetInParent()
+    for directory in sorted(path for path in root.iterdir() if versions(path)):
+        config.model_config_list.config.add(
+            name=directory.name,
+            base_path=f"/models/{directory.name}",
+            model_platform="tensorflow",
+        )
+    path = root / "models.config"
+    write_atomically(path, text_format.MessageToString(config).encode())
+    return path
 
 
 @contextlib.contextmanager

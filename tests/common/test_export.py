@@ -20,8 +20,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
+from tensorflow_serving.config import model_server_config_pb2
 
 WORDS = ("", "a", "film", "good", "bad", "élan")  # 0 pads; an unknown word is 6
 TEXTS = np.array(["a good film", "bad", "", "élan vital " * 9], dtype=object)
@@ -662,3 +664,22 @@ def test_ask_names_what_there_is(published):
         served.ask("beam", text=TEXTS)
     with pytest.raises(export.ExportError, match=r"'tensors' takes \['ids', 'length'\], not"):
         served.ask("tensors", ids=IDS)
+
+
+def test_the_servers_list_names_what_has_a_version_and_nothing_else(tmp_path):
+    for folder in ("ner/1", "ner/2", "dna/run", "music/.staging-1-host-aa", "sentiment/10"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "README.md").write_text("")
+    path = export.write_models_config(tmp_path)
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse(path.read_text(), config)
+    listed = {model.name: model.base_path for model in config.model_config_list.config}
+    assert listed == {"ner": "/models/ner", "sentiment": "/models/sentiment"}
+    assert {model.model_platform for model in config.model_config_list.config} == {"tensorflow"}
+    assert os.listdir(tmp_path).count("models.config.partial") == 0
+
+
+def test_publishing_puts_a_model_on_the_servers_list(task, tmp_path, unverified):
+    assert not (tmp_path / "models.config").exists()
+    task.publish(tmp_path / "demo")
+    assert 'base_path: "/models/demo"' in (tmp_path / "models.config").read_text()
