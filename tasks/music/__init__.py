@@ -1,0 +1,1 @@
+"""Music: frames of piano keys, learnt and sampled."""
