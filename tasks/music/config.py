@@ -27,5 +27,8 @@ class Config(RunConfig):
     key_dropout: float = 0.2
     weight_decay: float = 0.0
     members: int = 1
+    transpose: int = 0
+    max_length: int = 256
+    steps_per_quarter: int = 4
     clip_norm: float = 5.0
     average: float = 0.99

@@ -350,7 +350,14 @@ class Keys(keras.layers.Layer):
         return tf.pad(inside, room, constant_values=outside)
 
     def call(
-        self, state: Any, planes: Any, runs: Any, step: Any, notes: Any, mask: Any, training: bool = False
+        self,
+        state: Any,
+        planes: Any,
+        runs: Any,
+        step: Any,
+        notes: Any,
+        mask: Any,
+        training: bool = False,
     ) -> Any:
         """The log-odds of each key of whole sequences, given the true keys below.
 
@@ -369,7 +376,9 @@ class Keys(keras.layers.Layer):
         shape = tf.shape(notes, tf.int64)
         return tf.scatter_nd(places, found, shape)
 
-    def compute_output_spec(self, state: Any, planes: Any, runs: Any, step: Any, notes: Any, *_: Any, **__: Any) -> Any:
+    def compute_output_spec(
+        self, state: Any, planes: Any, runs: Any, step: Any, notes: Any, *_: Any, **__: Any
+    ) -> Any:
         """The shape of the log-odds."""
         return keras.KerasTensor(notes.shape, dtype="float32")
 
