@@ -6,7 +6,6 @@ import dataclasses
 from typing import Literal
 
 from common.cli import RunConfig
-from common.data import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,18 @@
 """The model: a deep recurrent network over frames, and a network over the keys of a frame.
 
-A frame is the set of piano keys that sound at a step. `Outlook` gathers, at each step, what the past
-says about the next frame: the frames some steps back, and those that followed the longest repeats
-of what was just played. A recurrent network (`common.rnn.stack`) reads it step by step. `Keys` then
-gives each key's probability. It looks at every key in the same way, at what lies above and below,
-so that what is learnt of one key serves all (Johnson 2017). With the head `joint` it also looks at
-the keys already chosen below in the same frame (Boulanger-Lewandowski et al. 2012): exact, since
-P(frame) is the product over the keys of P(key | keys below, past).
+A frame is the set of piano keys that sound at a step. `look_back` gathers, at each step, what the
+past says about the next frame: the frames some steps back, and those that followed the longest
+repeats of what was just played. A recurrent network (`common.rnn.stack`) reads this step by step.
+`Keys` then gives each key's probability. It looks at every key in the same way, at what lies above
+and below, so that what is learnt of one key serves all (Johnson 2017). With the head `joint` it
+also looks at the keys already chosen below in the same frame (Boulanger-Lewandowski et al. 2012):
+exact, since P(frame) is the product over the keys of P(key | keys below, past).
+
+References:
+  - Boulanger-Lewandowski, Bengio and Vincent, 2012: Modeling temporal dependencies in
+    high-dimensional sequences (https://arxiv.org/abs/1206.6392)
+  - Johnson, 2017: Generating polyphonic music using tied parallel networks
+    (https://doi.org/10.1007/978-3-319-55750-2_9)
 """
 
 from __future__ import annotations
@@ -15,7 +21,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from common.rnn import length_mask, stack
-from common.training import Losses
 from tasks.music.config import Config
 
 import keras
@@ -139,10 +144,12 @@ class Outlook(keras.layers.Layer):
     """What the recurrent network reads before each frame.
 
     Call arguments:
-      planes, runs, step: as in `Past`, with `batch, time` in front.
+      planes: as in `Past`.
+      runs: as in `Past`.
+      step: as in `Past`.
 
     Returns:
-      `<float>[batch, time, features]`: the last frame; which of its notes began with it; the frames
+      `<float>[..., features]`: the last frame; which of its notes began with it; the frames
       behind the repeats and how long these were; the place in bars of several lengths; whether this
       is the start.
     """
@@ -218,7 +225,8 @@ class Keys(keras.layers.Layer):
     Args:
       joint: whether a key is given the keys below.
       units: width of the hidden layers.
-      low, high: the lowest and the highest key of the training data.
+      low: the lowest key of the training data.
+      high: the highest key.
       frames: how many training frames there were. A key outside `low..high` never sounded in
         them, so its probability is `1 / (frames + 2)` (Laplace's rule).
       dropout: share of hidden units dropped in training.
@@ -271,15 +279,13 @@ class Keys(keras.layers.Layer):
         """How many features of the keys below there are beside the keys themselves."""
         return VOICES + 7 + 18 + 12 + 3 * (2 * REACH + 3)
 
-    def past(self, state: tf.Tensor, past: Past, training: bool = False) -> tuple[tf.Tensor, ...]:
+    def past(self, state: tf.Tensor, past: Past) -> tuple[tf.Tensor, ...]:
         """What does not depend on the keys below: once a frame, whatever is then asked of it.
 
         Args:
           state: `<float>[rows, width]`, of the recurrent network.
           past: of the same rows.
-          training: whether dropout is active.
         """
-        del training
         low, high = self.low, self.high + 1
         planes = past.planes
         padded = tf.pad(planes, [[0, 0], [REACH, REACH], [0, 0]])
@@ -356,36 +362,50 @@ class Keys(keras.layers.Layer):
         runs: Any,
         step: Any,
         notes: Any,
-        mask: Any,
+        real: Any,
         training: bool = False,
     ) -> Any:
         """The log-odds of each key of whole sequences, given the true keys below.
 
         Returns:
-          `<float>[batch, time, 88]`, 0 where `mask` `<bool>[batch, time]` is false.
+          `<float>[batch, time, 88]`, 0 where `real` `<bool>[batch, time]` is false.
         """
-        places = tf.where(mask)
+        places = tf.where(real)
 
         def rows(value: tf.Tensor) -> tf.Tensor:
             return tf.gather_nd(value, places)
 
         past = Past(rows(planes), rows(runs), rows(step))
-        prepared = self.past(rows(state), past, training)
+        prepared = self.past(rows(state), past)
         given = self.given_keys(rows(notes), past) if self.joint else None
         found = self.logits(prepared, given, training)
         shape = tf.shape(notes, tf.int64)
         return tf.scatter_nd(places, found, shape)
 
-    def compute_output_spec(
-        self, state: Any, planes: Any, runs: Any, step: Any, notes: Any, *_: Any, **__: Any
-    ) -> Any:
+    def compute_output_spec(self, *args: Any, **_: Any) -> Any:
         """The shape of the log-odds."""
-        return keras.KerasTensor(notes.shape, dtype="float32")
+        return keras.KerasTensor(args[4].shape, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again."""
         names = ("joint", "units", "low", "high", "frames", "dropout")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def mean_log_odds(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The members' mean probability of each key to sound and not to sound, as logarithms.
+
+    Args:
+      logits: `<float>[rows, members, 88]`.
+
+    Returns:
+      `<float>[rows, 88]` twice.
+    """
+    members = logits.shape[1]
+    on, off = (
+        tf.reduce_logsumexp(tf.math.log_sigmoid(sign * logits), axis=1) for sign in (1.0, -1.0)
+    )
+    return on - float(np.log(members)), off - float(np.log(members))
 
 
 @keras.saving.register_keras_serializable("tasks.music")
@@ -395,21 +415,30 @@ class FrameNLL(keras.layers.Layer):
     Call arguments:
       logits: `<float>[batch, time, members, 88]`.
       notes: `<float>[batch, time, 88]`.
+      real: `<bool>[batch, time]`; where it is false the answer is 0.
 
     Returns:
       `(<float32>[batch, time], <float32>[batch, time, members])`: of the mean of the members'
       probabilities of each key, and of each member alone.
     """
 
-    def call(self, logits: Any, notes: Any) -> Any:
+    def __init__(self, **kwargs: Any):
+        """Makes the layer."""
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.supports_masking = True
+
+    def call(self, logits: Any, notes: Any, real: Any) -> Any:
         """Sums over the keys; see the class."""
         signs = (2.0 * notes - 1.0)[:, :, None]
         likelihood = tf.math.log_sigmoid(logits * signs)
-        members = logits.shape[2]
-        together = tf.reduce_logsumexp(likelihood, axis=2) - float(np.log(members))
-        return -tf.reduce_sum(together, axis=-1), -tf.reduce_sum(likelihood, axis=-1)
+        together = tf.reduce_logsumexp(likelihood, axis=2) - float(np.log(logits.shape[2]))
+        real = tf.cast(real, tf.float32)
+        return (
+            -tf.reduce_sum(together, axis=-1) * real,
+            -tf.reduce_sum(likelihood, axis=-1) * real[:, :, None],
+        )
 
-    def compute_output_spec(self, logits: Any, notes: Any) -> Any:
+    def compute_output_spec(self, logits: Any, notes: Any, real: Any) -> Any:
         """The shapes."""
         shape = tuple(logits.shape[:2])
         return (
@@ -423,7 +452,9 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
 
     Args:
       config: the architecture.
-      low, high, frames: of the training data; see `Keys`.
+      low: the lowest key of the training data.
+      high: the highest key.
+      frames: how many there are; see `Keys`.
 
     Returns:
       A functional model. Inputs: `notes` `<float>[batch, time, 88]`, `length` `<int32>[batch]`.
@@ -435,46 +466,37 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
     mask = length_mask(length, notes)
     planes, runs, step = LookBack(name="look_back")(notes)
     outlook = Outlook(name="outlook")(planes, runs, step)
-    members = []
+    logits = []
     for number in range(config.members):
         x = keras.layers.Dropout(config.input_dropout)(outlook)
-        x = stack(
+        x, *_ = stack(
             config.cell,
             config.units,
             config.layers,
             dropout=config.dropout,
+            return_state=True,
             name=f"encoder_{number}",
         )(x, mask=mask)
         x = keras.layers.Dropout(config.dropout)(x)
-        members.append(
-            Keys(
-                config.head == "joint",
-                config.key_units,
-                low,
-                high,
-                frames,
-                config.key_dropout,
-                name=f"keys_{number}",
-            )(x, planes, runs, step, notes, mask)
+        keys = Keys(
+            config.head == "joint",
+            config.key_units,
+            low,
+            high,
+            frames,
+            config.key_dropout,
+            name=f"keys_{number}",
         )
-    logits = keras.ops.stack(members, axis=2)
-    nll, alone = FrameNLL(name="nll", dtype="float32")(logits, notes)
-    real = keras.ops.cast(mask, "float32")
+        logits.append(keys(x, planes, runs, step, notes, mask))
+    nll, members = FrameNLL(name="nll")(keras.ops.stack(logits, axis=2), notes, mask)
     return keras.Model(
-        {"notes": notes, "length": length},
-        {"nll": nll * real, "members": alone * real[:, :, None]},
-        name="music",
+        {"notes": notes, "length": length}, {"nll": nll, "members": members}, name="music"
     )
 
 
-def make_losses(config: Config) -> Losses:
-    """Each member's NLL of all frames, the first included, as `common.training.fit` takes it."""
-    del config
-
-    def losses(
-        outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        # Summed, not averaged, over the members: each learns as fast as it would alone.
-        return tf.reduce_sum(outputs["members"], axis=(1, 2)), tf.cast(batch["length"], tf.float32)
-
-    return losses
+def losses(
+    outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Each member's NLL a frame, the first included, as `common.training.fit` takes it."""
+    # Summed, not averaged, over the members: each learns as fast as it would alone.
+    return tf.reduce_sum(outputs["members"], axis=(1, 2)), tf.cast(batch["length"], tf.float32)
