@@ -206,7 +206,7 @@ def generate(
         here = tf.range(tf.shape(state.frames)[1]) == before + place - 1
         frames = tf.where(here[:, None], previous[:, None], state.frames)
         known = tf.where(here[before:], identities(previous)[:, :, None], state.known)
-        runs, copied, found = follow_repeats(state.runs, known, place - 1)
+        runs, copied, found = follow_repeats(state.runs, known, tf.maximum(place - 1, 0))
         planes = [frames[:, before + place - lag] for lag in LAGS]
         for kind in range(2):
             seen = tf.gather(frames, before + copied[kind], axis=1, batch_dims=1)
