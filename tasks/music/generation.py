@@ -264,7 +264,7 @@ def advance(
         size = len(as_list(layer.state_size))
         own = list(states[len(following) : len(following) + size])
         output, new = layer.cell(output, own)
-        following += new
+        following += [tf.cast(state, tf.float32) for state in as_list(new)]
     return output, following
 
 

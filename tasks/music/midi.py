@@ -16,6 +16,7 @@ from common.data import InputError
 
 import numpy as np
 import scipy.io.wavfile
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 KEYS = 88
@@ -190,19 +191,19 @@ def wav_bytes(song: Any) -> bytes:
     return content.getvalue()
 
 
-def piano_roll_bytes(frames: np.ndarray, *, steps_per_quarter: int, given: int = 0) -> bytes:
-    """Draws a piano roll as a PNG.
+def draw_piano_roll(
+    axes: Axes, frames: np.ndarray, *, steps_per_quarter: int, given: int = 0
+) -> None:
+    """Draws a piano roll.
 
     Args:
+      axes: to draw on.
       frames: `<float>[time, 88]`.
       steps_per_quarter: how many frames a quarter note takes.
       given: how many frames at the beginning were the user's own; they get another colour.
     """
     used = np.flatnonzero(frames.any(axis=0))
-    low, high = (used[0] - 3, used[-1] + 3) if used.size else (39 - 12, 39 + 12)
-    width = float(np.clip(len(frames) / 12, 8, 40))
-    figure = Figure(figsize=(width, 4.5), layout="constrained")
-    axes = figure.subplots()
+    low, high = (used[0] - 3, used[-1] + 3) if used.size else (27, 51)
     for key, start, end in to_notes(frames):
         parts = [(start, min(end, given), "tab:grey"), (max(start, given), end, "tab:blue")]
         for first, behind, colour in parts:
@@ -217,7 +218,14 @@ def piano_roll_bytes(frames: np.ndarray, *, steps_per_quarter: int, given: int =
         xlabel="quarter notes" + (" (grey: given)" if given else ""),
     )
     axes.grid(axis="y", linewidth=0.4)
+
+
+def piano_roll_bytes(frames: np.ndarray, *, steps_per_quarter: int, given: int = 0) -> bytes:
+    """A piano roll as the content of a PNG; see `draw_piano_roll`."""
+    figure = Figure(figsize=(float(np.clip(len(frames) / 12, 8, 40)), 4.5), layout="constrained")
+    axes = figure.subplots()
+    draw_piano_roll(axes, frames, steps_per_quarter=steps_per_quarter, given=given)
     content = io.BytesIO()
-    # No date or version inside, so that the same music gives the same bytes.
+    # No version inside, so that the same music gives the same bytes.
     figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     return content.getvalue()

@@ -253,7 +253,7 @@ class Keys(keras.layers.Layer):
 
     def build(self, state_shape: Sequence[int | None], *_: Any) -> None:
         """Makes the weights for a state of a given width."""
-        inner, keys, width = self.units, self.high - self.low + 1, state_shape[-1]
+        inner, width = self.units, state_shape[-1]
         planes = len(LAGS) + 2
 
         def weight(name: str, *shape: int, fan_in: int = 1, initializer: Any = None) -> Any:
@@ -264,12 +264,12 @@ class Keys(keras.layers.Layer):
         self.around = weight("around", 2 * REACH + 1, planes, inner, fan_in=16)
         self.alone = weight("alone", 2 * RUNS + VOICES, inner, fan_in=16)
         self.from_state = weight("from_state", width, 2 * inner, fan_in=4 * width)
-        self.which = weight("which", keys, inner, fan_in=16)
+        self.which = weight("which", KEYS, inner, fan_in=16)
         self.bias = weight("bias", 2 * inner, initializer="zeros")
         self.hidden = weight("hidden", inner, inner, fan_in=inner // 2)
         self.out = weight("out", inner, fan_in=inner)
-        self.direct = weight("direct", width, keys, fan_in=4 * width)
-        self.base = weight("base", keys, initializer=keras.initializers.Constant(-2.0))
+        self.direct = weight("direct", width, KEYS, fan_in=4 * width)
+        self.base = weight("base", KEYS, initializer=keras.initializers.Constant(-2.0))
         if self.joint:
             self.below = weight("below", BELOW, 1, inner, fan_in=16)
             self.given = weight("given", self.given_width, inner, fan_in=16)
@@ -287,7 +287,7 @@ class Keys(keras.layers.Layer):
           past: of the same rows.
         """
         low, high = self.low, self.high + 1
-        planes = past.planes
+        state, planes = tf.cast(state, tf.float32), past.planes
         padded = tf.pad(planes, [[0, 0], [REACH, REACH], [0, 0]])
         seen = tf.nn.conv1d(padded[:, low : high + 2 * REACH], self.around, 1, "VALID")
         copied = [
@@ -297,8 +297,8 @@ class Keys(keras.layers.Layer):
         below = tf.minimum(count_below(planes[:, :, 0]), VOICES - 1)[:, low:high]
         alone = tf.concat([*copied, tf.one_hot(below, VOICES)], axis=-1)
         first, second = tf.split(state @ self.from_state + self.bias, 2, axis=-1)
-        first = first[:, None] + self.which + seen + alone @ self.alone
-        return first, second[:, None], state @ self.direct + self.base
+        first = first[:, None] + self.which[low:high] + seen + alone @ self.alone
+        return first, second[:, None], (state @ self.direct + self.base)[:, low:high]
 
     def given_keys(self, notes: tf.Tensor, past: Past) -> tf.Tensor:
         """What the keys below say: `<float>[rows, keys, units]`, to be added to the first layer.
