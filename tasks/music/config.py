@@ -38,9 +38,9 @@ class Config(RunConfig):
     """width of each recurrent layer"""
     layers: int = 2
     """how many recurrent layers"""
-    input_dropout: float = 0.2
+    input_dropout: float = 0.1
     """share of what the recurrent network reads that is dropped"""
-    dropout: float = 0.5
+    dropout: float = 0.3
     """share of outputs dropped behind each recurrent layer"""
     key_units: int = 64
     """width of the two layers that all keys share"""
@@ -65,7 +65,7 @@ class Config(RunConfig):
 # Chosen on the validation splits.
 PRESETS = {
     "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=12),
-    "jsb_chorales": Config(dataset="jsb_chorales"),
-    "nottingham": Config(dataset="nottingham", batch_size=8, epochs=10),
+    "jsb_chorales": Config(dataset="jsb_chorales", key_units=96),
+    "nottingham": Config(dataset="nottingham", batch_size=8, epochs=8, key_dropout=0.1),
 }
 DEFAULT = "bach_chorales"
