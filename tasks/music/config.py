@@ -64,8 +64,8 @@ class Config(RunConfig):
 
 # Chosen on the validation splits.
 PRESETS = {
-    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=12),
+    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=8),
     "jsb_chorales": Config(dataset="jsb_chorales", key_units=96),
-    "nottingham": Config(dataset="nottingham", batch_size=8, epochs=8, key_dropout=0.1),
+    "nottingham": Config(dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1),
 }
 DEFAULT = "bach_chorales"
