@@ -42,6 +42,9 @@ SUFFIXES = (".mid", ".midi")
 GRIDS = {"bach_chorales": (2, 76.0), "jsb_chorales": (1, 76.0), "nottingham": (2, 120.0)}
 OWN_TEMPO = 100.0
 
+# Sets that share pieces: a model trained on one must not be scored on the other.
+LEAKS = frozenset({frozenset({"bach_chorales", "jsb_chorales"})})
+
 
 class Piece(NamedTuple):
     """A piece of music: its name and its frames `<uint8>[time, 88]`."""

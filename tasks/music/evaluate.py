@@ -362,6 +362,19 @@ def draw_comparison(compared: Comparison, path: Path) -> None:
 # --- the command ----------------------------------------------------------------------------------
 
 
+def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
+    """Refuses to score a model on pieces that it may have learnt.
+
+    Raises:
+      InputError: the two data sets are known to share pieces.
+    """
+    if frozenset((trained_on, dataset)) in data.LEAKS:
+        raise InputError(
+            f"the model was trained on {trained_on!r}, which shares pieces with {dataset!r}: the "
+            "score would not be honest"
+        )
+
+
 def _load(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Piece]]:
     """Finds what to score: its name, the split, and the pieces."""
     trained = served.settings["training_data"]
@@ -369,6 +382,7 @@ def _load(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Piece]
     steps = served.settings["steps_per_quarter"]
     if flags.data is not None and flags.data.is_file():
         return flags.data.name, "all", [Piece(flags.data.name, data.read_piece(flags.data, steps))]
+    check_no_leak(trained["dataset"], flags.dataset)
     seed = served.settings["config"]["seed"]
     corpus = data.load(flags, steps_per_quarter=steps, seed=seed)
     return corpus.name, flags.split, data.pieces(corpus.splits[flags.split])

@@ -853,6 +853,13 @@ def test_bad_rows_are_not_scored(served):
 # --- evaluation -----------------------------------------------------------------------------------
 
 
+def test_chorales_are_not_scored_by_a_model_that_learnt_them():
+    with pytest.raises(InputError, match="which shares pieces with 'jsb_chorales'"):
+        evaluate.check_no_leak("bach_chorales", "jsb_chorales")
+    evaluate.check_no_leak("jsb_chorales", "jsb_chorales")
+    evaluate.check_no_leak(None, "nottingham")
+
+
 def test_metrics_are_those_of_numpy():
     truth = [random_notes((n,), seed=n) for n in (5, 9)]
     random = np.random.default_rng(0)
