@@ -33,8 +33,12 @@ LONGEST_RUN = 32  # of a repeat, in steps; a longer one counts as this
 RUNS = 8  # groups of lengths of repeats: none, 1, 2, 3-4, 5-8, 9-16, 17-31, 32
 PERIODS = (3, 4, 6, 8, 12, 16, 32)  # in steps, of the beats and bars that the model may count
 VOICES = 8  # notes of a frame, from below, that are followed one by one
+TRACED = 3  # frames back through which the voices are followed
 REACH = 12  # keys to each side of a key that are seen in earlier frames
 BELOW = 36  # keys below a key that are seen in the same frame
+AHEAD = 3  # by how many notes a frame may be ahead of the last one or behind it, and be seen so
+MISSES = 3  # groups of how often the keys below differ from an earlier frame: never, once, more
+FOLLOWED = (0, -2, -1)  # planes of `Past` that a frame may go on like: the last one, the repeats
 
 
 # --- what the past says ---------------------------------------------------------------------------
@@ -266,7 +270,7 @@ class Keys(keras.layers.Layer):
         self.from_state = weight("from_state", width, 2 * inner, fan_in=4 * width)
         self.which = weight("which", KEYS, inner, fan_in=16)
         self.bias = weight("bias", 2 * inner, initializer="zeros")
-        self.hidden = weight("hidden", inner, inner, fan_in=inner // 2)
+        self.hidden = weight("hidden", inner, inner, fan_in=max(1, inner // 2))
         self.out = weight("out", inner, fan_in=inner)
         self.direct = weight("direct", width, KEYS, fan_in=4 * width)
         self.base = weight("base", KEYS, initializer=keras.initializers.Constant(-2.0))
@@ -277,7 +281,8 @@ class Keys(keras.layers.Layer):
     @property
     def given_width(self) -> int:
         """How many features of the keys below there are beside the keys themselves."""
-        return VOICES + 7 + 18 + 12 + 3 * (2 * REACH + 3)
+        like_earlier = 2 * MISSES * len(FOLLOWED)
+        return VOICES + (2 * AHEAD + 1) + like_earlier + 12 + TRACED * (2 * REACH + 3)
 
     def past(self, state: tf.Tensor, past: Past) -> tuple[tf.Tensor, ...]:
         """What does not depend on the keys below: once a frame, whatever is then asked of it.
@@ -312,17 +317,20 @@ class Keys(keras.layers.Layer):
         seen = tf.nn.conv1d(padded, self.below, 1, "VALID")
         count = count_below(notes)[:, low:high]
         last = past.planes[:, :, 0]
-        ahead = tf.clip_by_value(count_below(last)[:, low:high] - count, -3, 3) + 3
-        parts = [tf.one_hot(tf.minimum(count, VOICES - 1), VOICES), tf.one_hot(ahead, 7)]
-        for plane in (0, -2, -1):
+        behind = tf.clip_by_value(count_below(last)[:, low:high] - count, -AHEAD, AHEAD)
+        parts = [
+            tf.one_hot(tf.minimum(count, VOICES - 1), VOICES),
+            tf.one_hot(behind + AHEAD, 2 * AHEAD + 1),
+        ]
+        for plane in FOLLOWED:
             other = past.planes[:, :, plane]
             misses = count_below(tf.abs(notes - other))[:, low:high]
-            so_far = tf.one_hot(tf.minimum(misses, 2), 3)
+            so_far = tf.one_hot(tf.minimum(misses, MISSES - 1), MISSES)
             parts += [so_far, so_far * other[:, low:high, None]]
         parts.append(self._intervals(notes))
         voice = tf.minimum(count, VOICES)
         keys = tf.range(low, high)
-        for lag in range(3):
+        for lag in range(TRACED):
             before = tf.gather(voice_keys(past.planes[:, :, lag]), voice, axis=1, batch_dims=1)
             gap = tf.clip_by_value(keys - before, -REACH - 1, REACH + 1) + REACH + 1
             parts.append(tf.one_hot(tf.where(before < 0, -1, gap), 2 * REACH + 3))
