@@ -11,6 +11,7 @@ The last line is one JSON object; `seconds` in it is the training time, `nll` is
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -39,6 +40,14 @@ def score_batches(
         total += float(outputs["nll"][:, 1:].sum(dtype=np.float64))
         frames += int(batch["length"].sum()) - len(batch["length"])
     return {"nll": total / frames} if frames else {}
+
+
+def with_published(config: Config) -> Config:
+    """These settings; for `--init` with the architecture and the grid of the published model."""
+    if config.init is None:
+        return config
+    steps = export.load(config.init).settings["steps_per_quarter"]
+    return dataclasses.replace(config.with_published(ARCHITECTURE), steps_per_quarter=steps)
 
 
 def train_model(rows: Mapping[str, list[data.Piece]], config: Config) -> tuple[keras.Model, Fitted]:
@@ -76,7 +85,7 @@ def train_model(rows: Mapping[str, list[data.Piece]], config: Config) -> tuple[k
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    config = config.with_published((*ARCHITECTURE, "steps_per_quarter"))
+    config = with_published(config)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     steps_per_quarter, tempo = data.grid(config)
     corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
