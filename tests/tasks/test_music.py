@@ -56,7 +56,7 @@ def write_folder(folder, count, seed):
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     for number in range(count):
-        write_midi(folder / f"{number:03}.mid", chord_piece(random, 5 + int(random.integers(5))))
+        write_midi(folder / f"{number:03}.mid", chord_piece(random, 8 + int(random.integers(5))))
     return folder
 
 
@@ -105,7 +105,7 @@ def trained(tmp_path_factory, command_environment):
     folder = tmp_path_factory.mktemp("user")
     write_folder(folder / "midi", 80, seed=0)
     done = commands.run(
-        *("music.train", "--data", "midi", "--epochs", 12, "--score", "test", *TINY),
+        *("music.train", "--data", "midi", "--epochs", 15, "--score", "test", *TINY, "--batch_size", 8),
         folder=folder,
         environment=command_environment,
     )
