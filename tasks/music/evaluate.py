@@ -276,7 +276,7 @@ def _inside_copies(runs: np.ndarray) -> np.ndarray:
 class Comparison:
     """Samples beside the music that was learnt from, and that was scored."""
 
-    statistics: dict[str, Statistics]  # "training", the split's name, "samples"
+    statistics: dict[str, Statistics]  # of "samples", "held-out" and "training" pieces
     sample: np.ndarray  # <float>[time, 88], one of them
     steps_per_quarter: int
 
@@ -293,12 +293,16 @@ def compare(
     transpose = settings["config"]["transpose"]
     learnt = [row.notes for row in training]
     made = sample(served, samples, steps=settings["sample_frames"])
-    kinds = {"samples": made, "held-out": [row.notes for row in held_out]}
-    found = {name: describe(rows, learnt, transpose) for name, rows in kinds.items()}
     # Every piece against all others takes long; some of them show it as well.
-    some = learnt[:: max(1, len(learnt) // 64)]
-    found["training"] = describe(some, learnt, transpose)
+    kinds = {"samples": made, "held-out": _some([row.notes for row in held_out])}
+    kinds["training"] = _some(learnt)
+    found = {name: describe(rows, learnt, transpose) for name, rows in kinds.items()}
     return Comparison(found, made[0], settings["steps_per_quarter"])
+
+
+def _some(pieces: Sequence[np.ndarray], count: int = 64) -> Sequence[np.ndarray]:
+    """Some `count` pieces, evenly spread."""
+    return pieces[:: max(1, len(pieces) // count)]
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
