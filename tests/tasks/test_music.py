@@ -748,7 +748,11 @@ def _draw_with_numpy(frame, draws, temperature, top_p):
 
 
 def test_frames_come_as_often_as_their_probability_says():
-    built = random_model(40, 43, head="joint", members=1, seed=5)
+    keras.utils.set_random_seed(5)
+    built = model.build(tiny_config(members=1), low=40, high=43, frames=10**6)
+    for variable in built.trainable_variables:
+        if "base" in variable.path:
+            variable.assign(0.0 * variable - 0.3)
     layers = generation.parts(built)
     count = 4000
     asked = {
@@ -766,7 +770,7 @@ def test_frames_come_as_often_as_their_probability_says():
     seen = np.array([(found == frame).all(axis=1).mean() for frame in frames[:, 0]])
     error = np.sqrt(shares * (1 - shares) / count)
     assert (np.abs(seen - shares) < 4.5 * error + 1e-3).all()
-    assert np.count_nonzero(shares > 0.02) >= 4
+    assert np.count_nonzero(shares > 0.02) >= 8
 
 
 def test_a_row_answers_as_it_does_alone_and_compiled():
