@@ -392,15 +392,26 @@ def _load(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Piece]
     return corpus.name, flags.split, data.pieces(corpus.splits[flags.split])
 
 
+def _training_pieces(served: export.Served, flags: Evaluate) -> list[Piece]:
+    """The pieces that the model learnt from; none, with a word about it, if they are gone."""
+    own = dataclasses.replace(flags, dataset=None, data=None, split="train")
+    try:
+        return _load(served, own)[2]
+    except InputError as error:
+        if flags.plot:
+            raise
+        cli.say(f"no samples are compared, since the training data cannot be read: {error}")
+        return []
+
+
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
     served = export.load(flags.model or Path("saved_models") / TASK)
     name, split, rows = _load(served, flags)
     scored = score(served, rows, batch_size=flags.batch_size)
-    if flags.samples:
-        own = dataclasses.replace(flags, dataset=None, data=None, split="train")
-        _, _, training = _load(served, own)
+    training = _training_pieces(served, flags) if flags.samples else []
+    if training:
         compared = compare(served, training, rows, samples=flags.samples)
         print_comparison(compared)
         if flags.plot:
