@@ -1,0 +1,1 @@
+"""Translation: a sentence in one language in, the same sentence in another language out."""
