@@ -19,6 +19,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from common import rnn_kernels
+
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -51,19 +53,21 @@ def gradient_norms(
     """
     x = tf.convert_to_tensor(sequences, tf.float32)
     masked = {} if mask is None else {"mask": tf.convert_to_tensor(mask, tf.bool)}
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(x)
-        outputs = layer(x, training=False, **masked)
-        if isinstance(outputs, (tuple, list)):
-            outputs = outputs[0]
-        if len(outputs.shape) == 3:
-            outputs = _last(outputs, masked.get("mask"))
-        units = tf.unstack(outputs, axis=-1)
-    squares = np.zeros(x.shape[:2])
-    for unit in units:  # rows do not touch each other, so one walk back serves the batch
-        gradient = tape.gradient(unit, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        squares += np.square(gradient.numpy().astype("float64")).sum(axis=-1)
-    return np.sqrt(squares)
+
+    @tf.function
+    def jacobian(x: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            outputs = layer(x, training=False, **masked)
+            if isinstance(outputs, (tuple, list)):
+                outputs = outputs[0]
+            if len(outputs.shape) == 3:
+                outputs = _last(outputs, masked.get("mask"))
+        return tape.batch_jacobian(outputs, x, experimental_use_pfor=False)
+
+    with rnn_kernels.portable():  # it is run once: not worth compiling
+        found = jacobian(x).numpy().astype("float64")  # [batch, units, time, features]
+    return np.sqrt(np.square(found).sum(axis=(1, 3)))
 
 
 def _last(outputs: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
