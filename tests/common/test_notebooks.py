@@ -1,0 +1,75 @@
+"""Each notebook runs from top to bottom and tells what it promises; so do its stored outputs."""
+
+import re
+from pathlib import Path
+
+import common
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(common.__file__).with_name("notebooks")
+ROOT = FOLDER.parents[1]
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def read(name):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(notebook):
+    outputs = [output for cell in code(notebook) for output in cell.outputs]
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
+
+
+def check(name, text):
+    """What the notebook's own words say of its results."""
+    if name == "vanishing_gradient":
+        solved = dict(re.findall(r"^(plain RNN|GRU|LSTM) +(solved|not solved) after", text, re.M))
+        assert solved == {"plain RNN": "not solved", "GRU": "solved", "LSTM": "solved"}
+        norms = re.findall(r"(\S+) at the last step, (\S+) at the first", text)
+        assert len(norms) == 3
+        assert all(float(first) < 1e-4 * float(last) for last, first in norms)
+    else:
+        shares = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
+        valid = {group: int(share) for group, share, _ in shares}
+        assert valid["held-out tunes"] >= 90
+        assert valid["shuffled characters"] < 10
+        assert valid["written, temperature 0.5"] > 25
+        assert valid["written, temperature 0.5"] > valid["written, temperature 1.0"]
+        assert not any(int(copied) for _, _, copied in shares)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS == ["sampling", "vanishing_gradient"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_runs_and_tells_what_it_promises(name, command_environment, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", command_environment["CUDA_VISIBLE_DEVICES"])
+    notebook = read(name)
+    for cell in code(notebook):
+        cell.outputs = []
+    place = {"metadata": {"path": str(ROOT)}}
+    NotebookClient(notebook, timeout=500, kernel_name="python3", resources=place).execute()
+    check(name, printed(notebook))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_stored_outputs_are_whole_and_small(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    cells = code(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in outputs)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+    check(name, printed(notebook))
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 400_000
+    for output in outputs:  # no path of the machine where it ran
+        assert not re.search(r"/(?:home|root|tmp|usr|var|work|Users)/", output.get("text", ""))
