@@ -64,7 +64,7 @@ class Config(RunConfig):
 
 # Chosen on the validation splits.
 PRESETS = {
-    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=8),
+    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=16),
     "jsb_chorales": Config(dataset="jsb_chorales", key_units=96),
     "nottingham": Config(dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1),
 }
