@@ -1,6 +1,7 @@
 """The music task as its users meet it: data, model, commands, answers, messages."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import sys
@@ -174,6 +175,15 @@ def test_evaluate_scores_a_midi_file_as_the_model_does(trained, capsys):
     built = keras.models.load_model(version / "model.keras")
     expected = nll(built, frames[None].astype(np.float32))[0, 1:].mean()
     assert result["nll"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_model_is_scored_where_its_training_data_is_gone(served, tmp_path, capsys):
+    trained_on = {**served.settings["training_data"], "data": str(tmp_path / "gone")}
+    moved = dataclasses.replace(served, settings={**served.settings, "training_data": trained_on})
+    assert evaluate._training_pieces(moved, evaluate.Evaluate()) == []
+    assert "the training data cannot be read" in capsys.readouterr().err
+    with pytest.raises(InputError, match="gone: no such folder"):
+        evaluate._training_pieces(moved, evaluate.Evaluate(plot=tmp_path / "a.png"))
 
 
 def test_predict_writes_the_same_bytes_for_a_seed_and_other_music_for_another(
