@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 
 # The log-probability of what cannot be. Finite, so that no NaN can come of it.
 LOW = -1e30
@@ -71,8 +70,9 @@ def frames_needed(labels: Any, label_length: Any) -> tf.Tensor:
 def loss(log_probs: Any, labels: Any, frames: Any, label_length: Any) -> tf.Tensor:
     """The negative log-likelihood of each label, for training.
 
-    On a CPU TensorFlow's own sparse kernel computes it; where that cannot run (inside a function
-    that XLA compiles) or would be far from the data (a GPU), `log_likelihood` does.
+    One step of value and gradient at batch 16, 100 frames, 28 symbols, 30 symbols a label takes
+    about as long as TensorFlow's sparse CPU kernel (22 and 18 ms on two shared cores) and a seventh
+    of its dense form (153 ms), and runs wherever plain graph code does.
 
     Args:
         log_probs: `<float>[batch, time, symbols]`, log-softmax over the symbols, the blank last.
@@ -83,46 +83,22 @@ def loss(log_probs: Any, labels: Any, frames: Any, label_length: Any) -> tf.Tens
     Returns:
         `<float32>[batch]`; infinite, with a gradient of 0, where a label cannot fit.
     """
-    if _in_xla() or tf.config.list_logical_devices("GPU"):
-        likelihood = log_likelihood(log_probs, labels, frames, label_length)
-        return tf.where(likelihood > LOW / 2, -likelihood, np.inf)
-    log_probs = tf.cast(log_probs, tf.float32)
-    labels, frames = tf.cast(labels, tf.int32), tf.cast(frames, tf.int32)
-    label_length = tf.cast(label_length, tf.int32)
-    fits = frames_needed(labels, label_length) <= frames
-    # The kernel raises where a label cannot fit or is empty, and where a row has no frame: such
-    # rows are asked about one symbol, and what it says of them is not used.
-    asked = fits & (label_length > 0)
-    labels = tf.where(asked[:, None], tf.pad(labels, [[0, 0], [0, 1]]), 0)
-    real = tf.sequence_mask(tf.where(asked, label_length, 1), tf.shape(labels)[1])
-    sparse = tf.SparseTensor(
-        tf.where(real), tf.boolean_mask(labels, real), tf.shape(labels, out_type=tf.int64)
-    )
-    values = tf.nn.ctc_loss(
-        sparse,
-        log_probs,
-        label_length=None,
-        logit_length=tf.maximum(frames, 1),
-        logits_time_major=False,
-        blank_index=log_probs.shape[-1] - 1,
-    )
-    blanks = tf.sequence_mask(frames, tf.shape(log_probs)[1])
-    silence = -tf.reduce_sum(tf.where(blanks, log_probs[:, :, -1], 0.0), axis=1)
-    return tf.where(asked, values, tf.where(fits, silence, np.inf))
-
-
-def _in_xla() -> bool:
-    return not tf.executing_eagerly() and bool(
-        control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    )
+    likelihood = log_likelihood(log_probs, labels, frames, label_length)
+    return tf.where(likelihood > LOW / 2, -likelihood, np.inf)
 
 
 def log_likelihood(log_probs: Any, labels: Any, frames: Any, label_length: Any) -> tf.Tensor:
     """The log-probability of each label: the sum over all its paths.
 
-    Plain graph code with the arguments of `loss`, which also compiles by XLA. Its gradient is not
-    automatic differentiation through the loop, but the probability of each symbol at each frame
-    given the label, by one more walk from the end (forward-backward; Graves et al. 2006, eq. 16).
+    The gradient is not automatic differentiation through the loop, but the probability of each
+    symbol at each frame given the label, by one more walk from the end (forward-backward; Graves et
+    al. 2006, eq. 16).
+
+    Args:
+        log_probs: as for `loss`, like the other arguments.
+        labels: see there.
+        frames: see there.
+        label_length: see there.
 
     Returns:
         `<float32>[batch]`; about `LOW` where a label cannot fit, with a gradient of 0. A row
@@ -509,8 +485,8 @@ class Ngram(tf.Module):
 
         P(c | h) = (count(h c) + kinds(h) * P(c | h')) / (count(h) + kinds(h))
 
-    where h' is h without its first symbol, and kinds(h) how many different symbols followed h. The shortest mixes with 1 / symbols.
-    Whole words of training transcripts fit into an order of 8 or so, and unseen ones keep a chance.
+    where h' is h without its first symbol, and kinds(h) how many different symbols followed h. The
+    shortest mixes with 1 / symbols. Whole words of training transcripts fit into an order of 8 or so, and unseen ones keep a chance.
 
     The histories seen at least `min_count` times are the states of an automaton; from a state each
     symbol leads to the longest ending of history and symbol that is a state itself. So one step of

@@ -67,8 +67,8 @@ def test_likelihood_of_all_texts_sums_to_one():
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_three_forms_agree_with_gradients(seed):
-    """The sparse kernel, the walk of ours (plain and by XLA) and TensorFlow's dense form."""
+def test_four_forms_agree_with_gradients(seed):
+    """The walk of ours, plain and by XLA, and TensorFlow's sparse and dense forms."""
     rng = np.random.default_rng(seed)
     logits = tf.constant(rng.normal(size=(6, 40, 12)) * 3.0, tf.float32)
     length = rng.integers(1, 13, 6).astype(np.int32)
@@ -88,8 +88,19 @@ def test_three_forms_agree_with_gradients(seed):
         return value.numpy(), tape.gradient(total, logits).numpy()
 
     expected, slope = value_and_gradient(ctc.log_likelihood)
+
+    def sparse(log_probs, labels, frames, length):
+        return -tf.nn.ctc_loss(
+            tf.RaggedTensor.from_tensor(labels, length).to_sparse(),
+            log_probs,
+            None,
+            frames,
+            logits_time_major=False,
+            blank_index=11,
+        )
+
     compiled = tf.function(ctc.log_likelihood, jit_compile=True)
-    for function in (lambda *a: -ctc.loss(*a), dense, compiled):
+    for function in (lambda *a: -ctc.loss(*a), sparse, dense, compiled):
         value, gradient = value_and_gradient(function)
         np.testing.assert_allclose(value, expected, rtol=3e-5)
         np.testing.assert_allclose(gradient, slope, atol=2e-3)
@@ -330,7 +341,8 @@ def test_search_compiles_and_is_saved(tmp_path):
         return ctc.beam_search(log_probs, frames, width=5, language_model=model)._asdict()
 
     expected = search(log_probs, frames)
-    compiled = tf.function(search, jit_compile=True)(tf.constant(log_probs), tf.constant(frames))
+    compile_search = tf.function(search, jit_compile=True)
+    compiled = compile_search(tf.constant(log_probs), tf.constant(frames))
     module = tf.Module()
     module.model = model
     module.search = tf.function(
