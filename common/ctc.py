@@ -486,7 +486,8 @@ class Ngram(tf.Module):
         P(c | h) = (count(h c) + kinds(h) * P(c | h')) / (count(h) + kinds(h))
 
     where h' is h without its first symbol, and kinds(h) how many different symbols followed h. The
-    shortest mixes with 1 / symbols. Whole words of training transcripts fit into an order of 8 or so, and unseen ones keep a chance.
+    shortest mixes with 1 / symbols. Whole words of training transcripts fit into an order of 8 or
+    so, and unseen ones keep a chance.
 
     The histories seen at least `min_count` times are the states of an automaton; from a state each
     symbol leads to the longest ending of history and symbol that is a state itself. So one step of

@@ -353,7 +353,8 @@ def test_search_compiles_and_is_saved(tmp_path):
         ],
     )
     tf.saved_model.save(module, str(tmp_path))
-    loaded = tf.saved_model.load(str(tmp_path)).search(log_probs, frames)
+    served = tf.saved_model.load(str(tmp_path))
+    loaded = served.search(log_probs, frames)
     for name, value in expected.items():
         np.testing.assert_allclose(loaded[name], value, atol=1e-5)
         np.testing.assert_allclose(compiled[name], value, atol=1e-4)

@@ -1,0 +1,1 @@
+"""Speech recognition: log-mel frames, a deep bidirectional RNN, CTC over characters."""
