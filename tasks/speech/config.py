@@ -54,11 +54,6 @@ class Config(RunConfig):
     noise: float = 20.0
     """white noise is added in training, at this signal-to-noise ratio in dB at the loudest"""
 
-    clip_norm: float = 5.0
-    """gradients are scaled down to this norm"""
-    average: float = 0.998
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
-
     beam: int = 16
     """prefixes that the search keeps at each step"""
     order: int = 8
@@ -73,18 +68,13 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name in ("dropout", "average", "time_share", "speed"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("buckets", "bands", "channels", "units", "layers", "beam", "min_count"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        self.require_counts("buckets", "bands", "channels", "units", "layers", "beam", "min_count")
+        self.require_shares("dropout", "time_share", "speed")
+        self.require_positive("max_seconds")
         if min(self.strides) < 1:
             raise InputError(f"--strides must be 1 or more, got {self.strides}")
         if not 0 <= self.band_width <= self.bands:
             raise InputError(f"--band_width must be in 0..{self.bands}, got {self.band_width}")
-        if not self.max_seconds > 0:
-            raise InputError(f"--max_seconds must be positive, got {self.max_seconds}")
         if self.order < 0 or not self.lm_weights or not self.bonuses:
             raise InputError("--order must be 0 or more; --lm_weights and --bonuses need a value")
 
@@ -92,6 +82,9 @@ class Config(RunConfig):
 # Chosen on validation data.
 PRESETS = {
     "spoken_commands": Config(dataset="spoken_commands"),
-    "an4": Config(dataset="an4"),
+    "an4": Config(dataset="an4", max_seconds=10.0),
+    "librispeech": Config(dataset="librispeech", max_seconds=35.0, min_count=3),
+    "ljspeech": Config(dataset="ljspeech", max_seconds=15.0, min_count=2),
+    "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),
 }
 DEFAULT = "spoken_commands"
