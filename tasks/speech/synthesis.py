@@ -1,0 +1,153 @@
+"""Speech made by eSpeak NG on the user's machine, through the C interface of its library.
+
+The package `espeakng-loader` (extra [espeak]) brings the library and its voices. eSpeak NG is
+licensed GPL-3.0-or-later; nothing of it is part of this project or of its models.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from common.data import InputError
+from tasks.speech.features import RATE
+from tasks.speech.grammar import Sentence, sentences
+
+import numpy as np
+
+# Accents of English, and variants of the voice, which are the speakers. Those that are no people
+# (robots, whispers) are left out.
+ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
+_TRAIN = """
+    f1 f3 f5 m1 m2 m4 m5 m6 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky
+    Lee Marco Mario Michael Mike Nguyen Reed Storm anika antonio aunty belinda benjamin boris caleb
+    david ed edward grandpa gustave ian iven kaukovalta klatt klatt4 marcelo max michel miguel
+    norbert pablo pedro quincy rob robert sandro shelby travis victor zac
+"""
+VARIANTS = {
+    "validation": ("f2", "m7", "linda", "paul"),
+    "test": ("f4", "m3", "steph", "john", "grandma", "adam"),
+    "train": tuple(_TRAIN.split()),
+}
+
+
+class Voice(NamedTuple):
+    """How something is said."""
+
+    accent: str = "en-us"
+    variant: str = "m1"
+    rate: int = 160  # words a minute
+    pitch: int = 50  # 0 to 100, like the next
+    range: int = 50  # of the pitch
+
+
+# Parts of speak_lib.h, the C interface.
+_SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
+
+
+class Synthesizer:
+    """eSpeak NG's library, which has one state for the whole process: use `synthesizer()`."""
+
+    def __init__(self) -> None:
+        try:
+            import espeakng_loader
+            import soxr
+        except ImportError as error:
+            raise InputError(
+                f"{error.name}, with which the default data is spoken, is not installed: pip "
+                "install 'sequence-suite[speech,espeak]' (eSpeak NG is GPL-3.0-or-later), or train "
+                "on recordings with --dataset or --data"
+            ) from error
+        self._soxr = soxr
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._library.espeak_Synth.argtypes = [
+            ctypes.c_char_p,
+            ctypes.c_size_t,
+            ctypes.c_uint,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.c_uint,
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+        ]
+        data = str(espeakng_loader.get_data_path()).encode()
+        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
+        if self.rate <= 0:
+            raise InputError(f"eSpeak NG does not start (error {self.rate}); its data: {data!r}")
+        self._parts: list[np.ndarray] = []
+        # ctypes does not keep it alive.
+        self._callback = _CALLBACK(self._take)
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _take(self, samples: Any, count: int, events: Any) -> int:
+        del events
+        if samples and count:
+            self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0  # go on
+
+    def say(self, text: str, voice: Voice) -> np.ndarray:
+        """Says a text.
+
+        Returns:
+          `<float32>[samples]` at 16 kHz, at most 1 in size.
+
+        Raises:
+          InputError: eSpeak NG has no such voice, or refuses.
+        """
+        name = f"{voice.accent}+{voice.variant}"
+        if self._library.espeak_SetVoiceByName(name.encode()):
+            raise InputError(f"eSpeak NG has no voice {name!r}")
+        for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
+            self._library.espeak_SetParameter(parameter, value, 0)
+        self._parts.clear()
+        content = text.encode() + b"\0"
+        status = self._library.espeak_Synth(content, len(content), 0, 0, 0, _UTF8, None, None)
+        if status or not self._parts:
+            raise InputError(f"eSpeak NG cannot say {text!r} (error {status})")
+        sound = np.concatenate(self._parts).astype(np.float32) / 2.0**15
+        return self._soxr.resample(sound, self.rate, RATE)
+
+
+@functools.cache
+def synthesizer() -> Synthesizer:
+    """The one synthesizer of this process.
+
+    Example:
+    >>> synthesizer().say("hello", Voice("en-us", "f3")).shape
+    (8811,)
+    """
+    return Synthesizer()
+
+
+def random_voice(split: str, rng: random.Random) -> Voice:
+    """A speaker of a split, in one of his moods."""
+    return Voice(
+        accent=rng.choice(ACCENTS),
+        variant=rng.choice(VARIANTS[split]),
+        rate=rng.randint(120, 200),
+        pitch=rng.randint(30, 70),
+        range=rng.randint(30, 70),
+    )
+
+
+def recordings(split: str, count: int, seed: int) -> Iterator[tuple[Sentence, Voice, np.ndarray]]:
+    """Speaks `count` sentences of a split, each by a voice of it, with some silence around."""
+    rng = random.Random(f"voices {split} {seed}")
+    speaker = synthesizer()
+    for sentence, _ in zip(sentences(split, seed), range(count), strict=False):
+        voice = random_voice(split, rng)
+        sound = speaker.say(sentence.spoken, voice)
+        margins = [int(rng.uniform(0.02, 0.25) * RATE) for _ in range(2)]
+        yield sentence, voice, np.pad(sound, margins)
+
+
+def speakers(voices: Sequence[Voice]) -> set[str]:
+    """The variants among voices."""
+    return {voice.variant for voice in voices}
