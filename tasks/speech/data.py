@@ -103,7 +103,10 @@ def load(source: RunConfig | EvaluateConfig, *, seed: int) -> Corpus:
     """
     if source.data is not None:
         return _own_files(source.data, seed)
-    name, how = source.dataset, SOURCES[source.dataset]
+    name = source.dataset
+    if name not in SOURCES:
+        raise InputError(f"no data set {name!r}; known: {', '.join(SOURCES)}")
+    how = SOURCES[name]
     data_dir = None if source.data_dir is None else str(source.data_dir)
     builder = tfds.builder(name, data_dir=data_dir)
     if isinstance(builder, An4) and not builder.data_path.exists():
