@@ -1,0 +1,145 @@
+"""How fast an exported speech model answers, and its features beside librosa's.
+
+    pip install -e '.[speech,bench]'
+    python -m tests.benchmarks.speech                          # untrained weights: as fast
+    python -m tests.benchmarks.speech --model saved_models/speech
+
+Real-time factor: seconds of computing for a second of sound, for one recording of 4 s and for 16
+at once. Features: the same mel energies by librosa, where it is installed. Each figure is the
+median of several runs after a warm-up. The last line is one JSON object.
+"""
+
+import argparse
+import importlib.util
+import statistics
+import time
+from pathlib import Path
+
+from common import cli, ctc, export, rnn_kernels
+from tasks.speech import evaluate, features, model, serving
+from tasks.speech.config import PRESETS
+
+import numpy as np
+import tensorflow as tf
+
+SECONDS = 4.0
+LETTERS = (" ", *"abcdefghijklmnopqrstuvwxyz")
+
+
+def median(function, runs=7):
+    """Median wall time of a call, in seconds."""
+    function()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def untrained():
+    """`serving_default` of the preset `an4` as it is exported, with random weights."""
+    config = PRESETS["an4"]
+    rng = np.random.default_rng(0)
+    recognizer = serving.Recognizer(
+        model.build(config, symbols=len(LETTERS)),
+        LETTERS,
+        ctc.Ngram(rng.integers(0, 27, (800, 30)), symbols=27, order=4),
+        weight=0.5,
+        bonus=0.0,
+        beam=config.beam,
+        max_samples=int(config.max_seconds * features.RATE),
+    )
+    with rnn_kernels.portable():
+        traced = serving.signatures(recognizer)["serving_default"].get_concrete_function()
+    return lambda asked: traced(tf.constant(asked["audio"]), tf.constant(asked["length"]))
+
+
+def against_librosa(audio):
+    """Largest difference from librosa's mel energies, and both times; None without librosa."""
+    if importlib.util.find_spec("librosa") is None:
+        return None
+    import librosa
+
+    bands = PRESETS["an4"].bands
+    ours = tf.function(lambda sound: features.mel_energies(sound, bands))
+
+    def theirs():
+        # TensorFlow's window begins where the frame does; librosa centres it in the FFT, so the
+        # frames are cut first.
+        frames = librosa.util.frame(audio, frame_length=400, hop_length=160, axis=0)
+        window = librosa.filters.get_window("hann", 400, fftbins=True).astype(np.float32)
+        power = np.abs(np.fft.rfft(frames * window, features.FFT)) ** 2
+        filters = librosa.filters.mel(
+            sr=features.RATE,
+            n_fft=features.FFT,
+            n_mels=bands,
+            fmin=features.LOWEST,
+            fmax=features.HIGHEST,
+            htk=True,
+            norm=None,
+        )
+        return power @ filters.T
+
+    def whole():
+        return librosa.feature.melspectrogram(
+            y=audio,
+            sr=features.RATE,
+            n_fft=features.FFT,
+            win_length=features.WINDOW,
+            hop_length=features.HOP,
+            n_mels=bands,
+            fmin=features.LOWEST,
+            fmax=features.HIGHEST,
+            htk=True,
+            norm=None,
+        )
+
+    sound = tf.constant(audio[None])
+    a, b = ours(sound)[0].numpy(), theirs()
+    return {
+        "largest_difference": float(np.abs(a - b).max() / b.max()),
+        "ours_seconds": median(lambda: ours(sound)),
+        "librosa_seconds": median(whole),
+    }
+
+
+def main():
+    """Measures and prints; see the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, help="an export; default: untrained weights")
+    path = parser.parse_args().model
+    if path is None:
+        ask = untrained()
+    else:
+        served = export.load(path)
+        ask = lambda asked: served.ask("serving_default", **asked)  # noqa: E731
+    rng = np.random.default_rng(0)
+    samples = int(SECONDS * features.RATE)
+    # Noise that comes and goes: every step of the search has something to do.
+    swell = np.sin(np.arange(samples) / 3000.0)
+    sounds = [(0.1 * swell * rng.normal(size=samples)).astype(np.float32) for _ in range(16)]
+    result = {}
+    for count in (1, 16):
+        asked = evaluate.request(sounds[:count])
+        seconds = median(lambda asked=asked: ask(asked))
+        result[f"real_time_factor_{count}"] = seconds / (count * SECONDS)
+        print(
+            f"{count:3d} x {SECONDS:g} s: {seconds:.3f} s, real-time factor "
+            f"{seconds / (count * SECONDS):.4f}"
+        )
+    found = against_librosa(sounds[0])
+    if found is None:
+        print("librosa is not installed: features not compared")
+    else:
+        print(
+            f"features of {SECONDS:g} s: {found['ours_seconds'] * 1e3:.1f} ms, librosa "
+            f"{found['librosa_seconds'] * 1e3:.1f} ms; largest difference "
+            f"{found['largest_difference']:.1e} of the largest value"
+        )
+        result["features"] = found
+    cli.print_result(result)
+
+
+if __name__ == "__main__":
+    main()
