@@ -79,10 +79,7 @@ class Recognizer(tf.Module):
     def read(self, found: ctc.Hypotheses) -> dict[str, tf.Tensor]:
         """The best hypothesis as `text` and `confidence`."""
         tokens, length = found.tokens[:, 0], found.length[:, 0]
-        spelled = tf.gather(
-            tf.constant([*self.letters, ""]),
-            tf.where(tokens < 0, -1, tokens) % (len(self.letters) + 1),
-        )
+        spelled = tf.gather(tf.constant([*self.letters, ""]), tokens % (len(self.letters) + 1))
         # Spaces at the ends belong to no word.
         text = tf.strings.strip(tf.strings.reduce_join(spelled, axis=1))
         mean = found.log_probability[:, 0] / tf.cast(tf.maximum(length, 1), tf.float32)
@@ -130,14 +127,13 @@ def signatures(
         answer = recognizer.read(found)
         count = found.length[:, 0]
         path = ctc.align(log_probs, tf.maximum(found.tokens[:, 0], 0), frames, count)
-        # `text` has no spaces at its ends, so places move where the search found one in front.
-        first = found.tokens[:, 0, :1]
-        blank = tf.constant([letter == " " for letter in (*recognizer.letters, "")])
-        moved = tf.cast(tf.gather(blank, first % (len(recognizer.letters) + 1)), tf.int32)
-        path = tf.maximum(path - moved, -1)
-        kept = (path < tf.strings.length(answer["text"], "UTF8_CHAR")[:, None]) & (frames > 0)[
-            :, None
-        ]
+        # `text` has lost a space in front, if there was one, and perhaps one at the end.
+        is_space = tf.constant([letter == " " for letter in (*recognizer.letters, "")])
+        moved = tf.gather(is_space, found.tokens[:, 0, :1] % (len(recognizer.letters) + 1))
+        path = tf.maximum(path - tf.cast(moved, tf.int32), -1)
+        kept = (path < tf.strings.length(answer["text"], "UTF8_CHAR")[:, None]) & (
+            tf.sequence_mask(frames, tf.shape(log_probs)[1])
+        )
         real = tf.sequence_mask(frames, tf.shape(log_probs)[1])[:, :, None]
         return {
             **answer,
