@@ -196,35 +196,27 @@ class Subsample(keras.layers.Layer):
                 channels,
                 (5, 5) if i == 0 else (3, 3),
                 strides=(stride, 2),
-                use_bias=False,
+                activation="relu",
                 name=f"convolution_{i}",
                 dtype=self.dtype_policy,
             )
             for i, stride in enumerate(self.strides)
         ]
-        self.norms = [
-            keras.layers.LayerNormalization(name=f"norm_{i}", dtype=self.dtype_policy)
-            for i in range(len(self.strides))
-        ]
 
     def build(self, features_shape: Any, frames_shape: Any = None) -> None:
         """Builds the convolutions."""
         channels = 1
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+        for convolution in self.convolutions:
             convolution.build((None, None, None, channels))
             channels = self.channels
-            norm.build((None, None, None, channels))
 
     def call(self, features: tf.Tensor, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Convolves; see the class."""
         x = tf.cast(features, self.compute_dtype)[..., None]
-        for convolution, norm, stride in zip(
-            self.convolutions, self.norms, self.strides, strict=True
-        ):
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             margin = convolution.kernel_size[0] // 2
             x = convolution(tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]]))
             frames = -(-frames // stride)
-            x = tf.nn.relu(norm(x))
             mask = tf.sequence_mask(frames, tf.shape(x)[1])[:, :, None, None]
             x = tf.where(mask, x, tf.zeros((), x.dtype))
         return keras.ops.reshape(x, (tf.shape(x)[0], -1, x.shape[2] * x.shape[3])), frames
