@@ -2,22 +2,30 @@
 
 The package `espeakng-loader` (extra [espeak]) brings the library and its voices. eSpeak NG is
 licensed GPL-3.0-or-later; nothing of it is part of this project or of its models.
+
+    python -m tasks.speech.synthesis "call anna at nine" --output anna.wav --variant f4
+
+writes a sound file to ask a model of the default data about; by default in a voice of its test
+split.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from common import cli
 from common.data import InputError
 from tasks.speech.features import RATE
 from tasks.speech.grammar import Sentence, sentences
 
 import numpy as np
+import tyro
 
 # Accents of English, and variants of the voice, which are the speakers. Those that are no people
 # (robots, whispers) are left out.
@@ -126,7 +134,7 @@ def synthesizer() -> Synthesizer:
 
     Example:
     >>> synthesizer().say("hello", Voice("en-us", "f3")).shape
-    (8811,)
+    (8647,)
     """
     return Synthesizer()
 
@@ -151,3 +159,31 @@ def recordings(split: str, count: int, seed: int) -> Iterator[tuple[Sentence, Vo
         sound = speaker.say(sentence.spoken, voice)
         margins = [int(rng.uniform(0.02, 0.25) * RATE) for _ in range(2)]
         yield sentence, voice, np.pad(sound, margins)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Say:
+    """Flags of this command."""
+
+    text: tyro.conf.Positional[str]
+    """what to say"""
+    output: Path
+    """the WAV file to write"""
+    accent: Literal[ACCENTS] = "en-us"
+    """of English"""
+    variant: str = VARIANTS["test"][0]
+    """of the voice"""
+
+
+def main(argv: list[str]) -> None:
+    """Says a text into a file; see the module."""
+    flags = cli.parse(Say, argv, doc=__doc__)
+    sound = synthesizer().say(flags.text, Voice(flags.accent, flags.variant))
+    # The extra that reads sound writes it, too.
+    import soundfile
+
+    soundfile.write(flags.output, sound, RATE)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -973,6 +973,13 @@ def test_espeak_says_it_the_same_way_again_and_each_voice_otherwise():
         speaker.say("hello", synthesis.Voice("en-us", "nobody"))
 
 
+def test_a_sentence_is_said_into_a_file(tmp_path):
+    synthesis.main(["call anna at nine", "--output", str(tmp_path / "a.wav"), "--variant", "m3"])
+    sound = audio.read(tmp_path / "a.wav")
+    expected = synthesis.synthesizer().say("call anna at nine", synthesis.Voice("en-us", "m3"))
+    np.testing.assert_allclose(sound, expected, atol=1e-4)
+
+
 def test_the_default_data_is_spoken_once_and_kept(tmp_path, monkeypatch):
     sizes = {"train": 10, "validation": 5, "test": 5}
     monkeypatch.setattr(data.SpokenCommands, "SIZES", sizes)
