@@ -84,6 +84,12 @@ def read_bytes(content: bytes, name: str) -> np.ndarray:
     return read(io.BytesIO(content), name)
 
 
+def write(path: Path, sound: np.ndarray) -> None:
+    """Writes `<float32>[samples]` at 16 kHz into a file, whose ending says in which form."""
+    soundfile, _ = _libraries()
+    soundfile.write(path, sound, RATE)
+
+
 def to_int16(audio: np.ndarray) -> np.ndarray:
     """16-bit samples, as data sets are kept."""
     return np.clip(np.rint(audio * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 from common import cli
 from common.data import InputError
+from tasks.speech import audio
 from tasks.speech.features import RATE
 from tasks.speech.grammar import Sentence, sentences
 
@@ -179,10 +180,7 @@ def main(argv: list[str]) -> None:
     """Says a text into a file; see the module."""
     flags = cli.parse(Say, argv, doc=__doc__)
     sound = synthesizer().say(flags.text, Voice(flags.accent, flags.variant))
-    # The extra that reads sound writes it, too.
-    import soundfile
-
-    soundfile.write(flags.output, sound, RATE)
+    audio.write(flags.output, sound)
 
 
 if __name__ == "__main__":
