@@ -273,8 +273,8 @@ def make_card(prepared: Prepared, config: Config, weight: float, bonus: float) -
         title=f"Speech: {prepared.corpus.name}",
         summary=(
             "Reads a recording at 16 kHz and gives its text in small letters. Log-mel frames, two "
-            f"strided convolutions, {config.layers} bidirectional {config.cell} layers of "
-            f"{config.units} units each way, CTC over {len(prepared.letters)} letters; beam search "
+            f"strided convolutions, {config.layers} bidirectional {config.cell} "
+            f"layer{'s' * (config.layers > 1)} of {config.units} units each way, CTC over {len(prepared.letters)} letters; beam search "
             f"with {language}."
         ),
         scores=(
