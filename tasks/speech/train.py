@@ -274,8 +274,8 @@ def make_card(prepared: Prepared, config: Config, weight: float, bonus: float) -
         summary=(
             "Reads a recording at 16 kHz and gives its text in small letters. Log-mel frames, two "
             f"strided convolutions, {config.layers} bidirectional {config.cell} "
-            f"layer{'s' * (config.layers > 1)} of {config.units} units each way, CTC over {len(prepared.letters)} letters; beam search "
-            f"with {language}."
+            f"layer{'s' * (config.layers > 1)} of {config.units} units each way, "
+            f"CTC over {len(prepared.letters)} letters; beam search with {language}."
         ),
         scores=(
             "Recordings went in. `wer` and `cer` are errors over all words and letters of the "
