@@ -35,6 +35,7 @@ __all__ = [
     "Ngram",
     "align",
     "beam_search",
+    "compact",
     "frames_needed",
     "greedy",
     "log_likelihood",
@@ -288,7 +289,7 @@ def greedy(log_probs: Any, frames: Any) -> Hypotheses:
     best = tf.argmax(log_probs, axis=-1, output_type=tf.int32)
     before = tf.pad(best[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
     emitted = real & (best != before) & (best != log_probs.shape[-1] - 1)
-    tokens, length = _compact(tf.where(emitted, best, -1))
+    tokens, length = compact(tf.where(emitted, best, -1))
     score = tf.reduce_sum(tf.where(real, tf.reduce_max(log_probs, axis=-1), 0.0), axis=1)
     return Hypotheses(tokens[:, None], length[:, None], score[:, None], score[:, None])
 
@@ -364,7 +365,7 @@ def beam_search(
     if tables is not None:
         score += weight * tf.gather(tables[0][:, symbols], beam.state)
     score, slot = tf.math.top_k(tf.maximum(score, LOW), width)
-    tokens, length = _compact(_trace_back(came, said, slot, time))
+    tokens, length = compact(_trace_back(came, said, slot, time))
     probability = tf.gather(probability, slot, batch_dims=1)
     return Hypotheses(tokens, length, tf.maximum(probability, LOW), score)
 
@@ -466,8 +467,20 @@ def _trace_back(came: Any, said: Any, slot: tf.Tensor, time: Any) -> tf.Tensor:
     return tf.transpose(path.stack(), [1, 2, 0])
 
 
-def _compact(symbols: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Moves what is not -1 to the front; gives it and how much it is."""
+def compact(symbols: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves what is not -1 to the front.
+
+    Args:
+        symbols: `<int32>[..., time]`.
+
+    Returns:
+        The same, -1 at the end, and how many are not: `<int32>[...]`.
+
+    Example:
+    >>> compact([[-1, 3, -1, 5]])
+    ([[3, 5, -1, -1]], [2])
+    """
+    symbols = tf.convert_to_tensor(symbols)
     is_gap = tf.cast(symbols < 0, tf.int32)
     order = tf.argsort(is_gap, axis=-1, stable=True)
     length = tf.shape(symbols)[-1] - tf.reduce_sum(is_gap, axis=-1)

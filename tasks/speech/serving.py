@@ -76,14 +76,26 @@ class Recognizer(tf.Module):
             bonus=self.bonus,
         )
 
+    def tokens(self, found: ctc.Hypotheses) -> tuple[tf.Tensor, tf.Tensor]:
+        """The best hypothesis without spaces that part no words, and its length."""
+        tokens = found.tokens[:, 0]
+        if " " not in self.letters:
+            return tokens, found.length[:, 0]
+        space = self.letters.index(" ")
+        before = tf.pad(tokens[:, :-1], [[0, 0], [1, 0]], constant_values=space)
+        tokens, _ = ctc.compact(tf.where((tokens == space) & (before == space), -1, tokens))
+        after = tf.pad(tokens[:, 1:], [[0, 0], [0, 1]], constant_values=-1)
+        return ctc.compact(tf.where((tokens == space) & (after < 0), -1, tokens))
+
     def read(self, found: ctc.Hypotheses) -> dict[str, tf.Tensor]:
         """The best hypothesis as `text` and `confidence`."""
-        tokens, length = found.tokens[:, 0], found.length[:, 0]
+        tokens, _ = self.tokens(found)
+        # -1, which is nothing, is the last of the names.
         spelled = tf.gather(tf.constant([*self.letters, ""]), tokens % (len(self.letters) + 1))
-        # Spaces at the ends belong to no word.
-        text = tf.strings.strip(tf.strings.reduce_join(spelled, axis=1))
-        mean = found.log_probability[:, 0] / tf.cast(tf.maximum(length, 1), tf.float32)
-        return {"text": text, "confidence": tf.where(text == "", 0.0, tf.exp(mean))}
+        text = tf.strings.reduce_join(spelled, axis=1)
+        count = tf.cast(tf.maximum(found.length[:, 0], 1), tf.float32)
+        confidence = tf.exp(found.log_probability[:, 0] / count)
+        return {"text": text, "confidence": tf.where(text == "", 0.0, confidence)}
 
 
 def signatures(
@@ -124,23 +136,15 @@ def signatures(
         outputs = recognizer.run(audio, length)
         log_probs, frames = outputs["log_probs"], outputs["frames"]
         found = recognizer.search(log_probs, frames)
-        answer = recognizer.read(found)
-        count = found.length[:, 0]
-        path = ctc.align(log_probs, tf.maximum(found.tokens[:, 0], 0), frames, count)
-        # `text` has lost a space in front, if there was one, and perhaps one at the end.
-        is_space = tf.constant([letter == " " for letter in (*recognizer.letters, "")])
-        moved = tf.gather(is_space, found.tokens[:, 0, :1] % (len(recognizer.letters) + 1))
-        path = tf.maximum(path - tf.cast(moved, tf.int32), -1)
-        kept = (path < tf.strings.length(answer["text"], "UTF8_CHAR")[:, None]) & (
-            tf.sequence_mask(frames, tf.shape(log_probs)[1])
-        )
+        tokens, count = recognizer.tokens(found)
+        path = ctc.align(log_probs, tf.maximum(tokens, 0), frames, count)
         real = tf.sequence_mask(frames, tf.shape(log_probs)[1])[:, :, None]
         return {
-            **answer,
+            **recognizer.read(found),
             "log_mel": outputs["log_mel"],
             "symbol_probabilities": tf.where(real, tf.exp(log_probs), 0.0),
             "frames": frames,
-            "alignment": tf.where(kept, path, -1),
+            "alignment": path,
         }
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}

@@ -105,7 +105,7 @@ class Synthesizer:
         return 0  # go on
 
     def say(self, text: str, voice: Voice) -> np.ndarray:
-        """Says a text.
+        """Says a text; the same again differs a little, as eSpeak NG adds jitter to its voices.
 
         Returns:
           `<float32>[samples]` at 16 kHz, at most 1 in size.

@@ -83,7 +83,7 @@ def new_model(config: Config, letters: Sequence[str]) -> keras.Model:
 
 def spell(letters: Sequence[str], tokens: Iterable[int]) -> str:
     """Labels as text; -1 is nothing."""
-    return "".join(letters[token] for token in tokens if token >= 0).strip()
+    return " ".join("".join(letters[token] for token in tokens if token >= 0).split())
 
 
 def score_batches(
