@@ -493,7 +493,7 @@ class SpokenCommands(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     URLS = ()
-    SIZES: ClassVar[dict[str, int]] = {"train": 4800, "validation": 150, "test": 300}
+    SIZES: ClassVar[dict[str, int]] = {"train": 4000, "validation": 150, "test": 300}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, _ESPEAK)

@@ -34,20 +34,27 @@ def count_frames(length: Any) -> tf.Tensor:
     return tf.where(length < WINDOW, 0, 1 + (length - WINDOW) // HOP)
 
 
+def power_spectrum(audio: tf.Tensor) -> tf.Tensor:
+    """Power of each Hann window: `<float32>[batch, samples]` -> `<float32>[batch, frames, 257]`.
+
+    Frame k covers the samples from 160 k to 160 k + 400.
+    """
+    spectrum = tf.signal.stft(audio, WINDOW, HOP, FFT, pad_end=False)
+    return tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2
+
+
 def mel_energies(audio: tf.Tensor, bands: int) -> tf.Tensor:
-    """Energy in each mel band (HTK's mel scale, triangles of height 1) of each Hann window.
+    """Energy in each mel band of each window (HTK's mel scale, triangles of height 1 in mels).
 
     Args:
       audio: `<float32>[batch, samples]` at 16 kHz.
       bands: how many.
 
     Returns:
-      `<float32>[batch, frames, bands]`; frame k covers the samples from 160 k to 160 k + 400.
+      `<float32>[batch, frames, bands]`.
     """
-    spectrum = tf.signal.stft(audio, WINDOW, HOP, FFT, pad_end=False)
-    power = tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2
     filters = tf.signal.linear_to_mel_weight_matrix(bands, FFT // 2 + 1, RATE, LOWEST, HIGHEST)
-    return tf.tensordot(power, filters, 1)
+    return tf.tensordot(power_spectrum(audio), filters, 1)
 
 
 def log_mel(audio: tf.Tensor, length: tf.Tensor, bands: int) -> tuple[tf.Tensor, tf.Tensor]:
