@@ -156,7 +156,8 @@ def draw(served: export.Served, sound: np.ndarray, path: Path) -> None:
         cmap="magma",
         extent=(0.0075, 0.0075 + 0.01 * mel.shape[1], 0, len(mel)),
     )
-    times = (np.arange(steps) + 0.5) * step
+    # A step of the network stands at the frame that its convolutions are centred on.
+    times = np.arange(steps) * step + 0.0125
     for index, letter in enumerate(text):
         heard = np.flatnonzero(place == index)
         if len(heard):
