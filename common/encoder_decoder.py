@@ -417,9 +417,7 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
 
     def step(state: State, token: tf.Tensor) -> tuple[State, tf.Tensor]:
         x = embedding(token) * embedding.output_dim**0.5
-        answer, _, state = layers.step(
-            x, state, encoded.memory, encoded.mask, keys=encoded.keys
-        )
+        answer, _, state = layers.step(x, state, encoded.memory, encoded.mask, keys=encoded.keys)
         scores = tf.cast(embedding(answer, reverse=True), tf.float32)
         return state, tf.nn.log_softmax(scores if barred is None else scores + barred)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from common.cli import RunConfig
 from common.data import InputError
+
+SEARCH = ("beam", "length_penalty")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Config(RunConfig):
     """share of the target that is spread over all subwords"""
     clip_norm: float = 1.0
     """gradients are scaled down to this norm"""
-    average: float = 0.999
+    average: float = 0.998
     """momentum of the moving average of the weights that is measured and exported; 0 for none"""
 
     beam: int = 5
@@ -69,26 +71,42 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        for name in ("subword_dropout", "dropout", "label_smoothing", "average"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"--{name} must be in [0, 1), got {getattr(self, name)}")
-        for name in ("embedding", "units", "encoder_layers", "decoder_layers", "beam"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name} must be 1 or more, got {getattr(self, name)}")
+        self.require_shares("subword_dropout", "dropout", "label_smoothing")
+        self.require_counts("embedding", "units", "encoder_layers", "decoder_layers", "beam")
         if self.units % 2:
             raise InputError(f"--units must be even, got {self.units}")
         if self.max_length < 2:
             raise InputError(f"--max_length must be 2 or more, got {self.max_length}")
+        if self.length_penalty < 0:
+            raise InputError(f"--length_penalty must be 0 or more, got {self.length_penalty}")
         if self.source == self.target_language:
             raise InputError("--source and --target_language must differ")
 
+    def checkpoint_settings(self) -> dict[str, Any]:
+        """Those of every task, without the search's: it touches no weight."""
+        settings = super().checkpoint_settings()
+        return {name: settings[name] for name in settings if name not in SEARCH}
 
+
+# Chosen on the validation splits.
 PRESETS = {
     "phrase_book": Config(dataset="phrase_book"),
-    "tatoeba": Config(dataset="tatoeba"),
+    "tatoeba": Config(
+        dataset="tatoeba",
+        epochs=8,
+        patience=8,
+        batch_size=256,
+        learning_rate=2.5e-3,
+        source_subwords=4000,
+        target_subwords=3000,
+        embedding=192,
+        dropout=0.15,
+    ),
     "multi30k": Config(
         dataset="multi30k", shared_subwords=True, target_subwords=6000, dropout=0.4, average=0.998
     ),
     "homeassistant": Config(dataset="homeassistant"),
+    "ted_hrlr_translate/pt_to_en": Config(dataset="ted_hrlr_translate/pt_to_en", source="pt"),
+    "opus/medical": Config(dataset="opus/medical", source="de"),
 }
 DEFAULT = "phrase_book"

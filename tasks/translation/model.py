@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from common import encoder_decoder
+from common import decoding, encoder_decoder
 from common.training import Losses
 from tasks.translation.config import Config
+from tasks.translation.subwords import END, PAD, START
 
 import keras
 import tensorflow as tf
@@ -61,3 +62,38 @@ def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
         return sums, tf.cast(length, tf.float32)
 
     return losses
+
+
+def translate(
+    model: keras.Model,
+    ids: tf.Tensor,
+    length: tf.Tensor,
+    *,
+    max_length: int,
+    beam: int = 1,
+    alpha: float = 0.0,
+) -> decoding.Decoded:
+    """Searches the best translations.
+
+    Args:
+      model: of `build`.
+      ids: `<int32>[batch, time]`, sources with their end mark.
+      length: `<int32>[batch]`.
+      max_length: subwords of a translation at most; it also ends at twice its source's length and
+        ten more.
+      beam: hypotheses that are kept; 1 is greedy search.
+      alpha: length normalisation of Wu et al. 2016.
+
+    Returns:
+      Translations without the end mark, `[batch, beam, ...]`, best first.
+    """
+    encoded = encoder_decoder.encode(model, ids, length)
+    step = encoder_decoder.make_step(model, encoded, never=(PAD, START))
+    start = tf.fill(tf.shape(length), START)
+    limit = tf.minimum(2 * length + 10, max_length)
+    chosen = {"end": END, "max_length": max_length, "limit": limit}
+    if beam > 1:
+        return decoding.beam_search(step, encoded.state, start, beam=beam, alpha=alpha, **chosen)
+    found = decoding.greedy(step, encoded.state, start, **chosen)
+    normal = found.score / decoding.length_penalty(found.length + 1, alpha)
+    return decoding.Decoded(*(x[:, None] for x in found._replace(score=normal)))

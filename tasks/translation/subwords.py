@@ -32,14 +32,14 @@ _BYTES = [bytes([b]) for b in (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0x
 
 
 def tidy(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
-    """Repairs UTF-8, makes one blank of any run of blanks and control characters, and trims.
+    r"""Repairs UTF-8, makes one blank of any run of blanks and control characters, and trims.
 
     Args:
       text: `<string>[...]`.
       characters: only so many of the first ones are looked at.
 
     Example:
-      >>> tidy(tf.constant([" Où \\n es-tu\\xa0? "])).numpy()[0].decode()
+      >>> tidy(tf.constant([" Où \n es-tu\xa0? "])).numpy()[0].decode()
       'Où es-tu ?'
     """
     if characters is not None:  # bytes first, so that no huge text is gone through
