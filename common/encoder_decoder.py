@@ -26,6 +26,8 @@ from keras import ops
 
 Cell = Literal["gru", "lstm"]
 State = dict[str, Any]
+
+SOURCE_EMBEDDING, TARGET_EMBEDDING = "source_embedding", "target_embedding"
 Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
 
 
@@ -262,7 +264,6 @@ def build(
     attention: Attention = "dot",
     input_feeding: bool = False,
     dropout: float = 0.2,
-    embedding_dropout: float | None = None,
     name: str = "encoder_decoder",
 ) -> keras.Model:
     """Builds encoder, decoder and the whole.
@@ -282,7 +283,6 @@ def build(
       attention: see there.
       input_feeding: see there.
       dropout: share dropped of embeddings, of inputs of layers and of answers, in training.
-      embedding_dropout: share dropped of embeddings, if another.
       name: of the whole.
 
     Returns:
@@ -295,22 +295,9 @@ def build(
         raise ValueError(f"units must be even, for the encoder's two directions; got {units}")
     if shared and source_size != target_size:
         raise ValueError(f"shared tokens, but {source_size} and {target_size} of them")
-    rate = dropout if embedding_dropout is None else embedding_dropout
-    initializer = keras.initializers.RandomNormal(stddev=embedding**-0.5)
-    target_tokens = keras.layers.ReversibleEmbedding(
-        target_size, embedding, embeddings_initializer=initializer, name="target_embedding"
-    )
-    source_tokens = target_tokens
-    if not shared:
-        source_tokens = keras.layers.Embedding(
-            source_size, embedding, embeddings_initializer=initializer, name="source_embedding"
-        )
 
-    ids = keras.Input((None,), dtype="int32", name="ids")
+    vectors = keras.Input((None, embedding), name="vectors")
     length = keras.Input((), dtype="int32", name="length")
-    mask = length_mask(length, ids)
-    x = source_tokens(ids) * embedding**0.5
-    x = keras.layers.Dropout(rate)(x)
     memory, *states = stack(
         cell,
         units // 2,
@@ -319,23 +306,23 @@ def build(
         dropout=dropout,
         return_state=True,
         name="layers",
-    )(x, mask=mask)
+    )(keras.layers.Dropout(dropout)(vectors), mask=length_mask(length, vectors))
     # The final output of each direction, of the last layer.
     last = states[-len(states) // encoder_layers :]
     summary = ops.concatenate([last[0], last[len(last) // 2]], axis=-1)
     memory = keras.layers.Dropout(dropout)(memory)
     encoder = keras.Model(
-        {"ids": ids, "length": length}, {"memory": memory, "summary": summary}, name="encoder"
+        {"vectors": vectors, "length": length},
+        {"memory": memory, "summary": summary},
+        name="encoder",
     )
 
-    decoder_inputs = {
-        "target_ids": keras.Input((None,), dtype="int32", name="target_ids"),
-        "memory": keras.Input((None, memory.shape[-1]), name="memory"),
+    inputs = {
+        "vectors": keras.Input((None, embedding), name="vectors"),
+        "memory": keras.Input((None, units), name="memory"),
         "length": keras.Input((), dtype="int32", name="length"),
-        "summary": keras.Input((summary.shape[-1],), name="summary"),
+        "summary": keras.Input((units,), name="summary"),
     }
-    x = target_tokens(decoder_inputs["target_ids"]) * embedding**0.5
-    x = keras.layers.Dropout(rate)(x)
     answers, weights = AttentionDecoder(
         cell,
         units,
@@ -346,28 +333,49 @@ def build(
         dropout=dropout,
         name="layers",
     )(
-        x,
-        decoder_inputs["memory"],
-        length_mask(decoder_inputs["length"], decoder_inputs["memory"]),
-        decoder_inputs["summary"],
+        keras.layers.Dropout(dropout)(inputs["vectors"]),
+        inputs["memory"],
+        length_mask(inputs["length"], inputs["memory"]),
+        inputs["summary"],
     )
-    decoder = keras.Model(
-        decoder_inputs, {"answers": answers, "attention": weights}, name="decoder"
-    )
+    decoder = keras.Model(inputs, {"answers": answers, "attention": weights}, name="decoder")
 
-    inputs = {
-        "ids": keras.Input((None,), dtype="int32", name="ids"),
-        "length": keras.Input((), dtype="int32", name="length"),
-        "target_ids": keras.Input((None,), dtype="int32", name="target_ids"),
-    }
-    encoded = encoder({"ids": inputs["ids"], "length": inputs["length"]})
-    outputs = decoder({**encoded, "target_ids": inputs["target_ids"], "length": inputs["length"]})
+    # The embeddings stand outside of both, since they may share one.
+    initializer = keras.initializers.RandomNormal(stddev=embedding**-0.5)
+    target_tokens = keras.layers.ReversibleEmbedding(
+        target_size, embedding, embeddings_initializer=initializer, name=TARGET_EMBEDDING
+    )
+    source_tokens = target_tokens
+    if not shared:
+        source_tokens = keras.layers.Embedding(
+            source_size, embedding, embeddings_initializer=initializer, name=SOURCE_EMBEDDING
+        )
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    length = keras.Input((), dtype="int32", name="length")
+    target_ids = keras.Input((None,), dtype="int32", name="target_ids")
+    encoded = encoder({"vectors": _look_up(source_tokens, ids), "length": length})
+    outputs = decoder({**encoded, "vectors": _look_up(target_tokens, target_ids), "length": length})
+    inputs = {"ids": ids, "length": length, "target_ids": target_ids}
     return keras.Model(inputs, outputs, name=name)
+
+
+def _look_up(embedding: keras.layers.Embedding, tokens: Any) -> Any:
+    """Vectors of tokens, whose features spread about one when all is new."""
+    return embedding(tokens) * embedding.output_dim**0.5
+
+
+def _embeddings(
+    model: keras.Model,
+) -> tuple[keras.layers.Embedding, keras.layers.ReversibleEmbedding]:
+    """Of source and target; one layer twice, where it is shared."""
+    layers = {layer.name: layer for layer in model.layers}
+    target = layers[TARGET_EMBEDDING]
+    return layers.get(SOURCE_EMBEDDING, target), target
 
 
 def token_embedding(model: keras.Model) -> keras.layers.ReversibleEmbedding:
     """The embedding of the target's tokens; in reverse it scores them."""
-    return model.get_layer("decoder").get_layer("target_embedding")
+    return _embeddings(model)[1]
 
 
 class Encoded(NamedTuple):
@@ -388,7 +396,9 @@ class Encoded(NamedTuple):
 
 def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
     """Reads the source: `<int32>[batch, time]`, `<int32>[batch]`."""
-    encoded = model.get_layer("encoder")({"ids": ids, "length": length}, training=False)
+    length = tf.convert_to_tensor(length)
+    vectors = _look_up(_embeddings(model)[0], ids)
+    encoded = model.get_layer("encoder")({"vectors": vectors, "length": length}, training=False)
     layers = model.get_layer("decoder").get_layer("layers")
     memory = encoded["memory"]
     mask = length_mask(length, ids)
@@ -416,8 +426,9 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
         )
 
     def step(state: State, token: tf.Tensor) -> tuple[State, tf.Tensor]:
-        x = embedding(token) * embedding.output_dim**0.5
-        answer, _, state = layers.step(x, state, encoded.memory, encoded.mask, keys=encoded.keys)
+        answer, _, state = layers.step(
+            _look_up(embedding, token), state, encoded.memory, encoded.mask, keys=encoded.keys
+        )
         scores = tf.cast(embedding(answer, reverse=True), tf.float32)
         return state, tf.nn.log_softmax(scores if barred is None else scores + barred)
 

@@ -200,3 +200,11 @@ class Subwords(tf.Module):
         text = tf.strings.reduce_join(pieces, axis=1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         return tf.strings.strip(text)
+
+    def spell(self, ids: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+        """The pieces as valid UTF-8 for people to look at: `<string>[batch, time]`, "" if not real.
+
+        A blank in front of a piece stays.
+        """
+        pieces = tf.where(real, tf.gather(self.pieces, ids), "")
+        return tf.strings.unicode_transcode(pieces, "UTF-8", "UTF-8", errors="replace")

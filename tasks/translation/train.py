@@ -21,8 +21,9 @@ from typing import Any
 from common import cli, export
 from common.data import Corpus, epoch_seed, map_in_order
 from common.distribution import make_strategy
+from common.release import Card, release
 from common.training import Fitted, Score, fit, set_up, take_weights, warmed_cosine
-from tasks.translation import data, evaluate, model
+from tasks.translation import data, evaluate, model, predict, serving
 from tasks.translation.config import DEFAULT, PRESETS, Config
 from tasks.translation.subwords import Subwords, learn
 
@@ -146,6 +147,60 @@ def main(argv: list[str]) -> None:
     corpus = data.load(config, languages=languages, seed=config.seed)
     folder = config.run_folder(evaluate.TASK)
     built, reader, writer, fitted = train_model(corpus, config, folder)
+
+    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+        scored = evaluate.score(served, corpus.splits[config.score])
+        evaluate.print_report(scored)
+        predict.draw(served, max(scored.sources[:50], key=len), plots / "attention.png")
+        return len(scored.sources), scored.metrics
+
+    release(
+        task=evaluate.TASK,
+        config=config,
+        corpus=corpus,
+        fitted=fitted,
+        signatures=serving.signatures(
+            built,
+            reader,
+            writer,
+            max_length=config.max_length,
+            beam=config.beam,
+            alpha=config.length_penalty,
+        ),
+        model=built,
+        resources=[writer] if reader is writer else [reader, writer],
+        examples=serving.examples(config.max_length),
+        settings={"languages": languages, "max_subwords": config.max_length},
+        score=score,
+        card=make_card(corpus, config),
+    )
+
+
+def make_card(corpus: Corpus, config: Config) -> Card:
+    """The model card's own words."""
+    feeding = ", input feeding" if config.input_feeding else ""
+    return Card(
+        title=f"Translation: {corpus.name}, {config.source} to {config.target_language}",
+        summary=(
+            f"Reads a sentence in {config.source!r} and writes it in {config.target_language!r}. "
+            f"Subwords; an encoder of {config.encoder_layers} bidirectional {config.cell} "
+            f"layer(s) and a decoder of {config.decoder_layers} layer(s) of {config.units} units "
+            f"with {config.attention} attention{feeding}; beam search with {config.beam} "
+            "hypotheses."
+        ),
+        scores=(
+            "Raw texts went in; each distinct one was translated once and compared with all its "
+            "references by sacrebleu.\n\n![attention](assets.extra/attention.png)"
+        ),
+        usage=(
+            "Signature `serving_default`: `text` [batch] string -> `translation` [batch] string, "
+            "`score` [batch] float32, the length-normalised log-probability.\n\n"
+            '```\ncurl -d \'{"inputs": {"text": ["Où est la gare ?"]}}\' \\\n'
+            "  http://localhost:8501/v1/models/translation:predict\n```\n\n"
+            f"Texts are cut at {config.max_length} subwords, translations at as many. A text of "
+            'blanks gets translation "" and score 0.'
+        ),
+    )
 
 
 if __name__ == "__main__":
