@@ -37,7 +37,7 @@ class Config(RunConfig):
     shared_subwords: bool = False
     """one vocabulary (of target_subwords) and one embedding for both languages"""
     subword_dropout: float = 0.0
-    """share of the longest pieces passed over in training, so that words are cut in many ways"""
+    """share of fitting subwords passed over in training sources: words are cut in many ways"""
 
     embedding: int = 256
     """width of the embeddings"""
@@ -103,7 +103,14 @@ PRESETS = {
         dropout=0.15,
     ),
     "multi30k": Config(
-        dataset="multi30k", shared_subwords=True, target_subwords=6000, dropout=0.4, average=0.998
+        dataset="multi30k",
+        epochs=22,
+        patience=22,
+        batch_size=128,
+        source_subwords=4000,
+        target_subwords=3500,
+        subword_dropout=0.1,
+        dropout=0.35,
     ),
     "homeassistant": Config(dataset="homeassistant"),
     "ted_hrlr_translate/pt_to_en": Config(dataset="ted_hrlr_translate/pt_to_en", source="pt"),

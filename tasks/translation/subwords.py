@@ -146,39 +146,59 @@ class Subwords(tf.Module):
     def __len__(self) -> int:
         return int(self.pieces.shape[0])
 
-    def encode(self, text: tf.Tensor, *, characters: int | None = None) -> tf.RaggedTensor:
+    def encode(
+        self,
+        text: tf.Tensor,
+        *,
+        characters: int | None = None,
+        dropout: float = 0.0,
+        seed: tf.Tensor | None = None,
+    ) -> tf.RaggedTensor:
         """Cuts texts into the ids of their pieces.
 
         Args:
           text: `<string>[batch]`, raw.
           characters: only so many of the first ones are looked at.
+          dropout: share of pieces of several bytes that are passed over, so that a word is cut in
+            many ways (MaxMatch-Dropout, Hiraoka 2022); in one way within this batch.
+          seed: `<int32>[2]` of the dropout.
 
         Returns:
           A ragged `<int32>[batch, (pieces)]`; an empty row for a text of blanks.
         """
         parts = words(tidy(text, characters=characters))
         different, places = tf.unique(parts.flat_values)
-        return parts.with_values(tf.gather(self._cut(different), places)).merge_dims(1, 2)
+        return parts.with_values(tf.gather(self._cut(different, dropout, seed), places)).merge_dims(
+            1, 2
+        )
 
-    def _cut(self, word: tf.Tensor) -> tf.RaggedTensor:
+    def _cut(
+        self, word: tf.Tensor, dropout: float = 0.0, seed: tf.Tensor | None = None
+    ) -> tf.RaggedTensor:
         """Longest pieces from the left: `<string>[words]` to ragged `<int32>[words, (pieces)]`."""
         length = tf.strings.length(word)
         # Behind the end stand bytes of no piece, so that no candidate reaches beyond it.
         padded = tf.strings.join([word, "\0" * self._longest])[:, None]
         sizes = tf.range(self._longest, 0, -1)
 
-        def longest(place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def longest(k: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             at = tf.repeat(place[:, None], self._longest, axis=1)
             candidates = tf.strings.substr(
                 tf.repeat(padded, self._longest, axis=1), at, tf.zeros_like(at) + sizes
             )
             ids = tf.cast(self._table.lookup(candidates), tf.int32)
-            best = tf.argmax(ids >= len(SPECIAL), axis=1, output_type=tf.int32)
+            usable = ids >= len(SPECIAL)
+            if dropout:
+                chance = tf.random.stateless_uniform(
+                    tf.shape(ids), tf.stack([seed[0], seed[1] + k])
+                )
+                usable &= (chance >= dropout) | (sizes == 1)
+            best = tf.argmax(usable, axis=1, output_type=tf.int32)
             return tf.gather(ids, best, batch_dims=1), tf.gather(sizes, best)
 
         def body(k: tf.Tensor, place: tf.Tensor, found: tf.TensorArray) -> tuple:
             open_ = place < length
-            ids, size = longest(place)
+            ids, size = longest(k, place)
             found = found.write(k, tf.where(open_, ids, -1))
             return k + 1, tf.where(open_, place + size, place), found
 

@@ -105,29 +105,40 @@ def train_model(
         reader, writer = new_subwords(corpus, config, folder)
     else:
         reader, writer = published_subwords(config, folder)
-    cut = {
-        split: data.encode(corpus.splits[split], reader, writer, max_length=config.max_length)
-        for split in ("train", "validation")
-    }
+
+    def cut(split: str, *, dropout: float = 0.0, seed: int = 0) -> data.Encoded:
+        return data.encode(
+            corpus.splits[split],
+            reader,
+            writer,
+            max_length=config.max_length,
+            subword_dropout=dropout,
+            seed=seed,
+        )
+
+    whole = cut("train")
+
+    def train_batches(epoch: int) -> tf.data.Dataset:
+        seed = epoch_seed(config.seed, epoch)
+        dropout = config.subword_dropout
+        pairs = cut("train", dropout=dropout, seed=seed) if dropout else whole
+        return data.to_batches(pairs, batch_size=config.batch_size, shuffle_seed=seed)
+
     strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
         if config.init is not None:
             path = export.load(config.init).path / "model.keras"
             take_weights(built, keras.models.load_model(path))
-        steps = math.ceil(cut["train"].source.nrows() / config.batch_size)
+        steps = math.ceil(whole.source.nrows() / config.batch_size)
         schedule = warmed_cosine(config.learning_rate, steps=steps * config.epochs)
         optimizer = keras.optimizers.Adam(schedule, beta_2=0.98)
     fitted = fit(
         built,
         optimizer=optimizer,
         losses=model.make_losses(built, label_smoothing=config.label_smoothing),
-        train=lambda epoch: data.to_batches(
-            cut["train"],
-            batch_size=config.batch_size,
-            shuffle_seed=epoch_seed(config.seed, epoch),
-        ),
-        validation=data.to_batches(cut["validation"], batch_size=config.batch_size),
+        train=train_batches,
+        validation=data.to_batches(cut("validation"), batch_size=config.batch_size),
         score=make_score(built, reader, writer, corpus.splits["validation"], config),
         monitor="bleu",
         mode="max",
