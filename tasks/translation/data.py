@@ -120,7 +120,7 @@ def encode(
     def cut(
         number: tf.Tensor, batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        place = tf.stack([seed, tf.cast(number, tf.int32) << 12])
+        place = tf.stack([seed, 4096 * tf.cast(number, tf.int32)])
         source = reader.encode(batch["source"], dropout=subword_dropout, seed=place)
         target = writer.encode(batch["target"])
         kept = (source.row_lengths() <= max_length) & (target.row_lengths() <= max_length)
