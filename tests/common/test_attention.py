@@ -1,6 +1,6 @@
-"""Pooling against NumPy, row by row."""
+"""Pooling and attention against NumPy, row by row."""
 
-from common.attention import MaskedPooling
+from common.attention import MaskedPooling, make_attention, masked_softmax
 
 import keras
 import numpy as np
@@ -74,3 +74,81 @@ def test_layer_survives_a_keras_file(mode, tmp_path):
 def test_an_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="mode must be mean, max, last or attention, got 'sum'"):
         MaskedPooling("sum")
+
+
+# --- attention over a memory ----------------------------------------------------------------------
+
+KINDS = ["additive", "dot"]
+QUERY = np.random.default_rng(1).normal(size=(4, 2, 5)).astype(np.float32)
+
+
+def attend_by_numpy(kind, queries, memory, layer):
+    """Contexts and weights of one row's queries over its real steps."""
+    weights = [np.asarray(w, np.float64) for w in layer.get_weights()]
+    if kind == "dot":
+        scores = queries @ (memory @ weights[0]).T / np.sqrt(layer.units)
+    else:
+        query_kernel, memory_kernel, bias, v = weights
+        hidden = np.tanh((queries @ query_kernel + bias)[:, None] + (memory @ memory_kernel)[None])
+        scores = (hidden @ v)[..., 0]
+    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = raised / raised.sum(axis=1, keepdims=True)
+    return shares @ memory, shares
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_equals_numpy(kind):
+    layer = make_attention(kind, 5)
+    context, shares = (np.asarray(value) for value in layer(QUERY, X, mask=MASK))
+    for row, length in enumerate(LENGTH):
+        if length == 0:
+            assert not context[row].any() and not shares[row].any()
+            continue
+        expected = attend_by_numpy(kind, QUERY[row], X[row, :length].astype(np.float64), layer)
+        np.testing.assert_allclose(context[row], expected[0], atol=1e-5)
+        np.testing.assert_allclose(shares[row, :, :length], expected[1], atol=1e-6)
+        assert not shares[row, :, length:].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_is_blind_to_what_is_masked(kind):
+    layer = make_attention(kind, 5)
+    plain = layer(QUERY, X, mask=MASK)
+    junk = np.where(MASK[..., None], X, np.float32(1e6))
+    spoilt = layer(
+        QUERY, np.pad(junk, [(0, 0), (0, 2), (0, 0)]), mask=np.pad(MASK, [(0, 0), (0, 2)])
+    )
+    np.testing.assert_allclose(spoilt[0], plain[0], atol=1e-5)
+    np.testing.assert_allclose(spoilt[1][:, :, :6], plain[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_may_be_computed_before(kind):
+    layer = make_attention(kind, 5)
+    plain = layer(QUERY, X, mask=MASK)
+    keyed = layer(QUERY, X, mask=MASK, keys=layer.keys(X))
+    for one, other in zip(plain, keyed, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_attention_survives_a_keras_file(kind, tmp_path):
+    query, memory = keras.Input((None, 5)), keras.Input((None, 3))
+    model = keras.Model([query, memory], make_attention(kind, 5)(query, memory))
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    for one, other in zip(model([QUERY, X]), again([QUERY, X]), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_softmax_over_steps_is_float32_whatever_comes_in():
+    found = masked_softmax(np.array([[[500.0, 500.0, 700.0]]], np.float16), MASK[2:3, 1:4])
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, [[[0.5, 0.5, 0.0]]])
+
+
+def test_unknown_or_unfitting_attention_is_refused():
+    with pytest.raises(ValueError, match="attention must be one of additive, dot, got 'sum'"):
+        make_attention("sum", 5)
+    with pytest.raises(ValueError, match="queries of width 4 expected, got 5"):
+        make_attention("dot", 4)(QUERY, X)
