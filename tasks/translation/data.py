@@ -32,6 +32,7 @@ from common.data import (
     split_by_hash,
     split_rows,
 )
+from tasks.translation.patterns import expand
 from tasks.translation.subwords import END, LONGEST, START, Subwords
 
 import numpy as np
@@ -205,8 +206,8 @@ def load(source: RunConfig | EvaluateConfig, *, languages: tuple[str, str], seed
     for language in languages:
         if language not in known:
             raise InputError(f"{name} has no language {language!r}, only {', '.join(known)}")
-    # Sets of the catalogue may come without validation and test: then the last tenths serve.
-    ranges = {split: split for split in SPLITS}
+    # Sets of the catalogue may come with nothing but a training part: then its last tenths serve.
+    ranges = {split: split for split in builder.info.splits}
     if "test" not in builder.info.splits:
         ranges = {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
     splits = {
@@ -399,9 +400,9 @@ class PhraseBook(_French):
     VERSION = tfds.core.Version("1.0.0")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return {
-            split: self._generate_examples(read_tsv(PHRASES / f"{split}.tsv")) for split in SPLITS
-        }
+        pairs = {split: read_tsv(PHRASES / f"{split}.tsv") for split in SPLITS}
+        pairs["train"] += expand(PHRASES / "patterns.txt")
+        return {split: self._generate_examples(pairs[split]) for split in SPLITS}
 
 
 class Tatoeba(_French):
