@@ -1,0 +1,251 @@
+"""Sentences per second of beam search: the export, a Keras loop in Python, CTranslate2.
+
+    pip install -e '.[translation,bench]'
+    python -m tests.benchmarks.decoding --model saved_models/translation --manual_dir DIR
+
+Three ways to translate the test captions of Multi30k with a beam of 5, in batches of like length:
+
+* the export, from raw text to raw text, the search being graph code;
+* the same model and the same search step by step from Python, as tutorials do: a Keras model of one
+  decoder step asked by `predict_on_batch` (`predict` itself is slower still), hypotheses in NumPy;
+  it translates a part, and must write the same;
+* CTranslate2 with a Transformer of random weights, since it knows no recurrent models: about as
+  many weights, the same vocabularies, 13 subwords a translation. What it writes means nothing.
+
+The last line is one JSON object; the ratios are those of sentences per second.
+"""
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from common import cli, encoder_decoder, export, report
+from common.decoding import length_penalty
+from tasks.translation import data, train
+from tasks.translation.subwords import END, PAD, START, Subwords
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+STEPS = 13  # subwords that the Transformer writes: about a caption's
+
+
+def in_batches(texts, size):
+    ordered = sorted(texts, key=len)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def measure(translate, batches):
+    """Sentences per second, the first of each size being run before; and what was written."""
+    for batch in {len(batch): batch for batch in batches}.values():
+        translate(batch)
+    start = time.perf_counter()
+    written = [text for batch in batches for text in translate(batch)]
+    return sum(map(len, batches)) / (time.perf_counter() - start), written
+
+
+def by_export(served):
+    def translate(texts):
+        answer = served.ask("serving_default", text=np.array(texts, dtype=object))
+        return [text.decode() for text in answer["translation"]]
+
+    return translate
+
+
+# --- step by step ---------------------------------------------------------------------------------
+
+
+class DecoderStep(keras.Model):
+    """One step of the decoder, of a loaded model; inputs and outputs are flat lists."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.whole = model
+
+    def call(self, inputs):
+        token, memory, mask, keys, *cells = inputs
+        encoded = encoder_decoder.Encoded(memory, mask, keys, {})
+        step = encoder_decoder.make_step(self.whole, encoded, never=(PAD, START))
+        state, scores = step({"cells": cells}, token)
+        return [scores, *state["cells"]]
+
+
+def by_keras(served, beam):
+    """The search of `common.decoding.beam_search`, with its loop in Python."""
+    folder, config = served.path, served.settings["config"]
+    model = keras.models.load_model(folder / "model.keras")
+    shared = config["shared_subwords"]
+    reader = Subwords(folder / "assets" / (train.TARGET if shared else train.SOURCE))
+    writer = Subwords(folder / "assets" / train.TARGET)
+    one_step = DecoderStep(model)
+    encode = tf.function(
+        lambda ids, length: encoder_decoder.encode(model, ids, length), reduce_retracing=True
+    )
+
+    def translate(texts):
+        ids, length = data.encode_source(
+            reader, tf.constant(texts), max_length=config["max_length"]
+        )
+        encoded = encode(ids, length)
+        limits = np.minimum(2 * length.numpy() + 10, config["max_length"])
+        fixed = [np.repeat(x.numpy(), beam, axis=0) for x in encoded[:3]]
+        cells = [np.repeat(x.numpy(), beam, axis=0) for x in encoded.state["cells"]]
+        rows = np.arange(len(texts))[:, None]
+        token = np.full(len(texts) * beam, START, np.int32)
+        total = np.where(np.arange(beam) == 0, 0.0, -2e9) + np.zeros((len(texts), 1))
+        tokens = np.zeros((len(texts), beam, 0), np.int32)
+        finished = [[] for _ in texts]
+        for place in range(config["max_length"] + 1):
+            scores, *cells = one_step.predict_on_batch([token, *fixed, *cells])
+            scores = scores.reshape(len(texts), beam, -1).astype(np.float64)
+            over = place >= limits
+            scores[over] = np.where(np.arange(scores.shape[2]) == END, scores[over], -1e9)
+            flat = (total[:, :, None] + scores).reshape(len(texts), -1)
+            best = np.argsort(-flat, axis=1, kind="stable")[:, : 2 * beam]
+            values, symbols = flat[rows, best], best % scores.shape[2]
+            parents = best // scores.shape[2]
+            penalty = float(length_penalty(tf.constant(place + 1), config["length_penalty"]))
+            for row in range(len(texts)):
+                for k in range(beam):
+                    if symbols[row, k] == END and values[row, k] > -5e8:
+                        found = tokens[row, parents[row, k]]
+                        finished[row].append((values[row, k] / penalty, found))
+                finished[row] = sorted(finished[row], key=lambda one: -one[0])[:beam]
+            order = np.argsort(symbols == END, axis=1, kind="stable")[:, :beam]
+            total = np.where(symbols == END, -2e9, values)[rows, order]
+            parents, symbols = parents[rows, order], symbols[rows, order]
+            tokens = np.concatenate([tokens[rows, parents], symbols[:, :, None]], axis=2)
+            chosen = (rows * beam + parents).reshape(-1)
+            cells, token = [x[chosen] for x in cells], symbols.reshape(-1).astype(np.int32)
+            if all(len(found) == beam for found in finished) or over.all():
+                break
+        ragged = tf.ragged.constant([found[0][1].tolist() for found in finished], tf.int32)
+        written = writer.decode(ragged.to_tensor(), ragged.row_lengths())
+        return [text.decode() for text in written.numpy()]
+
+    return translate
+
+
+# --- CTranslate2 ----------------------------------------------------------------------------------
+
+
+def random_transformer(folder, sizes, *, width, layers, heads=4):
+    """Writes a Transformer of random weights in CTranslate2's format; gives its weight count."""
+    from ctranslate2.specs import TransformerSpec
+
+    random = np.random.default_rng(0)
+    spec = TransformerSpec.from_config((layers, layers), heads)
+    shapes = {
+        "embeddings_0/weight": (sizes[0], width),
+        "embeddings/weight": (sizes[1], width),
+        "projection/weight": (sizes[1], width),
+        "beta": (width,),
+        "gamma": (width,),
+        "self_attention/linear_0/weight": (3 * width, width),
+        "self_attention/linear_1/weight": (width, width),
+        "attention/linear_0/weight": (width, width),
+        "attention/linear_1/weight": (2 * width, width),
+        "attention/linear_2/weight": (width, width),
+        "ffn/linear_0/weight": (4 * width, width),
+        "ffn/linear_1/weight": (width, 4 * width),
+    }
+    count = 0
+    for name, value in spec.variables(ordered=True):
+        if value is not None:
+            continue
+        kind = max((end for end in shapes if name.endswith(end)), key=len)
+        array = random.normal(0.0, width**-0.5, shapes[kind]).astype(np.float32)
+        owner, _, last = name.rpartition("/")
+        part = spec
+        for step in owner.split("/"):
+            name_, _, number = step.rpartition("_")
+            listed = number.isdigit() and not hasattr(part, step)
+            part = getattr(part, name_)[int(number)] if listed else getattr(part, step)
+        setattr(part, last, array)
+        count += array.size
+    special = ["<blank>", "<s>", "</s>"]
+    words = [special + [f"w{k}" for k in range(size - len(special))] for size in sizes]
+    spec.register_source_vocabulary(words[0])
+    spec.register_target_vocabulary(words[1])
+    spec.validate()
+    folder.mkdir()
+    spec.save(str(folder))
+    return count
+
+
+def by_ctranslate2(served, folder, beam):
+    import ctranslate2
+
+    config = served.settings["config"]
+    shared = config["shared_subwords"]
+    names = (train.TARGET if shared else train.SOURCE, train.TARGET)
+    reader, writer = (Subwords(served.path / "assets" / name) for name in names)
+    count = random_transformer(folder, (len(reader), len(writer)), width=192, layers=2)
+    translator = ctranslate2.Translator(str(folder), inter_threads=1, intra_threads=2)
+
+    def translate(texts):
+        ids = reader.encode(tf.constant(texts)).to_list()
+        words = [[f"w{k - 3}" for k in row] for row in ids]
+        found = translator.translate_batch(
+            words, beam_size=beam, min_decoding_length=STEPS, max_decoding_length=STEPS
+        )
+        return [" ".join(one.hypotheses[0]) for one in found]
+
+    return translate, count
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.decoding", description="Beam search, three ways."
+    )
+    parser.add_argument("--model", type=Path, default=Path("saved_models/translation"))
+    parser.add_argument("--manual_dir", type=Path)
+    parser.add_argument("--data_dir", type=Path)
+    parser.add_argument("--batch_size", type=int, default=50)
+    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument("--by_keras", type=int, default=200, help="sentences for the Python loop")
+    options = parser.parse_args()
+    source = cli.EvaluateConfig(
+        dataset="multi30k", manual_dir=options.manual_dir, data_dir=options.data_dir
+    )
+    corpus = data.load(source, languages=("fr", "en"), seed=1)
+    texts = [row["source"].decode() for row in corpus.splits["test"].as_numpy_iterator()]
+    texts = texts[: options.sentences]
+    served = export.load(options.model)
+    beam = served.settings["config"]["beam"]
+    weights = keras.models.load_model(served.path / "model.keras").count_params()
+
+    batches = in_batches(texts, options.batch_size)
+    # Every k-th batch, so that short and long ones are in it.
+    every = max(1, len(texts) // options.by_keras)
+    speed, written = measure(by_export(served), batches)
+    rows = [{"what": "export", "weights": weights, "sentences per second": round(speed, 1)}]
+    part = batches[::every]
+    slow, looped = measure(by_keras(served, beam), part)
+    expected = [
+        text
+        for k, batch in enumerate(batches)
+        if k % every == 0
+        for text in written[sum(map(len, batches[:k])) :][: len(batch)]
+    ]
+    same = float(np.mean([a == b for a, b in zip(looped, expected, strict=True)]))
+    rows.append({"what": "Keras, step by step", "weights": weights})
+    rows[-1]["sentences per second"] = round(slow, 1)
+    result = {"export": speed, "keras": slow, "export_over_keras": speed / slow, "same": same}
+    if importlib.util.find_spec("ctranslate2"):
+        with tempfile.TemporaryDirectory() as folder:
+            translate, count = by_ctranslate2(served, Path(folder) / "model", beam)
+            peer, _ = measure(translate, batches)
+        rows.append({"what": "CTranslate2, random Transformer", "weights": count})
+        rows[-1]["sentences per second"] = round(peer, 1)
+        result |= {"ctranslate2": peer, "export_over_ctranslate2": speed / peer}
+    print(report.table(rows))
+    print(json.dumps({"sentences": len(texts), "beam": beam, **result}))
+
+
+if __name__ == "__main__":
+    main()
