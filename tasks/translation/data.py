@@ -320,26 +320,35 @@ def split_groups(pairs: Sequence[Pair], seed: int) -> dict[str, list[Pair]]:
     return {split: [pair for group in part for pair in group] for split, part in dealt.items()}
 
 
-def groups(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    """Joins pairs that share a sentence on either side, case and punctuation aside.
+def groups(rows: Iterable[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
+    """Joins rows that share a sentence on one of their sides, case and punctuation aside.
+
+    Args:
+      rows: a sentence in each language; "" where there is none.
 
     Returns:
-      The groups in the order of their first pairs.
-    """
-    parent: dict[tuple[int, str], tuple[int, str]] = {}
+      The groups in the order of their first rows.
 
-    def root(node: tuple[int, str]) -> tuple[int, str]:
+    Example:
+      >>> groups([("Va !", "Go."), ("Entre.", "Come in."), ("Pars.", "go")])
+      [[("Va !", "Go."), ("Pars.", "go")], [("Entre.", "Come in.")]]
+    """
+    parent: dict[Any, Any] = {}
+
+    def root(node: Any) -> Any:
         while parent.setdefault(node, node) != node:
             parent[node] = parent[parent[node]]
             node = parent[node]
         return node
 
-    pairs = list(pairs)
-    for first, second in pairs:
-        parent[root((0, normalise(first)))] = root((1, normalise(second)))
+    rows = list(rows)
+    for number, row in enumerate(rows):
+        for side, sentence in enumerate(row):
+            if key := normalise(sentence):
+                parent[root((side, key))] = root(number)
     joined = collections.defaultdict(list)
-    for first, second in pairs:
-        joined[root((0, normalise(first)))].append((first, second))
+    for number, row in enumerate(rows):
+        joined[root(number)].append(row)
     return list(joined.values())
 
 
@@ -482,26 +491,25 @@ class Homeassistant(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         archive = fetch_package(self.PACKAGE, Path(dl_manager.download_dir))
-        found = interface_texts(archive, self.LANGUAGES)
-        # The same English text may stand in many components, with other translations.
-        dealt = {split: [] for split in SPLITS}
-        for texts in found:
-            dealt[split_by_hash(normalise(texts["en"]))].append(texts)
+        dealt: dict[str, list[tuple[str, ...]]] = {split: [] for split in SPLITS}
+        for group in groups(interface_texts(archive, self.LANGUAGES)):
+            dealt[split_by_hash(min(group)[0])] += group
         return {split: self._generate_examples(dealt[split]) for split in SPLITS}
 
     def _generate_examples(
-        self, rows: Iterable[dict[str, str]]
+        self, rows: Iterable[tuple[str, ...]]
     ) -> Iterator[tuple[int, dict[str, str]]]:
-        yield from enumerate(rows)
+        for number, row in enumerate(rows):
+            yield number, dict(zip(self.LANGUAGES, row, strict=True))
 
 
-def interface_texts(archive: Path, languages: Sequence[str]) -> list[dict[str, str]]:
+def interface_texts(archive: Path, languages: Sequence[str]) -> list[tuple[str, ...]]:
     """Reads the texts of `translations/<language>.json` of each component, the first one's first.
 
     Texts of fewer than three words in the first language and repetitions are left out.
 
     Returns:
-      `{language: text}`, "" where a component has no translation.
+      A text in each language; "" where a component has no translation.
     """
     pattern = re.compile(r"homeassistant/components/([^/]+)/translations/en\.json")
     try:
@@ -519,7 +527,7 @@ def interface_texts(archive: Path, languages: Sequence[str]) -> list[dict[str, s
                         found.setdefault(tuple(" ".join(part.split()) for part in row))
     except (zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise InputError(f"cannot read: {error}", archive) from error
-    return [dict(zip(languages, row, strict=True)) for row in found]
+    return list(found)
 
 
 def _leaves(tree: Any, path: str = "") -> dict[str, str]:

@@ -602,8 +602,8 @@ def test_interface_texts_are_paired_by_their_keys(tmp_path):
         file.writestr(f"{folder}en.json", json.dumps(english))
         file.writestr(f"{folder}fr.json", json.dumps({"a": {"on": "Allumer la lampe"}}))
     assert data.interface_texts(archive, ("en", "fr")) == [
-        {"en": "Turn on the lamp", "fr": "Allumer la lampe"},
-        {"en": "Please wait a moment", "fr": ""},
+        ("Turn on the lamp", "Allumer la lampe"),
+        ("Please wait a moment", ""),
     ]
 
 
