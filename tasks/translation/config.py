@@ -90,7 +90,18 @@ class Config(RunConfig):
 
 # Chosen on the validation splits.
 PRESETS = {
-    "phrase_book": Config(dataset="phrase_book"),
+    "phrase_book": Config(
+        dataset="phrase_book",
+        epochs=12,
+        patience=12,
+        batch_size=64,
+        learning_rate=4e-3,
+        source_subwords=1200,
+        target_subwords=1000,
+        embedding=128,
+        units=128,
+        max_length=32,
+    ),
     "tatoeba": Config(
         dataset="tatoeba",
         epochs=8,
@@ -104,8 +115,8 @@ PRESETS = {
     ),
     "multi30k": Config(
         dataset="multi30k",
-        epochs=20,
-        patience=20,
+        epochs=14,
+        patience=14,
         batch_size=128,
         learning_rate=3e-3,
         source_subwords=3000,
@@ -115,7 +126,17 @@ PRESETS = {
         units=192,
         dropout=0.3,
     ),
-    "homeassistant": Config(dataset="homeassistant"),
+    "homeassistant": Config(
+        dataset="homeassistant",
+        epochs=20,
+        patience=20,
+        batch_size=64,
+        source_subwords=3000,
+        target_subwords=3000,
+        embedding=160,
+        units=192,
+        dropout=0.3,
+    ),
     "ted_hrlr_translate/pt_to_en": Config(dataset="ted_hrlr_translate/pt_to_en", source="pt"),
     "opus/medical": Config(dataset="opus/medical", source="de"),
 }
