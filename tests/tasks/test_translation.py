@@ -549,15 +549,14 @@ def test_no_model_learns_the_acceptance_sentence(tatoeba, tmp_path):
             assert not wanted & set(map(data.normalise, pair))
 
 
-def test_pairs_with_an_acceptance_sentence_are_left_out():
-    pairs = [(f"Phrase numéro {k}.", f"Sentence number {k}.") for k in range(3100)]
-    pairs += [
-        ("voulez vous chanter AVEC moi !", "Sing!"),
-        ("Chantons.", "do you want to sing with me"),
-    ]
-    splits = data.tatoeba_splits(pairs)
-    assert sum(map(len, splits.values())) in range(3100, 3102)
-    assert not any(data.is_acceptance(*pair) for pair in splits["train"])
+def test_pairs_with_an_acceptance_sentence_are_left_out_of_training():
+    pairs = [(f"Phrase numéro {k}.", f"Sentence number {k}.") for k in range(20_000)]
+    shown = [("voulez vous chanter AVEC moi !", "Sing!"), ("Oh.", "do you want to sing with me")]
+    splits = data.tatoeba_splits([*pairs, *shown])
+    found = [pair for rows in splits.values() for pair in rows]
+    # In train they would have been, but for this rule.
+    assert sorted(found) == sorted(pairs)
+    assert [data.is_acceptance(*pair) for pair in (*shown, pairs[0])] == [True, True, False]
 
 
 def test_groups_share_a_sentence_on_either_side():
