@@ -184,7 +184,7 @@ def by_ctranslate2(served, folder, beam):
     shared = config["shared_subwords"]
     names = (train.TARGET if shared else train.SOURCE, train.TARGET)
     reader, writer = (Subwords(served.path / "assets" / name) for name in names)
-    count = random_transformer(folder, (len(reader), len(writer)), width=192, layers=2)
+    count = random_transformer(folder, (len(reader), len(writer)), width=112, layers=2)
     translator = ctranslate2.Translator(str(folder), inter_threads=1, intra_threads=2)
 
     def translate(texts):
