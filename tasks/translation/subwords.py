@@ -168,9 +168,9 @@ class Subwords(tf.Module):
         """
         parts = words(tidy(text, characters=characters))
         different, places = tf.unique(parts.flat_values)
-        return parts.with_values(tf.gather(self._cut(different, dropout, seed), places)).merge_dims(
-            1, 2
-        )
+        return parts.with_values(
+            tf.gather(self._cut(tf.concat([different, [" "]], axis=0), dropout, seed), places)
+        ).merge_dims(1, 2)
 
     def _cut(
         self, word: tf.Tensor, dropout: float = 0.0, seed: tf.Tensor | None = None
