@@ -101,6 +101,10 @@ class LogMel(keras.layers.Layer):
 
     def call(self, audio: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `log_mel`."""
+        # The training step is traced once for its first batch's shape, then for any. Where a shape
+        # is known TensorFlow multiplies by a reciprocal instead of dividing, so a resumed run,
+        # whose first batch is another, would differ in the last bit. So no shape is known here.
+        audio = tf.raw_ops.PlaceholderWithDefault(input=audio, shape=[None, None])
         return log_mel(audio, length, self.bands)
 
     def compute_output_spec(self, audio: Any, length: Any) -> tuple[Any, Any]:
