@@ -1,0 +1,1 @@
+"""Video: a clip in, the activity out."""

@@ -1,0 +1,172 @@
+"""The classifier: a residual network on each frame, recurrent layers over time, pooling, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from common.attention import MaskedPooling
+from common.rnn import length_mask, stack
+from common.training import Losses
+from tasks.video.config import Config
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+HEAD = "head"  # the layer that `--init` replaces where the classes differ
+
+
+@keras.saving.register_keras_serializable("video")
+class FrameChannels(keras.layers.Layer):
+    """Turns clips of bytes into pictures for a network that sees one frame at a time.
+
+    Colours become -1..1. With `differences` each picture has three more channels: what has changed
+    since the frame before it (nothing in the first one), so that movement shows in every picture.
+
+    Call arguments:
+      frames: `<uint8>[batch, time, height, width, 3]`.
+
+    Returns:
+      `<float>[batch * time, height, width, 3 or 6]`: time is folded into the batch.
+    """
+
+    def __init__(self, differences: bool = True, **kwargs: Any):
+        """Makes the layer, which has no weights."""
+        super().__init__(autocast=False, **kwargs)
+        self.differences = differences
+
+    def call(self, frames: Any) -> Any:
+        """Scales, compares and folds; see the class."""
+        x = ops.cast(frames, self.compute_dtype) / 127.5 - 1.0
+        if self.differences:
+            earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
+            x = ops.concatenate([x, x - earlier], axis=-1)
+        return ops.reshape(x, (-1, *x.shape[2:]))
+
+    def compute_output_spec(self, frames: Any) -> keras.KerasTensor:
+        """The shape of the pictures."""
+        shape = (None, *frames.shape[2:4], 6 if self.differences else 3)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that make the same layer again."""
+        return {**super().get_config(), "differences": self.differences}
+
+
+@keras.saving.register_keras_serializable("video")
+class UnfoldTime(keras.layers.Layer):
+    """Parts time from the batch again.
+
+    Call arguments:
+      features: `<float>[batch * time, features]`.
+      like: `[batch, time, ...]`, only its shape matters.
+
+    Returns:
+      `<float>[batch, time, features]`.
+    """
+
+    def call(self, features: Any, like: Any) -> Any:
+        """Reshapes; see the class."""
+        shape = ops.shape(like)
+        return ops.reshape(features, (shape[0], shape[1], features.shape[-1]))
+
+    def compute_output_spec(self, features: Any, like: Any) -> keras.KerasTensor:
+        """The shape of the sequences."""
+        return keras.KerasTensor((*like.shape[:2], features.shape[-1]), dtype=features.dtype)
+
+
+def _convolution(filters: int, size: int, strides: int, name: str) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )
+
+
+def _activated(x: Any, name: str) -> Any:
+    """Normalises groups of eight channels within each picture (Wu & He 2018), then ReLU.
+
+    Unlike batch normalisation this looks at no other picture, so padding cannot leak.
+    """
+    groups = x.shape[-1] // 8
+    return ops.relu(keras.layers.GroupNormalization(groups, name=f"{name}_norm")(x))
+
+
+def frame_features(pictures: Any, config: Config) -> Any:
+    """Describes each picture by itself: `<float>[pictures, config.features]`.
+
+    A convolution and pre-activated residual blocks (He et al. 2016), each of which halves the
+    picture's sides. What is left of the picture is laid flat, so that places count.
+    """
+    x = _convolution(config.channels[0], 3, 2, "stem")(pictures)
+    for number, filters in enumerate(config.channels[1:], start=1):
+        name = f"block_{number}"
+        y = _convolution(filters, 3, 2, f"{name}_a")(_activated(x, f"{name}_a"))
+        y = _convolution(filters, 3, 1, f"{name}_b")(_activated(y, f"{name}_b"))
+        pooled = keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
+        x = _convolution(filters, 1, 1, f"{name}_skip")(pooled) + y
+    x = _activated(x, "last")
+    x = _convolution(32, 1, 1, "narrow")(x)
+    x = keras.layers.Flatten(name="places")(x)
+    x = keras.layers.Dense(config.features, name="describe")(x)
+    return keras.layers.LayerNormalization(name="describe_norm")(x)
+
+
+def build(config: Config, *, classes: int) -> keras.Model:
+    """Builds the classifier.
+
+    Args:
+      config: the architecture.
+      classes: how many.
+
+    Returns:
+      A functional model. Inputs: `frames` `<uint8>[batch, time, side, side, 3]` at
+      `config.frame_rate` frames a second, `length` `<int32>[batch]`; outputs, all `<float32>`:
+      `probabilities` `[batch, classes]`; `frame_probabilities` `[batch, time, classes]`, what the
+      same head says about each step, zeros behind a clip's end.
+    """
+    side = config.image_size
+    frames = keras.Input((None, side, side, 3), dtype="uint8", name="frames")
+    length = keras.Input((), dtype="int32", name="length")
+    mask = length_mask(length, frames)
+    pictures = FrameChannels(config.differences, name="frame_channels")(frames)
+    x = UnfoldTime(name="unfold_time")(frame_features(pictures, config), frames)
+    x = keras.layers.Dropout(config.dropout)(x)
+    x = stack(
+        config.cell,
+        config.units,
+        config.layers,
+        bidirectional=True,
+        dropout=config.dropout,
+        name="encoder",
+    )(x, mask=mask)
+    pooled, _ = MaskedPooling(config.pooling, name="pool")(x, mask=mask)
+    pooled = keras.layers.Dropout(config.head_dropout)(pooled)
+    head = keras.layers.Dense(classes, dtype="float32", name=HEAD)
+    softmax = keras.layers.Softmax(dtype="float32")
+    steps = softmax(head(x)) * ops.cast(mask, "float32")[..., None]
+    return keras.Model(
+        {"frames": frames, "length": length},
+        {"probabilities": softmax(head(pooled)), "frame_probabilities": steps},
+        name="video",
+    )
+
+
+def make_losses(config: Config, classes: int) -> Losses:
+    """The cross-entropy against smoothed labels, as `common.training.fit` takes it."""
+    smoothing = config.label_smoothing
+
+    def losses(
+        outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        logs = tf.math.log(tf.clip_by_value(outputs["probabilities"], 1e-7, 1.0))
+        wanted = tf.one_hot(batch["label"], classes, 1.0 - smoothing, 0.0) + smoothing / classes
+        values = -tf.reduce_sum(wanted * logs, axis=-1)
+        return values, tf.ones_like(values)
+
+    return losses
