@@ -33,9 +33,7 @@ RATE = 12.5  # frames a second
 UCF101_RATE = 25.0  # frames a second of its files; the catalogue gives frames alone
 
 
-def load(
-    source: RunConfig | EvaluateConfig, *, rate: float, longest: int, seed: int
-) -> Corpus:
+def load(source: RunConfig | EvaluateConfig, *, rate: float, longest: int, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     The elements are `{frames: <uint8>[time, height, width, 3], frame_rate: <float32>[],
@@ -466,7 +464,8 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 # hdm05_views: the same, tested on five random views of each take.
 # hdm05_actors: for development; trained on bd and bk, validated on dg.
 HDM05_NAMES = dict.fromkeys(("hdm05", "hdm05_views", "hdm05_actors"), "hdm05")
-FIXED, RANDOM = 0, range(1, 6)  # views of every take; further ones are of other bodies, for training
+# Views of every take; further ones are of other bodies, for training.
+FIXED, RANDOM = 0, range(1, 6)
 HELD_OUT = b"dg"
 
 
@@ -550,7 +549,7 @@ def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
     Args:
       name: `actor_motion_number`.
       joints: `<float>[frames, joints, 3]`, metres, at 30 frames a second.
-      view: 0 is the fixed view, 1 to 5 are random ones, and so are those from 6 on, of another body.
+      view: 0 is the fixed view, 1 to 5 are random ones; so are those from 6 on, of another body.
 
     Returns:
       `<uint8>[frames, 64, 64, 3]`, 12.5 frames a second.
@@ -565,9 +564,7 @@ def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
     return render.render(render.at_rate(joints, HDM05_RATE, RATE), seen, size=SIZE)
 
 
-def _hdm05_splits(
-    builder: tfds.core.DatasetBuilder, name: str
-) -> dict[str, tf.data.Dataset]:
+def _hdm05_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
     """Chooses the clips of each split; see `HDM05_NAMES`."""
     plain = (FIXED, *RANDOM)
 
@@ -668,7 +665,9 @@ def read_hdm05(path: Path, sha256: str) -> dict[str, np.ndarray]:
         if tuple(arrays["joint_names"]) != HDM05_ORDER:
             raise InputError("its joints are not HDM05's", path)
         columns = (arrays[name].tolist() for name in ("subject", "motion", "take"))
-        names = [f"{actor}_{motion}_{take:03d}" for actor, motion, take in zip(*columns, strict=True)]
+        names = [
+            f"{actor}_{motion}_{take:03d}" for actor, motion, take in zip(*columns, strict=True)
+        ]
         takes = np.split(arrays["positions"], arrays["offsets"][1:-1])
     return {name: to_joints(take) for name, take in zip(names, takes, strict=True)}
 

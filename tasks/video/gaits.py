@@ -392,9 +392,7 @@ def joints_of(pose: Pose, person: Individual) -> np.ndarray:
         shank = pose.hip[side] - pose.knee[side]
         at[f"{side}_hip"] = hip
         at[f"{side}_knee"] = hip + thigh * _direction(pose.hip[side], pose.stance[side], side)
-        at[f"{side}_ankle"] = at[f"{side}_knee"] + shin * _direction(
-            shank, pose.stance[side], side
-        )
+        at[f"{side}_ankle"] = at[f"{side}_knee"] + shin * _direction(shank, pose.stance[side], side)
         # The foot is at a right angle to the shin, but flat where the shin leans only a little.
         toe = shank + np.pi / 2.0 - 0.7 * shank.clip(-0.8, 0.8)
         at[f"{side}_toe"] = at[f"{side}_ankle"] + foot * _direction(toe, 0.0 * toe, side)
@@ -450,9 +448,7 @@ def clip(activity: str, person: int, take: int, *, rate: float, size: int) -> np
     name = f"{activity} {person} {take}"
     seed = int(hashlib.sha1(name.encode()).hexdigest()[:8], 16)
     random = np.random.default_rng([seed, 22])
-    joints = move(
-        activity, seconds=random.uniform(2.0, 3.0), rate=rate, seed=seed, person=person
-    )
+    joints = move(activity, seconds=random.uniform(2.0, 3.0), rate=rate, seed=seed, person=person)
     return render.render(joints, render.random_view(random), size=size)
 
 

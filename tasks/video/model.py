@@ -1,4 +1,4 @@
-"""The classifier: a residual network on each frame, recurrent layers over time, pooling, softmax."""
+"""The classifier: a residual network on each frame, recurrent layers, pooling, softmax."""
 
 from __future__ import annotations
 

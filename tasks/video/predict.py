@@ -51,7 +51,7 @@ class Predict(cli.PredictConfig):
 
 
 def windows(frames: Iterable[np.ndarray], *, longest: int, window: int) -> Iterator[Window]:
-    """Cuts a clip into windows that overlap by half; a clip of `longest` frames or less stays whole.
+    """Cuts a clip into windows that overlap by half; one of `longest` frames or less stays whole.
 
     At most `longest + 1` frames are held at a time.
 
@@ -139,9 +139,7 @@ def to_line(said: dict[str, Any]) -> str:
     """
     if said["activity"] is None:
         return f"-----  {said['message']}"
-    return (
-        f"{said['activity']} {said['probability']:.0%}  {said['clip']} ({said['seconds']:.1f} s)"
-    )
+    return f"{said['activity']} {said['probability']:.0%}  {said['clip']} ({said['seconds']:.1f} s)"
 
 
 def draw(served: export.Served, said: dict[str, Any], flags: Predict, *, shown: int = 10) -> None:

@@ -115,7 +115,7 @@ def random_view(random: np.random.Generator) -> View:
     def colour(low: float = 0.05, high: float = 0.95) -> Colour:
         return tuple(random.uniform(low, high, 3).tolist())
 
-    light = random.normal(0.0, 0.5, 3) + (0.0, 0.6, 0.7)
+    light = random.normal((0.0, 0.6, 0.7), 0.5)
     return View(
         azimuth=float(random.uniform(0.0, 360.0)),
         elevation=float(random.uniform(-5.0, 35.0)),
@@ -283,7 +283,7 @@ def _capsule(
 
 
 def _limb_ends(seen: np.ndarray, limb: Limb, camera: Camera, girth: float) -> tuple:
-    """A limb's projected ends `<float32>[frames, 3]` and its radii in pixels `<float32>[frames]`."""
+    """A limb's projected ends, `<float32>[frames, 3]`, and its radii, pixels, `[frames]`."""
     start, end = seen[:, PLACE[limb.start]], seen[:, PLACE[limb.end]]
     start = start + limb.along * (end - start)
     radii = tuple(

@@ -32,7 +32,7 @@ ARCHITECTURE += ("cell", "units", "layers", "pooling")
 
 
 def make_model(corpus: Corpus, config: Config) -> keras.Model:
-    """Builds the model; with `--init` on a published one's weights, and its head if classes agree."""
+    """Builds the model; with `--init` on a published one, whose head stays if the classes agree."""
     built = model.build(config, classes=len(corpus.labels))
     if config.init is not None:
         source = export.load(config.init)
@@ -132,7 +132,6 @@ def make_card(corpus: Corpus, config: Config) -> Card:
     """The model card's own words."""
     layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
     seconds = config.max_length / config.frame_rate
-    plot = "" if config.score == "none" else "![confusion matrix](assets.extra/confusion_matrix.png)"
     return Card(
         title=f"Video: {corpus.name}",
         summary=(
@@ -141,7 +140,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             f"{config.image_size} x {config.image_size} pixels, {config.frame_rate:g} frames a "
             f"second, {layers} of {config.units} units each way, pooling by {config.pooling}."
         ),
-        scores=f"Raw frames went in.\n\n{plot}",
+        scores="Raw frames went in.\n\n![confusion matrix](assets.extra/confusion_matrix.png)",
         usage=(
             "Signature `serving_default`: `frames` [batch, time, height, width, 3] uint8 RGB, "
             "`length` [batch] int32 true frames, `size` [batch, 2] int32 true height and width, "
@@ -149,7 +148,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "[batch, classes] float32. Frames of any size and rate: the graph samples by time and "
             f"resizes. It sees the first {seconds:g} seconds; `predict` walks longer files.\n\n"
             "```\npython -m tasks.video.predict clip.mp4\n```\n\n"
-            "A row with a length, a size or a frame rate that cannot be gets activity \"\" and "
+            'A row with a length, a size or a frame rate that cannot be gets activity "" and '
             "probabilities of 0."
         ),
         data=data.REMARKS.get(corpus.name, ""),
