@@ -672,6 +672,9 @@ def read_hdm05(path: Path, sha256: str) -> dict[str, np.ndarray]:
     return {name: to_joints(take) for name, take in zip(names, takes, strict=True)}
 
 
+_NO_MATRIX = (scipy.io.matlab.MatReadError, KeyError, TypeError, ValueError, NotImplementedError)
+
+
 def read_hdm05_source(folder: Path) -> dict[str, np.ndarray]:
     """Reads the source's `{train,test}/CLASS/HDM_ACTOR_MOTION_NUMBER_120.amc.mat` files.
 
@@ -687,7 +690,7 @@ def read_hdm05_source(folder: Path) -> dict[str, np.ndarray]:
             positions = np.stack(list(motion)).transpose(2, 0, 1)[::4]
             if match is None or positions.shape[1:] != (len(HDM05_ORDER), 3):
                 raise ValueError(f"shape {positions.shape}")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except _NO_MATRIX as error:
             raise InputError(f"no motion of HDM05's form: {error}", path) from error
         actor, name, number = match.groups()
         takes[f"{actor}_{name}_{number}"] = to_joints(positions)

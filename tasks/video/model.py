@@ -148,11 +148,11 @@ def build(config: Config, *, classes: int) -> keras.Model:
     pooled, _ = MaskedPooling(config.pooling, name="pool")(x, mask=mask)
     pooled = keras.layers.Dropout(config.head_dropout)(pooled)
     head = keras.layers.Dense(classes, dtype="float32", name=HEAD)
-    softmax = keras.layers.Softmax(dtype="float32")
-    steps = softmax(head(x)) * ops.cast(mask, "float32")[..., None]
+    # Not the layer, which would take the mask of the steps for one of the classes.
+    steps = ops.softmax(head(x)) * ops.cast(mask, "float32")[..., None]
     return keras.Model(
         {"frames": frames, "length": length},
-        {"probabilities": softmax(head(pooled)), "frame_probabilities": steps},
+        {"probabilities": ops.softmax(head(pooled)), "frame_probabilities": steps},
         name="video",
     )
 
