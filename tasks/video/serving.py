@@ -47,12 +47,21 @@ def signatures(
     names = tf.constant(list(labels))
 
     def run(frames: tf.Tensor, length: tf.Tensor, answered: tf.Tensor) -> dict[str, tf.Tensor]:
-        # A row that gets no answer is run as one step and blanked.
-        outputs = model({"frames": frames, "length": tf.where(answered, length, 1)}, training=False)
+        # A row that gets no answer is run as one step and blanked. A batch of no rows is run as one
+        # row, since oneDNN's convolutions fail on none.
+        rows = tf.shape(frames)[0]
+        none = tf.maximum(0, 1 - rows)
+        outputs = model(
+            {
+                "frames": tf.pad(frames, [[0, none], [0, 0], [0, 0], [0, 0], [0, 0]]),
+                "length": tf.pad(tf.where(answered, length, 1), [[0, none]], constant_values=1),
+            },
+            training=False,
+        )
         kept = tf.cast(answered, tf.float32)
-        steps = outputs["frame_probabilities"]
+        steps = outputs["frame_probabilities"][:rows]
         return {
-            "probabilities": tf.cast(outputs["probabilities"], tf.float32) * kept[:, None],
+            "probabilities": tf.cast(outputs["probabilities"][:rows], tf.float32) * kept[:, None],
             "frame_probabilities": tf.cast(steps, tf.float32) * kept[:, None, None],
             "length": tf.where(answered, length, 0),
         }

@@ -446,7 +446,7 @@ def test_files_and_graph_sample_by_one_rule(source, count):
     rate, frames = float(Fraction(source)), np.arange(count)
     expected = shown_by_hand(count, source, "12.5")
     timed = ((i / rate, (i + 1) / rate, i) for i in frames)
-    assert list(clips.sample(timed, 12.5))[: len(expected)] == expected
+    assert list(clips.sample(timed, 12.5)) == expected
     found, length = clips.sample_in_graph(
         frames[None, :, None], tf.constant([count]), tf.constant([rate]), rate=12.5, longest=999
     )
