@@ -8,10 +8,11 @@ is on show from i/f to (i+1)/f seconds, and the model, at R frames a second, see
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ except ImportError:  # reported when a clip is read
     av = None
 
 T = TypeVar("T")
+Picture = Callable[[], np.ndarray]
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 LARGEST = 256  # pixels; frames with a longer side are made smaller when they are read
@@ -45,21 +47,18 @@ def _require_av() -> Any:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def timed_frames(
-    source: Path | bytes, *, largest: int = LARGEST
-) -> Iterator[tuple[float, float, np.ndarray]]:
+def timed_frames(source: Path | bytes) -> Iterator[tuple[float, float, Picture]]:
     """Decodes the first video stream of a file, frame by frame.
 
-    Grey pictures become grey RGB, an alpha channel is dropped, pictures are turned upright, pixels
-    that are no squares become squares. Where a file breaks off or is damaged, what comes before
-    counts, and the person at the terminal is told.
+    Where a file breaks off or is damaged, what comes before counts, and the person at the terminal
+    is told.
 
     Args:
       source: a file, or its content.
-      largest: frames with a longer side are made smaller, in proportion.
 
     Yields:
-      From when to when it is on show, seconds from the first frame; `<uint8>[height, width, 3]`.
+      From when to when it is on show, seconds from the first frame; a function that gives its
+      pixels (see `to_pixels`), for most frames are never asked for them.
 
     Raises:
       InputError: no video, nothing of it can be decoded, or PyAV is missing; names the file.
@@ -106,23 +105,32 @@ def timed_frames(
                     step = min(frame.time - before, LONGEST_FRAME)
                 yield clock, clock + step, pending
                 clock += step
-            before, pending = frame.time, _pixels(frame, largest)
+            before = frame.time
+            pending = functools.partial(to_pixels, frame, float(stream.sample_aspect_ratio or 1))
         if pending is None:
             raise InputError("the video in this file has no frame", name)
         yield clock, clock + usual, pending
 
 
-def _pixels(frame: Any, largest: int) -> np.ndarray:
-    """A frame upright as RGB, `<uint8>[height, width, 3]`."""
-    aspect = getattr(frame, "sample_aspect_ratio", None)
-    width = frame.width * float(aspect) if aspect else float(frame.width)
+def to_pixels(frame: Any, aspect: float, *, largest: int = LARGEST) -> np.ndarray:
+    """A decoded frame as one sees it, RGB, `<uint8>[height, width, 3]`.
+
+    Grey pictures become grey RGB, an alpha channel is dropped, pictures are turned upright, and
+    pixels that are no squares become squares.
+
+    Args:
+      frame: an `av.VideoFrame`.
+      aspect: how much wider than high its pixels are.
+      largest: frames with a longer side are made smaller, in proportion.
+    """
+    width = frame.width * aspect
     scale = min(1.0, largest / max(width, frame.height))
     pixels = frame.to_ndarray(
         format="rgb24",
         width=max(1, round(width * scale)),
         height=max(1, round(frame.height * scale)),
     )
-    turns = round(getattr(frame, "rotation", 0) / 90.0) % 4
+    turns = round(frame.rotation / 90.0) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
@@ -164,9 +172,10 @@ def read(source: Path | bytes, *, rate: float, longest: int | None = None) -> np
 def read_frames(source: Path | bytes, *, rate: float) -> Iterator[np.ndarray]:
     """Yields the frames that `read` returns, one at a time."""
     first = None
-    for frame in sample(timed_frames(source), rate):
-        first = frame if first is None else first
-        yield frame if frame.shape == first.shape else _fitted(frame, first.shape)
+    for picture in sample(timed_frames(source), rate):
+        pixels = picture()
+        first = pixels if first is None else first
+        yield pixels if pixels.shape == first.shape else _fitted(pixels, first.shape)
 
 
 def _fitted(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -234,7 +234,7 @@ def check_readable(files: list[Path]) -> None:
     """
     cli.say(f"checking {len(files)} clips")
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(lambda file: next(iter(clips.timed_frames(file))), files):
+        for _ in pool.map(lambda file: clips.read(file, rate=1000.0, longest=1), files):
             pass
 
 

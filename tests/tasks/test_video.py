@@ -168,7 +168,12 @@ def test_a_long_file_is_walked_in_windows(served, tmp_path, monkeypatch):
     path = write_video(tmp_path / "long.avi", pictures[[0] * 5000 + [1] * 5000], rate=100)
     held = []
     stacked = predict.np.stack
-    monkeypatch.setattr(predict.np, "stack", lambda part: held.append(len(part)) or stacked(part))
+
+    def stack(part, *others, **options):
+        held.append(len(part))
+        return stacked(part, *others, **options)
+
+    monkeypatch.setattr(predict.np, "stack", stack)
     said = predict.describe(served, path, predict.Predict(clips=(path,)))
     assert said["seconds"] == 100.0 and max(held) == 24
     spans = [(window["start"], window["end"]) for window in said["windows"]]
@@ -210,7 +215,7 @@ def test_fine_tuning_replaces_the_head(trained, command_environment, served):
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(trained, command_environment):
     folder = trained[0] / "resumed"
     folder.mkdir()
-    words = ["--data", "../clips", "--epochs", 40, "--patience", 99, *TINY, "--deterministic"]
+    words = ["--data", "../clips", "--epochs", 8, "--patience", 99, *TINY, "--deterministic"]
     words += ["--score", "none"]
     environment = command_environment
     commands.train_and_kill("video", *words, folder=folder, environment=environment)
@@ -539,6 +544,31 @@ def test_odd_sizes(tmp_path, shape):
 def test_frames_larger_than_needed_are_made_smaller(tmp_path):
     path = write_video(tmp_path / "a.avi", noise(2, 360, 640))
     assert clips.read(path, rate=25.0).shape == (2, 144, 256, 3)
+
+
+def test_pictures_are_turned_upright_and_pixels_squared(tmp_path):
+    picture = np.zeros((1, 48, 64, 3), np.uint8)
+    picture[:, :24] = 200  # the upper half is bright
+    options = {"codec": "libx264"}
+    plain = write_video(tmp_path / "a.mp4", picture, **options)
+    for name, change in (
+        ("turned", lambda stream: stream.set_display_rotation(90)),
+        ("wide", lambda stream: setattr(stream.codec_context, "sample_aspect_ratio", 2)),
+    ):
+        with av.open(str(tmp_path / f"{name}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+            change(stream)
+            frame = av.VideoFrame.from_ndarray(picture[0], format="rgb24")
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    turned, wide, plain = (
+        clips.read(path, rate=25.0)[0]
+        for path in (tmp_path / "turned.mp4", tmp_path / "wide.mp4", plain)
+    )
+    assert turned.shape == (64, 48, 3) and wide.shape == (48, 128, 3)
+    error = np.abs(turned.astype(int) - np.rot90(plain)).mean()  # counter-clockwise
+    assert error < 3 and turned[:, :12].mean() > 150 > 50 > turned[:, -12:].mean()
 
 
 def test_one_frame_alone_is_a_clip(tmp_path, served):
