@@ -79,6 +79,24 @@ def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:
     )
 
 
+def classification_report(
+    truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str]
+) -> str:
+    """Precision, recall and F1 per class by scikit-learn, and the confusion table.
+
+    Args:
+      truth: an index of `labels` for each example.
+      predicted: likewise.
+      labels: the classes.
+    """
+    places = range(len(labels))
+    rates = sklearn.metrics.classification_report(
+        truth, predicted, labels=places, target_names=labels, zero_division=0.0
+    )
+    counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=places)
+    return f"{rates}\n{confusion_table(counts, labels)}"
+
+
 def versions() -> dict[str, str]:
     """Names the software that a result depends on."""
     return {

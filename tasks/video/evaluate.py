@@ -113,18 +113,6 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 
-def print_report(scored: Scored, labels: Sequence[str]) -> None:
-    """Prints precision, recall and F1 per class, and the confusion table."""
-    places = range(len(labels))
-    print(
-        sklearn.metrics.classification_report(
-            scored.truth, scored.predicted, labels=places, target_names=labels, zero_division=0.0
-        )
-    )
-    counts = sklearn.metrics.confusion_matrix(scored.truth, scored.predicted, labels=places)
-    print(report.confusion_table(counts, labels))
-
-
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
@@ -132,7 +120,7 @@ def main(argv: list[str]) -> None:
     name, split, examples = _load_split(served, flags)
     scored = score(served, examples, batch_size=flags.batch_size)
     labels = served.settings["labels"]
-    print_report(scored, labels)
+    print(report.classification_report(scored.truth, scored.predicted, labels))
     if flags.plot:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
     count, seconds = len(scored.truth), scored.seconds

@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
         scored = evaluate.score(served, corpus.splits[config.score])
         picture = plots / "confusion_matrix.png"
         report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)
-        evaluate.print_report(scored, corpus.labels)
+        print(report.classification_report(scored.truth, scored.predicted, corpus.labels))
         return len(scored.truth), scored.metrics
 
     side = config.image_size

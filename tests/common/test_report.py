@@ -48,3 +48,13 @@ def test_the_card_lists_settings_and_versions(tmp_path):
     text = path.read_text()
     assert text.startswith("# T\n\nS.\n\n## Scores\n\ngood\n\n## Settings")
     assert "| units | 7 |" in text and f"| keras | {report.versions()['keras']} |" in text
+
+
+def test_classes_are_reported_one_by_one():
+    said = report.classification_report([0, 0, 1, 1], [0, 1, 1, 1], ["bad", "good"])
+    bad, good = (
+        next(x for x in said.splitlines() if x.split()[:1] == [n]) for n in ("bad", "good")
+    )
+    assert bad.split()[1:] == ["1.00", "0.50", "0.67", "2"]
+    assert good.split()[1:] == ["0.67", "1.00", "0.80", "2"]
+    assert said.splitlines()[-2:] == ["| bad | 1 | 1 |", "| good | 0 | 2 |"]
