@@ -86,10 +86,13 @@ PRESETS = {
         patience=8,
         cell="gru",
         units=192,
+        strides=(3, 1),
         max_seconds=10.0,
         order=6,
     ),
-    "an4": Config(dataset="an4", epochs=80, patience=80, strides=(3, 1), max_seconds=10.0),
+    "an4": Config(
+        dataset="an4", epochs=60, patience=60, average=0.99, strides=(3, 1), max_seconds=10.0
+    ),
     "librispeech": Config(dataset="librispeech", max_seconds=35.0, min_count=3),
     "ljspeech": Config(dataset="ljspeech", max_seconds=15.0, min_count=2),
     "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),

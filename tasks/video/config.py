@@ -15,6 +15,8 @@ class Config(RunConfig):
 
     batch_size: int = 16
     """clips a step, over all devices together"""
+    learning_rate: float = 2e-3
+    """peak learning rate"""
     average: float = 0.99
     """momentum of the moving average of the weights that is measured and exported; 0 for none"""
 
@@ -28,7 +30,7 @@ class Config(RunConfig):
     channels: tuple[int, ...] = (16, 24, 48, 96)
     """filters of each stage, multiples of 8; each stage halves the picture's sides"""
     differences: bool = True
-    """whether the network also sees what each frame changes from the one before it"""
+    """whether the network also sees how far pixels are from the frame before and the clip's mean"""
     features: int = 128
     """numbers that describe a frame"""
 
@@ -38,11 +40,11 @@ class Config(RunConfig):
     """width of each layer, per direction"""
     layers: int = 1
     """how many bidirectional layers"""
-    dropout: float = 0.3
+    dropout: float = 0.1
     """share of a frame's features dropped, and of outputs between layers"""
     pooling: Literal["mean", "max", "last", "attention"] = "attention"
     """how a clip's steps become one vector"""
-    head_dropout: float = 0.4
+    head_dropout: float = 0.3
     """share of the pooled features dropped"""
     label_smoothing: float = 0.05
     """share of the target that is spread over all classes"""

@@ -21,14 +21,16 @@ HEAD = "head"  # the layer that `--init` replaces where the classes differ
 class FrameChannels(keras.layers.Layer):
     """Turns clips of bytes into pictures for a network that sees one frame at a time.
 
-    Colours become -1..1. With `differences` each picture has three more channels: what has changed
-    since the frame before it (nothing in the first one), so that movement shows in every picture.
+    Colours become -1..1. With `differences` each picture has two more channels, so that movement
+    shows in every picture whatever its colours: how far each pixel is from the frame before it
+    (nothing in the first one), and how far from the clip's mean.
 
     Call arguments:
       frames: `<uint8>[batch, time, height, width, 3]`.
+      mask: `<bool>[batch, time]`, frames that count.
 
     Returns:
-      `<float>[batch * time, height, width, 3 or 6]`: time is folded into the batch.
+      `<float>[batch * time, height, width, 3 or 5]`: time is folded into the batch.
     """
 
     def __init__(self, differences: bool = True, **kwargs: Any):
@@ -36,17 +38,25 @@ class FrameChannels(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.differences = differences
 
-    def call(self, frames: Any) -> Any:
+    def call(self, frames: Any, mask: Any) -> Any:
         """Scales, compares and folds; see the class."""
-        x = ops.cast(frames, self.compute_dtype) / 127.5 - 1.0
+        x = ops.cast(frames, "float32") / 127.5 - 1.0
         if self.differences:
             earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
-            x = ops.concatenate([x, x - earlier], axis=-1)
-        return ops.reshape(x, (-1, *x.shape[2:]))
+            real = ops.cast(mask, "float32")[..., None, None, None]
+            count = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
+            mean = ops.sum(x * real, axis=1, keepdims=True) / count
+            # Twice the mean of three differences is about as large as the colours are.
+            changes = [
+                2.0 * ops.mean(ops.abs(x - other), axis=-1, keepdims=True)
+                for other in (earlier, mean)
+            ]
+            x = ops.concatenate([x, *changes], axis=-1)
+        return ops.cast(ops.reshape(x, (-1, *x.shape[2:])), self.compute_dtype)
 
-    def compute_output_spec(self, frames: Any) -> keras.KerasTensor:
+    def compute_output_spec(self, frames: Any, mask: Any) -> keras.KerasTensor:
         """The shape of the pictures."""
-        shape = (None, *frames.shape[2:4], 6 if self.differences else 3)
+        shape = (None, *frames.shape[2:4], 5 if self.differences else 3)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def build(config: Config, *, classes: int) -> keras.Model:
     frames = keras.Input((None, side, side, 3), dtype="uint8", name="frames")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
-    pictures = FrameChannels(config.differences, name="frame_channels")(frames)
+    pictures = FrameChannels(config.differences, name="frame_channels")(frames, mask)
     x = UnfoldTime(name="unfold_time")(frame_features(pictures, config), frames)
     x = keras.layers.Dropout(config.dropout)(x)
     x = stack(
