@@ -34,21 +34,24 @@ RATE = 12.5
 class ChannelsOverTime(keras.layers.Layer):
     """What `model.FrameChannels` computes, with time apart."""
 
-    def call(self, frames):
-        x = ops.cast(frames, "float32") / 127.5 - 1.0
-        earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
-        return ops.concatenate([x, x - earlier], axis=-1)
+    def call(self, frames, mask):
+        channels = model.FrameChannels()(frames, mask)
+        shape = ops.shape(frames)
+        return ops.reshape(channels, (shape[0], shape[1], *channels.shape[1:]))
+
+    def compute_output_spec(self, frames, mask):
+        return keras.KerasTensor((*frames.shape[:4], 5))
 
 
 def stock(config, classes):
     """The model of `model.build`, of TimeDistributed and Keras's recurrent layers."""
     side = config.image_size
-    pictures = keras.Input((side, side, 6))
+    pictures = keras.Input((side, side, 5))
     per_frame = keras.Model(pictures, model.frame_features(pictures, config))
     frames = keras.Input((None, side, side, 3), dtype="uint8", name="frames")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
-    x = keras.layers.TimeDistributed(per_frame)(ChannelsOverTime()(frames))
+    x = keras.layers.TimeDistributed(per_frame)(ChannelsOverTime()(frames, mask))
     x = keras.layers.Dropout(config.dropout)(x)
     layer = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU}[config.cell]
     for _ in range(config.layers):

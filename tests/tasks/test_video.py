@@ -397,13 +397,43 @@ def test_more_padding_changes_no_model(pooling, differences):
     np.testing.assert_allclose(steps, plain["frame_probabilities"], atol=1e-6)
 
 
-def test_frame_channels_are_colours_and_changes():
-    frames = noise(6, 2, 2).reshape(2, 3, 2, 2, 3)
-    found = model.FrameChannels(True)(frames).numpy().reshape(2, 3, 2, 2, 6)
+def test_frame_channels_are_colours_and_how_far_they_change():
+    frames, mask = noise(6, 2, 2).reshape(2, 3, 2, 2, 3), np.array([[1, 1, 1], [1, 1, 0]], bool)
+    found = model.FrameChannels(True)(frames, mask).numpy().reshape(2, 3, 2, 2, 5)
     colours = frames / 127.5 - 1.0
     np.testing.assert_allclose(found[..., :3], colours, atol=1e-6)
-    np.testing.assert_array_equal(found[:, 0, ..., 3:], 0.0)
-    np.testing.assert_allclose(found[:, 1:, ..., 3:], np.diff(colours, axis=1), atol=1e-6)
+    np.testing.assert_array_equal(found[:, 0, ..., 3], 0.0)
+    expected = 2 * np.abs(np.diff(colours, axis=1)).mean(-1)
+    np.testing.assert_allclose(found[:, 1:, ..., 3], expected, atol=1e-6)
+    for clip, length in enumerate((3, 2)):
+        mean = colours[clip, :length].mean(0)
+        expected = 2 * np.abs(colours[clip] - mean).mean(-1)
+        np.testing.assert_allclose(found[clip, ..., 4], expected, atol=1e-6)
+
+
+def test_group_normalisation_is_keras_s_in_fewer_passes():
+    pictures = np.random.default_rng(0).normal(2, 3, (5, 6, 4, 24)).astype(np.float32)
+    ours, theirs = model.GroupNormalization(3), keras.layers.GroupNormalization(3)
+    for layer in (ours, theirs):
+        layer.build(pictures.shape)
+    theirs.set_weights(
+        [np.asarray(keras.random.normal(w.shape, seed=n)) for n, w in enumerate(theirs.weights)]
+    )
+    ours.set_weights(theirs.get_weights())
+    for dtype, tolerance in (("float32", 1e-5), ("mixed_bfloat16", 3e-2)):
+        layer = model.GroupNormalization(3, dtype=dtype)
+        layer.build(pictures.shape)
+        layer.set_weights(theirs.get_weights())
+        found = np.asarray(keras.ops.cast(layer(pictures), "float32"))
+        np.testing.assert_allclose(found, theirs(pictures), rtol=tolerance, atol=tolerance)
+    gradients = []
+    for layer in (ours, theirs):
+        x = tf.Variable(pictures)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layer(x) ** 3)
+        gradients.append(tape.gradient(loss, [x, *layer.trainable_variables]))
+    for mine, wanted in zip(*gradients, strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_losses_equal_cross_entropy_by_scikit_learn():
