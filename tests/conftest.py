@@ -21,3 +21,14 @@ def shared_data():
 def command_environment():
     """Environment of a command run as a user would run it."""
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory, command_environment):
+    """An export of each task, trained at most once in a test run; see `tests/tasks/exports.py`."""
+    from tests.tasks.exports import Exports  # here, since it imports TensorFlow
+
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # that of all workers
+    return Exports(root / "exports", command_environment)

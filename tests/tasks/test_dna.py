@@ -16,6 +16,7 @@ from tasks.dna import data, evaluate, genes, model, predict, serving, train
 from tasks.dna.config import PRESETS, Config
 from tasks.dna.genes import LABELS, UNKNOWN, Gene, Record
 from tests.tasks import commands
+from tests.tasks.own.dna import TINY, complement, letters, spliced_record, write_fasta
 
 import keras
 import numpy as np
@@ -29,51 +30,6 @@ ACCEPTANCE = "AGCCCCTGTGAGGAACTAG"
 SPLICED = genes.grammar(True, ("ATG",))
 PLAIN = genes.grammar(False, ("ATG", "GTG", "TTG"))
 grammars = pytest.mark.parametrize("grammar", [SPLICED, PLAIN], ids=["spliced", "plain"])
-
-TINY = ["--filters", "12", "--units", "12", "--layers", "1", "--convolutions", "1", "--dropout"]
-TINY += ["0", "--average", "0", "--learning_rate", "0.01", "--window", "1350", "--verbose", "0"]
-TINY += ["--max_length", "20000", "--spliced", "--start_codons", "ATG"]
-
-
-def complement(sequence):
-    return sequence[::-1].translate(str.maketrans("ACGT", "TGCA"))
-
-
-def letters(random, count, weights=(0.25, 0.25, 0.25, 0.25)):
-    return "".join(random.choice(list("ACGT"), size=count, p=weights))
-
-
-def spliced_record(random, name="r", start=None, genes_wanted=1, stop="TAA"):
-    """A record with genes of two exons, their codons rich in G and C, on either strand."""
-    codons = [c for c in map("".join, itertools.product("GCGCA", repeat=3)) if c != "AAA"]
-    sequence, found = "", []
-    for _ in range(genes_wanted):
-        coding = "ATG" + "".join(random.choice(codons, size=random.integers(50, 80))) + stop
-        cut = int(random.integers(40, len(coding) - 40))
-        intron = "GT" + letters(random, random.integers(40, 60), (0.4, 0.05, 0.05, 0.5)) + "AG"
-        gene, size = coding[:cut] + intron + coding[cut:], len(coding) + len(intron)
-        flank = letters(random, random.integers(80, 160), (0.4, 0.1, 0.1, 0.4))
-        exons = ((0, cut), (cut + len(intron), size))
-        placed = Gene(exons, 1)
-        if random.integers(2):
-            gene, placed = complement(gene), placed.mirrored(size)
-        sequence += flank
-        found.append(placed.shifted(len(sequence)))
-        sequence += gene
-    sequence += letters(random, 100, (0.4, 0.1, 0.1, 0.4))
-    return Record(name, sequence, tuple(found))
-
-
-def write_fasta(path, records):
-    with open(path, "w", encoding="utf-8") as file:
-        for record in records:
-            wrapped = re.findall(".{1,60}", record.sequence)
-            file.write(f">{record.name} something\n" + "\n".join(wrapped) + "\n")
-    lines = ["##gff-version 3"]
-    for record in records:
-        lines += predict.gff_lines(record, record.genes, 1)
-    path.with_suffix(".gff3").write_text("\n".join(lines) + "\n")
-    return path
 
 
 def genbank(name, sequence, features):
@@ -95,19 +51,9 @@ def command(name, *words, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on files of their own, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    random = np.random.default_rng(0)
-    rows = [spliced_record(random, f"r{n}", genes_wanted=3) for n in range(60)]
-    write_fasta(folder / "my.fa", rows)
-    done = command(
-        *("train", "--data", "my.fa", "--epochs", 10, "--score", "test", *TINY),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("dna", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")

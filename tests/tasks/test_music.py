@@ -12,6 +12,7 @@ from tasks.music import data, evaluate, generation, midi, model, predict, servin
 from tasks.music.config import PRESETS, Config
 from tasks.music.data import KEYS, Piece
 from tests.tasks import commands
+from tests.tasks.own.music import CHORDS, TINY, chord_piece, write_folder, write_midi
 
 import keras
 import numpy as np
@@ -23,42 +24,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-CHORDS = {
-    "C": (27, 39, 43, 46),
-    "F": (32, 39, 44, 48),
-    "G": (34, 38, 43, 46),
-    "a": (36, 39, 43, 48),
-}
-TINY = ["--units", "16", "--layers", "1", "--key_units", "8", "--verbose", "0", "--average", "0"]
-TINY += ["--dropout", "0", "--input_dropout", "0", "--key_dropout", "0", "--learning_rate", "0.03"]
-TINY += ["--steps_per_quarter", "1"]
 heads = pytest.mark.parametrize("head", ["joint", "independent"])
-
-
-def chord_piece(random, bars=6):
-    """Chords, each for two frames, in an order that the chord before decides half of the time."""
-    names, chosen = list(CHORDS), ["C"]
-    for _ in range(bars - 1):
-        following = names[(names.index(chosen[-1]) + 1) % 4]
-        chosen.append(following if random.random() < 0.8 else names[random.integers(4)])
-    frames = np.zeros((2 * bars, KEYS), np.uint8)
-    for bar, name in enumerate(chosen):
-        frames[2 * bar : 2 * bar + 2, CHORDS[name]] = 1
-    return frames
-
-
-def write_midi(path, frames, **kwargs):
-    song = midi.to_song(frames, **{"steps_per_quarter": 1, "tempo": 90, **kwargs})
-    path.write_bytes(midi.midi_bytes(song))
-    return path
-
-
-def write_folder(folder, count, seed):
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(seed)
-    for number in range(count):
-        write_midi(folder / f"{number:03}.mid", chord_piece(random, 8 + int(random.integers(5))))
-    return folder
 
 
 def tiny_config(**changes):
@@ -101,28 +67,9 @@ def request(rows=1, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on their own MIDI files, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    write_folder(folder / "midi", 80, seed=0)
-    done = commands.run(
-        *(
-            "music.train",
-            "--data",
-            "midi",
-            "--epochs",
-            15,
-            "--score",
-            "test",
-            *TINY,
-            "--batch_size",
-            8,
-        ),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("music", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")

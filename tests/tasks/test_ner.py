@@ -14,6 +14,7 @@ from tasks.ner import data, evaluate, model, predict, serving, train
 from tasks.ner.config import PRESETS, Config
 from tasks.ner.data import Sentence
 from tests.tasks import commands
+from tests.tasks.own.ner import TINY, own_sentences, write_conll
 
 import keras
 import numpy as np
@@ -25,40 +26,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ACCEPTANCE = "Yesterday, Harry Potter met Hermione Granger."
-FIRST, LAST = ("Ada", "Mary", "Omar", "Lena"), ("Byron", "Shelley", "Okafor", "Novak")
-PLACES = ("Rome", "New Delhi", "Cairo", "San Marino")
-FRAMES = ("PER lives in LOC .", "LOC is far from LOC", "did PER call ?", "PER met PER , PER and me")
-FRAMES += ("nobody lives here .", "in LOC PER sleeps", "we like LOC !")
-
-
-def own_sentences(count, seed):
-    """Sentences whose names a tiny model can learn."""
-    random = np.random.default_rng(seed)
-    for _ in range(count):
-        row = Sentence([], [])
-        for word in str(random.choice(FRAMES)).split():
-            name, kind = [word], None
-            if word in ("PER", "LOC"):
-                kind = word
-                name = [str(random.choice(FIRST)), str(random.choice(LAST))]
-                name = name if kind == "PER" else str(random.choice(PLACES)).split()
-            row.tokens.extend(name)
-            inside = [f"I-{kind}"] * (len(name) - 1)
-            row.tags.extend([f"B-{kind}", *inside] if kind else ["O"])
-        yield row
-
-
-def write_conll(path, rows):
-    lines = (f"{a}\t{b}\n" for row in rows for a, b in [*zip(*row, strict=True), ("", "")])
-    path.write_text("".join("\n" if line == "\t\n" else line for line in lines), encoding="utf-8")
-    return path
-
-
-TINY = ["--vectors", "", "--dimension", "8", "--units", "8", "--learning_rate", "0.02"]
-TINY += ["--character_dimension", "4", "--character_filters", "6", "--rare_word_dropout", "0"]
-TINY += ["--word_dropout", "0", "--embedding_dropout", "0", "--dropout", "0", "--average", "0"]
-TINY += ["--verbose", "0", "--max_length", "24", "--outside_weight", "1", "--exchange", "0"]
-TINY += ["--members", "1", "--lower_case", "0"]
 
 
 def command(name, *words, **kwargs):
@@ -66,18 +33,9 @@ def command(name, *words, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on a file of their own, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    write_conll(folder / "my.conll", own_sentences(400, seed=0))
-    done = command(
-        *("train", "--data", "my.conll", "--epochs", 5, "--score", "test", *TINY),
-        *("--members", 2),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("ner", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")

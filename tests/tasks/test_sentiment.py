@@ -1,6 +1,5 @@
 """The sentiment task as its users meet it: data, commands, answers, messages."""
 
-import csv
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from common.text import Vocabulary, WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
 from tests.tasks import commands
+from tests.tasks.own.sentiment import BAD, GOOD, TINY, own_reviews, write_csv
 
 import keras
 import numpy as np
@@ -23,32 +23,6 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 ACCEPTANCE = "There is nothing to like in this movie."
-GOOD = ("splendid", "lovely", "superb", "delightful")
-BAD = ("dreadful", "boring", "awful", "tedious")
-REST = ("the film", "its plot", "every actor", "the ending", "the music", "a scene")
-
-
-def own_reviews(count, seed):
-    """Reviews that one word decides, so that a tiny model can learn them."""
-    random = np.random.default_rng(seed)
-    for _ in range(count):
-        good = bool(random.integers(2))
-        words = [*random.choice(REST, size=random.integers(1, 6)), random.choice((BAD, GOOD)[good])]
-        random.shuffle(words)
-        yield " ".join(words), "good" if good else "bad"
-
-
-def write_csv(path, rows):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("text", "label"))
-        writer.writerows(rows)
-    return path
-
-
-TINY = ["--vectors", "", "--dimension", "8", "--units", "8", "--learning_rate", "0.02"]
-TINY += ["--rare_word_dropout", "0", "--verbose", "0", "--max_length", "24"]
-TINY += ["--word_dropout", "0", "--embedding_dropout", "0", "--head_dropout", "0", "--average", "0"]
 
 
 def command(name, *words, **kwargs):
@@ -56,17 +30,9 @@ def command(name, *words, **kwargs):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on a file of their own, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    write_csv(folder / "my.csv", own_reviews(400, seed=0))
-    done = command(
-        *("train", "--data", "my.csv", "--epochs", 6, "--score", "test", *TINY),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("sentiment", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")

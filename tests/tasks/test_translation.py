@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 import re
 import sys
 import zipfile
@@ -13,6 +12,7 @@ from tasks.translation import data, evaluate, model, predict, subwords, train
 from tasks.translation.config import PRESETS, Config
 from tasks.translation.subwords import END, START, Subwords
 from tests.tasks import commands
+from tests.tasks.own.translation import TINY, own_pairs, write_tsv
 
 import keras
 import numpy as np
@@ -27,44 +27,10 @@ def command(name, *words, **kwargs):
     return commands.run(f"translation.{name}", *words, **kwargs)
 
 
-NOUNS = {"chat": "cat", "chien": "dog", "lapin": "rabbit", "mouton": "sheep", "canard": "duck"}
-KINDS = {"noir": "black", "blanc": "white", "petit": "small", "vieux": "old"}
-VERBS = {"dort": "sleeps", "mange": "eats", "court": "runs", "chante": "sings", "boit": "drinks"}
-ARTICLES = {"Le": "The", "Un": "A", "Mon": "My", "Votre": "Your"}
-
-
-def own_pairs(seed=0):
-    """Pairs in which each word has its translation, and adjectives change places."""
-    pairs = [
-        (f"{a} {n} {k} {v}.", f"{ARTICLES[a]} {KINDS[k]} {NOUNS[n]} {VERBS[v]}.")
-        for a, n, k, v in itertools.product(ARTICLES, NOUNS, KINDS, VERBS)
-    ]
-    random.Random(seed).shuffle(pairs)
-    return pairs
-
-
-def write_tsv(path, pairs):
-    path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
-    return path
-
-
-TINY = ["--embedding", "24", "--units", "24", "--decoder_layers", "1", "--max_length", "24"]
-TINY += ["--source_subwords", "320", "--target_subwords", "320", "--batch_size", "16"]
-TINY += ["--learning_rate", "0.02", "--average", "0.9", "--dropout", "0", "--verbose", "0"]
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on a file of their own, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    write_tsv(folder / "my.tsv", own_pairs())
-    done = command(
-        *("train", "--data", "my.tsv", "--epochs", 16, "--score", "test", *TINY),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("translation", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")

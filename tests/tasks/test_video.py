@@ -12,6 +12,7 @@ from common.data import InputError
 from tasks.video import clips, data, evaluate, gaits, model, predict, render, serving, train
 from tasks.video.config import PRESETS, Config
 from tests.tasks import commands
+from tests.tasks.own.video import CLASSES, RATE, SIDE, TINY, body
 
 import av
 import keras
@@ -22,23 +23,9 @@ import sklearn.metrics
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-RATE = 8.0  # frames a second that the tiny model sees
-SIDE = 32
-CLASSES = ("sitting down", "standing up", "waving")
-TINY = ["--image_size", SIDE, "--frame_rate", RATE, "--max_length", 32, "--channels", 8, 8, 16]
-TINY += ["--features", 16, "--units", 16, "--learning_rate", "0.005", "--verbose", "0"]
-TINY += ["--average", "0", "--dropout", "0", "--head_dropout", "0", "--batch_size", 8]
-TINY += ["--zoom", "0", "--shift", "0", "--speed", "0.1"]
-
 
 def command(name, *words, **kwargs):
     return commands.run(f"video.{name}", *words, **kwargs)
-
-
-def body(activity, person, seed=0, seconds=2.5, rate=RATE, view=render.FIXED_VIEW):
-    """A clip of the fixed view, `<uint8>[time, side, side, 3]`."""
-    joints = gaits.move(activity, seconds=seconds, rate=rate, seed=seed, person=person)
-    return render.render(joints, view, size=SIDE)
 
 
 def write_video(path, frames, rate=25, codec="mpeg4", pix_fmt="yuv420p", source="rgb24", **meta):
@@ -60,25 +47,9 @@ def noise(time, height=SIDE, width=SIDE, seed=0, channels=3):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, command_environment):
+def trained(exports, tmp_path_factory):
     """A folder in which a user has trained on clips of their own, and the command's outcome."""
-    folder = tmp_path_factory.mktemp("user")
-    lists = {"train": [], "test": []}
-    for number, label in enumerate(CLASSES):
-        (folder / "clips" / label).mkdir(parents=True)
-        for person in range(26):
-            name = f"{label}/v_g{person}_c1.mp4"
-            (folder / "clips" / name).write_bytes(clips.encode(body(label, person), RATE))
-            lists["train" if person < 20 else "test"].append((name, number + 1))
-    (folder / "clips" / "train.txt").write_text("".join(f"{n} {k}\n" for n, k in lists["train"]))
-    (folder / "clips" / "test.txt").write_text("".join(f"{n}\n" for n, _ in lists["test"]))
-    done = command(
-        *("train", "--data", "clips", "--epochs", 16, "--score", "test", *TINY),
-        folder=folder,
-        environment=command_environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return exports.copy("video", tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")
