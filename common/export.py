@@ -137,23 +137,36 @@ def write_models_config(root: Path) -> Path:
     """Writes TF Serving's list of the models below a folder: those of which there is a version.
 
     A server opens no port while a listed model has none, so the list names no other. The folders
-    stand in it as the server sees them when `root` is mounted as `/models`.
+    stand in it as the server sees them when `root` is mounted as `/models`. What the file says of a
+    model already is kept: its version policy and labels are a person's choice.
 
     Args:
       root: the folder of the tasks' folders, such as `saved_models`.
 
     Returns:
       `root/models.config`, replaced whole.
+
+    Raises:
+      ExportError: the file that is there is no list of models.
     """
+    path = root / "models.config"
+    before = model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(path.read_text(encoding="utf-8"), before)
+    except FileNotFoundError:
+        pass
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path}: {error}; mend the file or delete it") from error
+    written = {entry.name: entry for entry in before.model_config_list.config}
     config = model_server_config_pb2.ModelServerConfig()
     config.model_config_list.SetInParent()
     for directory in sorted(path for path in root.iterdir() if versions(path)):
-        config.model_config_list.config.add(
+        new = model_server_config_pb2.ModelConfig(
             name=directory.name,
             base_path=f"/models/{directory.name}",
             model_platform="tensorflow",
         )
-    path = root / "models.config"
+        config.model_config_list.config.append(written.get(directory.name, new))
     write_atomically(path, text_format.MessageToString(config).encode())
     return path
 

@@ -211,10 +211,14 @@ TASKS = {task.__name__: task for task in (sentiment, ner, translation, dna, spee
 
 def read_wav(path):
     """The samples of a WAV file of 16 bits, mono, at 16,000 Hz, in -1..1."""
-    with wave.open(path) as file:
-        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
-            sys.exit(f"error: {path}: convert it: ffmpeg -i {path} -ac 1 -ar 16000 new.wav")
-        samples = array.array("h", file.readframes(file.getnframes()))
+    try:
+        with wave.open(path) as file:
+            shape = (file.getframerate(), file.getnchannels(), file.getsampwidth())
+            samples = array.array("h", file.readframes(file.getnframes()))
+    except (wave.Error, EOFError, ValueError):  # another format, or half a file
+        shape = None
+    if shape != (16_000, 1, 2):
+        sys.exit(f"error: {path}: convert it: ffmpeg -i {path} -ac 1 -ar 16000 new.wav")
     if sys.byteorder == "big":
         samples.byteswap()
     return [sample / 32768 for sample in samples]
@@ -280,8 +284,11 @@ def main(arguments=None):
         parser.error(f"{options.task} needs an input")
     one, address = (ask_grpc, options.grpc) if options.grpc else (ask_rest, options.rest)
     ask = functools.partial(one, address, version=options.version, label=options.label)
-    for line in TASKS[options.task](ask, options.inputs, options):
-        print(line)
+    try:
+        for line in TASKS[options.task](ask, options.inputs, options):
+            print(line)
+    except OSError as error:  # no such file
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

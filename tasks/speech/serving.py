@@ -59,9 +59,11 @@ class Recognizer(tf.Module):
         outputs = self.model(
             {"audio": sound, "length": tf.where(good, length, WINDOW)}, training=False
         )
+        frames = tf.where(good, outputs["frames"], 0)
+        real = tf.sequence_mask(frames, tf.shape(outputs["log_probs"])[1])[:, :, None]
         return {
-            "log_probs": tf.where(good[:, None, None], outputs["log_probs"], 0.0),
-            "frames": tf.where(good, outputs["frames"], 0),
+            "log_probs": tf.where(real, outputs["log_probs"], 0.0),
+            "frames": frames,
             "log_mel": tf.where(good[:, None, None], outputs["log_mel"], 0.0),
         }
 

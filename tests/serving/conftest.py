@@ -1,0 +1,48 @@
+"""What the tests of serving share: all seven exports in one folder, and a server over them."""
+
+import importlib.util
+import shutil
+
+from common import export
+from tests.serving.server import Server
+from tests.tasks.exports import TASKS
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def root(exports, tmp_path_factory):
+    """A folder as `saved_models/` is: version 1 of each task, and `models.config`."""
+    root = tmp_path_factory.mktemp("saved_models")
+    for task in TASKS:
+        shutil.copytree(exports.version(task), root / task / "1")
+    export.write_models_config(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def served(root):
+    """The same exports, asked without a server."""
+    return {task: export.load(root / task) for task in TASKS}
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    with Server(root) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def batching_server(root, pytestconfig):
+    with Server(root, batching=pytestconfig.rootpath / "saved_models/batching.config") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(pytestconfig):
+    """`saved_models/client.py`, which lies in no package."""
+    path = pytestconfig.rootpath / "saved_models" / "client.py"
+    spec = importlib.util.spec_from_file_location("client", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,381 @@
+"""The exports behind the test double of the server: messages, batching, versions, files."""
+
+import base64
+import concurrent.futures
+import json
+import re
+import shutil
+import urllib.error
+import urllib.request
+
+from common import export, export_check
+from tests.serving import server as double
+from tests.tasks.exports import TASKS
+from tests.tasks.own import video
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_management_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+)
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+from tensorflow_serving.config import model_server_config_pb2
+
+pytestmark = pytest.mark.serving
+
+
+def get(url, body=None):
+    """Status and JSON of a request; `body` is JSON too, or text."""
+    if body is not None:
+        body = (body if isinstance(body, str) else json.dumps(body)).encode()
+    try:
+        with urllib.request.urlopen(url, body) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.fixture(scope="module")
+def stub(server):
+    with grpc.insecure_channel(server.grpc, options=double.UNLIMITED) as channel:
+        yield PredictionServiceStub(channel)
+
+
+def request_of(task, signature="serving_default", *, version=None, label=None, **inputs):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = task, signature
+    if version:
+        request.model_spec.version.value = version
+    if label:
+        request.model_spec.version_label = label
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    return request
+
+
+def assert_same(answer, expected, tolerance=1e-5):
+    """Equal, or equal with nothing (0 or "") behind where the answer is longer."""
+    assert set(answer) == set(expected)
+    for name, array in expected.items():
+        found = answer[name]
+        behind = [(0, more) for more in np.subtract(found.shape, array.shape)]
+        nothing = b"" if array.dtype == object else 0
+        array = np.pad(array, behind, constant_values=nothing)
+        assert export_check.difference(found, array) <= tolerance, name
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_status_and_metadata_say_what_the_golden_files_say(task, server, stub, pytestconfig):
+    golden = json.loads((pytestconfig.rootpath / f"tests/golden/{task}.json").read_text())
+    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    asked.model_spec.name = task
+    found = get_model_metadata_pb2.SignatureDefMap()
+    assert stub.GetModelMetadata(asked).metadata["signature_def"].Unpack(found)
+    status, said = get(f"{server.rest}/v1/models/{task}/metadata")
+    by_rest = said["metadata"]["signature_def"]["signature_def"]
+    assert status == 200 and said["model_spec"]["version"] == "1"
+    assert set(golden) == set(found.signature_def) == set(by_rest)
+    for name, signature in golden.items():
+        for kind in ("inputs", "outputs"):
+            infos = getattr(found.signature_def[name], kind)
+            assert set(infos) == set(by_rest[name][kind]) == set(signature[kind])
+            for key, (dtype, shape) in signature[kind].items():
+                assert tf.as_dtype(infos[key].dtype).name == dtype
+                assert tf.TensorShape(infos[key].tensor_shape).as_list() == shape
+    state = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
+    state["status"]["error_message"] = ""
+    for url in (task, f"{task}/versions/1"):
+        assert get(f"{server.rest}/v1/models/{url}") == (200, {"model_version_status": [state]})
+    with grpc.insecure_channel(server.grpc) as channel:
+        asked = get_model_status_pb2.GetModelStatusRequest()
+        asked.model_spec.name = task
+        answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked)
+    assert [s.version for s in answer.model_version_status] == [1]
+    assert answer.model_version_status[0].state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+
+
+def test_rest_takes_rows_and_columns_and_base64(server, served):
+    url = f"{server.rest}/v1/models/sentiment:predict"
+    texts = ["superb", "awful plot", "\u00fcber"]
+    wanted = served["sentiment"].ask("serving_default", text=texts)
+    by_column = get(url, {"inputs": {"text": texts}})[1]["outputs"]
+    assert by_column["stars"] == wanted["stars"].tolist()
+    np.testing.assert_allclose(by_column["probabilities"], wanted["probabilities"], rtol=1e-6)
+    assert get(url, {"inputs": texts})[1]["outputs"] == by_column  # the only input needs no name
+    raw = [{"b64": base64.b64encode(text.encode()).decode()} for text in texts]
+    assert get(url, {"inputs": {"text": raw}})[1]["outputs"] == by_column
+    rows = [
+        {name: by_column[name][row] for name in ("label", "stars", "probabilities")}
+        for row in range(3)
+    ]
+    for instances in (texts, raw, [{"text": text} for text in texts]):
+        assert get(url, {"instances": instances})[1]["predictions"] == rows
+    asked = {"signature_name": "explain", "instances": ["superb plot"]}
+    assert get(url, asked)[1]["predictions"][0]["tokens"] == ["superb", "plot"]
+    empty = {"inputs": {"text": []}}
+    assert get(url, empty)[1]["outputs"] == {"label": [], "stars": [], "probabilities": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "message"),
+    [
+        ("jazz:predict", {"inputs": ["a"]}, 404, "Servable not found for request: Latest(jazz)"),
+        ("ner/versions/7:predict", {"inputs": ["a"]}, 404, "Specific(ner, 7)"),
+        ("ner/labels/best:predict", {"inputs": ["a"]}, 400, "version label: best"),
+        ("ner:guess", {"inputs": ["a"]}, 400, "Malformed request"),
+        ("ner:predict", "{", 400, "JSON Parse error"),
+        ("ner:predict", "[]", 400, "Is not object"),
+        ("ner:predict", {"input": ["a"]}, 400, "Missing 'inputs' or 'instances'"),
+        ("ner:predict", {"instances": []}, 400, "No values in 'instances'"),
+        ("ner:predict", {"signature_name": "x", "inputs": []}, 412, 'key "x" not found'),
+        ("ner:predict", {"inputs": {"text": [7]}}, 400, "not of expected type: string"),
+        ("ner:predict", {"inputs": {"word": ["a"]}}, 400, "Missing named input: text"),
+        ("ner:predict", {"inputs": {"text": [["a"], ["b", "c"]]}}, 400, "unexpected size"),
+        ("ner:predict", {"inputs": {"text": [["a"]]}}, 400, "must be a vector"),  # wrong rank
+        ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain list"),
+        ("speech:predict", {"inputs": {"audio": [[0.1]], "length": [1.5]}}, 400, "type: int32"),
+        ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float32"),
+        ("speech:predict", {"instances": [{"audio": [0.1]}]}, 400, "keys must be equal to"),
+    ],
+)
+def test_rest_says_what_is_wrong(path, body, status, message, server):
+    found, said = get(f"{server.rest}/v1/models/{path}", body)
+    assert (found, list(said)) == (status, ["error"]) and message in said["error"]
+
+
+def test_grpc_says_what_is_wrong_and_filters_outputs(stub):
+    asked = request_of("sentiment", text=["superb"])
+    asked.output_filter.append("stars")
+    answer = stub.Predict(asked)
+    assert list(answer.outputs) == ["stars"] and answer.model_spec.version.value == 1
+    for request, code, message in [
+        (request_of("jazz", text=["a"]), "NOT_FOUND", "Latest(jazz)"),
+        (request_of("ner", "x", text=["a"]), "FAILED_PRECONDITION", '"x" not found'),
+        (request_of("ner", words=["a"]), "INVALID_ARGUMENT", "does not match signature"),
+        (request_of("ner", text=[1.0]), "INVALID_ARGUMENT", "'text' is float32"),
+        (request_of("ner", text=[["a"]]), "INVALID_ARGUMENT", "must be a vector"),
+    ]:
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.Predict(request)
+        assert refused.value.code() is grpc.StatusCode[code] and message in refused.value.details()
+
+
+def test_not_a_number_passes_json_as_the_server_reads_it(server, served):
+    sound = np.sin(np.arange(8000)).astype(np.float32)
+    rows = [[float("nan"), *sound[1:].tolist()], sound.tolist()]
+    body = {"inputs": {"audio": rows, "length": [8000, 8000]}}
+    said = get(f"{server.rest}/v1/models/speech:predict", body)[1]["outputs"]
+    assert said["text"][0] == "" and said["confidence"][0] == 0
+    alone = served["speech"].ask("serving_default", audio=[sound], length=[8000])
+    assert said["text"][1] == alone["text"][0].decode()
+
+
+# --- batching -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batching_server):
+    """All warm-up requests at once, of other lengths each, padded as the server pads."""
+    version = batching_server.find(task)
+    records = export_check.read_records(batching_server.root / task / "1")
+    by_signature = {}
+    for record in records:
+        name = record.request.model_spec.signature_name
+        inputs = export_check.to_arrays(record.request.inputs)
+        pair = (inputs, export_check.to_arrays(record.response.outputs))
+        by_signature.setdefault(name, []).append(pair)
+        # Its rows one by one, as clients send them.
+        count = len(next(iter(inputs.values())))
+        for row in range(count):
+            one = [{k: v[row : row + 1] for k, v in part.items()} for part in pair]
+            by_signature[name].append(one)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        for name, pairs in by_signature.items():
+            futures = [pool.submit(version.predict, name, inputs) for inputs, _ in pairs]
+            for future, (_, expected) in zip(futures, pairs, strict=True):
+                answer = future.result()
+                for key, array in expected.items():
+                    # Alone, a row may have been asked with longer ones: cut what is too much.
+                    most = np.minimum(array.shape, answer[key].shape)
+                    expected[key] = array[tuple(slice(n) for n in most)]
+                assert_same(answer, expected)
+            assert max(version.batchers[name].sizes) > 1
+
+
+def test_a_batch_is_padded_with_the_first_element_and_never_too_large():
+    merged = double.pad_and_merge(
+        [
+            {"x": np.array([[7, 8, 9]]), "s": np.array([b"a"], object)},
+            {"x": np.array([[1, 2], [3, 4]]), "s": np.array([b"b", b"c"], object)},
+        ]
+    )
+    assert merged["x"].tolist() == [[7, 8, 9], [1, 2, 1], [3, 4, 1]]
+    assert merged["s"].tolist() == [b"a", b"b", b"c"]
+    with pytest.raises(double.StatusError, match="empty tensor in batch of non-empty"):
+        double.pad_and_merge([{"x": np.zeros((1, 2))}, {"x": np.zeros((1, 0))}])
+    parameters = double.messages()["BatchingParameters"]()
+    parameters.max_batch_size.value, parameters.num_batch_threads.value = 4, 1
+    parameters.batch_timeout_micros.value = 200_000
+    seen = []
+
+    def ask(inputs):
+        seen.append(len(inputs["x"]))
+        return {"y": inputs["x"] + 1}
+
+    batcher = double.Batcher(ask, parameters)
+    rows = [np.full([n, 1], n) for n in (2, 3, 1, 4, 2)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda x: batcher({"x": x})["y"], rows))
+    assert [a.tolist() for a in answers] == [(x + 1).tolist() for x in rows]
+    assert sum(seen) == 12 and max(seen) <= 4 and len(seen) < 5
+    with pytest.raises(double.StatusError, match="5 is larger than maximum input batch size 4"):
+        batcher({"x": np.zeros((5, 1))})
+    with pytest.raises(double.StatusError, match="equal 0th-dimension size"):
+        batcher({"x": np.zeros((2, 1)), "y": np.zeros((1, 1))})
+    batcher.close()
+
+
+def test_64_clients_at_once_get_their_own_answers(batching_server, served):
+    clips = [video.body(label, person) for person in range(60, 62) for label in video.CLASSES]
+    texts = [f"{'the plot ' * (n % 7)}{('superb', 'awful')[n % 2]}" for n in range(64)]
+    with grpc.insecure_channel(batching_server.grpc, options=double.UNLIMITED) as channel:
+        stub = PredictionServiceStub(channel)
+        futures = [stub.Predict.future(request_of("sentiment", text=[text])) for text in texts]
+        shown = [
+            stub.Predict.future(
+                request_of(
+                    "video",
+                    frames=clip[None, : 12 + 4 * n],
+                    length=np.array([12 + 4 * n], np.int32),
+                    size=np.array([clip.shape[1:3]], np.int32),
+                    frame_rate=np.array([video.RATE], np.float32),
+                )
+            )
+            for n, clip in enumerate(clips)
+        ]
+        said = [tf.make_ndarray(future.result().outputs["label"])[0] for future in futures]
+        seen = [tf.make_ndarray(f.result().outputs["probabilities"])[0] for f in shown]
+    assert said == served["sentiment"].ask("serving_default", text=texts)["label"].tolist()
+    for n, (clip, found) in enumerate(zip(clips, seen, strict=True)):
+        alone = served["video"].ask(
+            "serving_default",
+            frames=clip[None, : 12 + 4 * n],
+            length=[12 + 4 * n],
+            size=[clip.shape[1:3]],
+            frame_rate=[video.RATE],
+        )
+        np.testing.assert_allclose(found, alone["probabilities"][0], atol=1e-5)
+
+
+# --- versions, labels, files ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_versions(root, tmp_path):
+    """A folder with two versions of one model; the second gives the labels other names."""
+    for number in ("1", "2"):
+        shutil.copytree(root / "sentiment" / "1", tmp_path / "sentiment" / number)
+    export.write_models_config(tmp_path)
+    return tmp_path
+
+
+def test_versions_labels_and_the_way_back(two_versions, client):
+    path = two_versions / "models.config"
+
+    def version(**chosen):
+        return stub.Predict(request_of("sentiment", text=["a"], **chosen)).model_spec.version.value
+
+    def write(versions, labels):
+        config = double.read_text(path, model_server_config_pb2.ModelServerConfig())
+        (entry,) = config.model_config_list.config
+        entry.model_version_policy.specific.versions[:] = versions
+        entry.version_labels.clear()
+        entry.version_labels.update(labels)
+        return config
+
+    with (
+        double.Server(two_versions) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        stub = PredictionServiceStub(channel)
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+
+        def reload(*args):
+            request = model_management_pb2.ReloadConfigRequest(config=write(*args))
+            models.HandleReloadConfigRequest(request)
+
+        assert version() == 2 and list(server.versions("sentiment")[0]) == [2]
+        with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+            version(version=1)
+        reload([1, 2], {"stable": 1, "canary": 2})
+        assert version(label="stable") == 1 and version(label="canary") == 2 and version() == 2
+        url = f"{server.rest}/v1/models/sentiment"
+        assert get(f"{url}/labels/stable")[1]["model_version_status"][0]["version"] == "1"
+        assert get(f"{url}/labels/canary:predict", {"inputs": ["superb"]})[0] == 200
+        assert client.ask_rest(server.rest, "sentiment", {"text": ["superb"]}, label="stable")
+        reload([1, 2], {"stable": 2})  # promoted
+        assert version(label="stable") == 2
+        with pytest.raises(grpc.RpcError, match="Unrecognized servable version label: canary"):
+            version(label="canary")
+        reload([1], {"stable": 1})  # rolled back
+        assert version(label="stable") == 1 == version()
+        with pytest.raises(grpc.RpcError, match=r"label 'stable' .* version 2 is not served"):
+            reload([1], {"stable": 2})
+        assert version(label="stable") == 1  # a list that cannot be changes nothing
+
+
+def test_the_list_keeps_what_a_person_wrote_for_a_model(two_versions):
+    path = two_versions / "models.config"
+    config = double.read_text(path, model_server_config_pb2.ModelServerConfig())
+    (entry,) = config.model_config_list.config
+    entry.model_version_policy.specific.versions[:] = [1, 2]
+    entry.version_labels["stable"] = 1
+    path.write_text(str(config))
+    shutil.copytree(two_versions / "sentiment", two_versions / "ner")
+    export.write_models_config(two_versions)
+    again = double.read_text(path, model_server_config_pb2.ModelServerConfig())
+    assert [e.name for e in again.model_config_list.config] == ["ner", "sentiment"]
+    assert again.model_config_list.config[1] == entry
+    assert not again.model_config_list.config[0].version_labels
+    path.write_text("no message {")
+    with pytest.raises(export.ExportError, match=r"models\.config: .*delete it"):
+        export.write_models_config(two_versions)
+
+
+def test_the_list_names_the_folders_that_have_a_version(root):
+    config = double.read_text(root / "models.config", model_server_config_pb2.ModelServerConfig())
+    listed = {entry.name: entry.base_path for entry in config.model_config_list.config}
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    assert listed == {task: f"/models/{task}" for task in TASKS} and sorted(listed) == folders
+    with pytest.raises(double.StatusError, match="No versions of servable absent found"):
+        absent = model_server_config_pb2.ModelServerConfig()
+        absent.model_config_list.config.add(name="absent", base_path="/models/absent")
+        double.Server(root).reload(absent)
+
+
+def test_the_servers_files_parse(pytestconfig):
+    folder = pytestconfig.rootpath / "saved_models"
+    batching = double.read_text(
+        folder / "batching.config", double.messages()["BatchingParameters"]()
+    )
+    assert batching.pad_variable_length_inputs and batching.max_batch_size.value >= 1
+    assert batching.batch_timeout_micros.value > 0 and batching.num_batch_threads.value >= 1
+    monitoring = double.read_text(
+        folder / "monitoring.config", double.messages()["MonitoringConfig"]()
+    )
+    assert monitoring.prometheus_config.enable
+    compose = (folder / "docker-compose.yml").read_text()
+    for name in ("batching.config", "monitoring.config", "models.config"):
+        assert f"_file=/models/{name}" in compose
+    assert monitoring.prometheus_config.path in (folder / "README.md").read_text()
+    assert re.findall(r"tensorflow/serving:\S+", compose)
