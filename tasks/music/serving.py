@@ -63,17 +63,20 @@ def signatures(
         sound &= (temperature >= 0.0) & (top_p >= 0.0) & (top_p <= 1.0)  # false for NaN
         length = tf.where(sound, prime_length + steps, 0)
         longest = tf.reduce_max(tf.concat([length, [1]], axis=0))
+        # At least one row: the loop over the steps has no shapes for none.
+        rows = tf.shape(prime)[0]
+        none = tf.maximum(0, 1 - rows)
         notes = generate(
             layers,
-            prime=tf.pad(prime, [[0, 0], [0, 1], [0, 0]]),  # at least one frame
-            prime_length=tf.where(sound, prime_length, 0),
-            length=length,
-            temperature=tf.where(sound, temperature, 1.0),
-            top_p=tf.where(sound, top_p, 1.0),
-            seed=seed,
+            prime=tf.pad(prime, [[0, none], [0, 1], [0, 0]]),  # at least one frame
+            prime_length=tf.pad(tf.where(sound, prime_length, 0), [[0, none]]),
+            length=tf.pad(length, [[0, none]]),
+            temperature=tf.pad(tf.where(sound, temperature, 1.0), [[0, none]]),
+            top_p=tf.pad(tf.where(sound, top_p, 1.0), [[0, none]]),
+            seed=tf.pad(seed, [[0, none], [0, 0]]),
             steps=longest,
         )
-        return {"notes": notes, "length": length}
+        return {"notes": notes[:rows], "length": length}
 
     @tf.function(
         input_signature=[

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Requests with which an export is verified and warmed up; repeated to fill each bucket.
+# Requests with which an export is verified and warmed up.
 SAMPLES = (
     "Ada Lovelace lived in London.",
     "the british museum opens at ten, says Mr. O'Neill",
@@ -112,13 +112,13 @@ def signatures(
 
 def examples(lengths: Sequence[int], word_length: int) -> Mapping[str, list[dict[str, np.ndarray]]]:
     """Requests for each signature, one or more per bucket length."""
-    texts = [np.array([SAMPLES[0], SAMPLES[2], " ".join([SAMPLES[1]] * n)]) for n in (1, 4)]
-    asked = [{"text": text} for text in texts]
-    numbers, strings = [], []
+    texts, numbers, strings = [np.array(SAMPLES)], [], []
     for time in lengths:
+        texts.append(np.array([SAMPLES[0], SAMPLES[2], " ".join(["London"] * time)]))
         length = np.array([time, max(1, time // 2)], np.int32)
         characters = np.ones((2, time, word_length), np.int32)
         words = np.ones((2, time), np.int32)
         numbers.append({"words": words, "characters": characters, "length": length})
         strings.append({"tokens": np.full((2, time), "word", object), "length": length})
+    asked = [{"text": text} for text in texts]
     return {"serving_default": asked, "tensors": numbers, "tokens": strings, "explain": asked}

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Requests with which an export is verified and warmed up; repeated to fill each bucket.
+# Requests with which an export is verified and warmed up.
 SAMPLES = (
     "A warm and funny film.",
     "I would not sit through it again, not even for free!",
@@ -93,9 +93,9 @@ def signatures(
 
 def examples(lengths: Sequence[int]) -> Mapping[str, list[dict[str, np.ndarray]]]:
     """Requests for each signature, one or more per bucket length."""
-    texts = [np.array([SAMPLES[0], SAMPLES[2], " ".join([SAMPLES[1]] * n)]) for n in (1, 4)]
-    batches = []
+    texts, batches = [np.array(SAMPLES)], []
     for time in lengths:
+        texts.append(np.array([SAMPLES[0], SAMPLES[2], " ".join(["film"] * time)]))
         ids = np.ones((2, time), np.int32)
         batches.append({"ids": ids, "length": np.array([time, max(1, time // 2)], np.int32)})
     asked = [{"text": text} for text in texts]

@@ -48,7 +48,11 @@ class Recognizer(tf.Module):
 
     def run(self, audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Asks the model; rows that get no answer have 0 frames, and 0 everywhere."""
-        audio = audio[:, : self.max_samples + 1]
+        # A batch of no rows is run as one row: convolutions have no result for none.
+        rows = tf.shape(audio)[0]
+        none = tf.maximum(0, 1 - rows)
+        audio = tf.pad(audio[:, : self.max_samples + 1], [[0, none], [0, 0]])
+        length = tf.pad(length, [[0, none]])
         samples = tf.shape(audio)[1]
         real = tf.sequence_mask(length, samples)
         sound = tf.where(real, audio, 0.0)
@@ -61,11 +65,12 @@ class Recognizer(tf.Module):
         )
         frames = tf.where(good, outputs["frames"], 0)
         real = tf.sequence_mask(frames, tf.shape(outputs["log_probs"])[1])[:, :, None]
-        return {
+        outputs = {
             "log_probs": tf.where(real, outputs["log_probs"], 0.0),
             "frames": frames,
             "log_mel": tf.where(good[:, None, None], outputs["log_mel"], 0.0),
         }
+        return {name: value[:rows] for name, value in outputs.items()}
 
     def search(self, log_probs: tf.Tensor, frames: tf.Tensor) -> ctc.Hypotheses:
         """The best texts by network and language model."""

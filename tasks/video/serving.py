@@ -141,8 +141,10 @@ def request(batch: Sequence[np.ndarray], rates: Sequence[float]) -> dict[str, np
     }
 
 
-def examples(side: int, lengths: Sequence[int]) -> Mapping[str, list[dict[str, np.ndarray]]]:
-    """Requests for each signature: raw clips of two sizes and rates, and batches of each length."""
+def examples(
+    side: int, rate: float, lengths: Sequence[int]
+) -> Mapping[str, list[dict[str, np.ndarray]]]:
+    """Requests for each signature: raw clips and batches, of each length and of other sizes."""
     random = np.random.default_rng(0)
 
     def noise(time: int, height: int, width: int) -> np.ndarray:
@@ -152,6 +154,7 @@ def examples(side: int, lengths: Sequence[int]) -> Mapping[str, list[dict[str, n
         request([noise(12, 48, 64), noise(5, 40, 30)], [25.0, 12.5]),
         request([noise(1, side, side)], [30.0]),
     ]
+    asked += [request([noise(time, side, side)], [rate]) for time in lengths]
     batches = [
         {
             "frames": np.stack([noise(time, side, side) for _ in range(2)]),

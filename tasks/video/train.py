@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         signatures=serving.signatures(built, corpus.labels, side=side, **seen),
         model=built,
         resources=[],
-        examples=serving.examples(side, config.bucket_lengths()),
+        examples=serving.examples(side, config.frame_rate, config.bucket_lengths()),
         settings={
             "labels": corpus.labels,
             "image_size": side,

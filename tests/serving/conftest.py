@@ -26,13 +26,13 @@ def served(root):
     return {task: export.load(root / task) for task in TASKS}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(root):
     with Server(root) as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def batching_server(root, pytestconfig):
     with Server(root, batching=pytestconfig.rootpath / "saved_models/batching.config") as server:
         yield server

@@ -10,6 +10,7 @@ configuration is read, and there are no figures for Prometheus.
         server.grpc, server.rest   # "127.0.0.1:41234", "http://127.0.0.1:41235"
 """
 
+import argparse
 import base64
 import concurrent.futures
 import functools
@@ -17,6 +18,7 @@ import http.server
 import json
 import queue
 import re
+import sys
 import threading
 import time
 from pathlib import Path
@@ -604,3 +606,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         version = self.double.find(name, number, label)
         signature, inputs, by_row = read_request(body, version.inputs)
         return write_response(version.predict(signature, inputs), by_row)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.serving.server",
+        description="Serves a folder with models.config until standard input ends. A test double.",
+    )
+    parser.add_argument("root", type=Path, help="such as saved_models")
+    parser.add_argument("--batching", type=Path, help="such as saved_models/batching.config")
+    options = parser.parse_args()
+    with Server(options.root, options.batching) as server:
+        print(json.dumps({"grpc": server.grpc, "rest": server.rest}), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,367 @@
+"""Whatever is sent to an export: a sound answer for each row, and none spoils another's.
+
+Only a wrong rank or type raises. All through `serving_default`; what a bad row's answer is, each
+task's `serving.py` says.
+"""
+
+from common import export_check
+from tests.tasks.exports import TASKS
+from tests.tasks.own import dna, speech, video
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.serving
+
+few = settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+LENGTHS = (0, -1, 10**6, 2**31 - 1, -(2**31))  # that no tensor here has
+NUMBERS = (float("nan"), float("inf"), -float("inf"), -1.0)
+
+BLANK = (b"", b" ", b"\t\r\n", "\u3000".encode())
+ODD = (b"\xff\xfe\x80", b"\x00\x01\x02\x7f", b"\xed\xa0\x80", "\U0001f600\u202e\u0301".encode())
+texts = st.one_of(
+    st.sampled_from(BLANK + ODD + (b"a superb plot", b"Ada Byron met Omar .", b"Le chat dort.")),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.binary(max_size=60),
+)
+sequences = st.one_of(
+    st.sampled_from((b"", b"ACG T", b"ACGJ", b"\xff", b"NRYacgt", b"A" * 1000, b"\x00ACGT")),
+    st.text("ACGTacgtNRYKMSWBDHVU", max_size=80).map(str.encode),
+)
+
+
+# --- rows: what is sent of each, how they become a batch, and what is a sound answer --------------
+
+
+def padded(random, arrays, junk):
+    """Arrays of any shapes as one, `junk(shape)` around them."""
+    shape = np.max([array.shape for array in arrays], axis=0)
+    whole = junk((len(arrays), *shape)).astype(arrays[0].dtype)
+    for row, array in enumerate(arrays):
+        whole[(row, *map(slice, array.shape))] = array
+    return whole
+
+
+@st.composite
+def recordings(draw):
+    """Samples, the length that is said of them, and whether they can be answered."""
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    count = draw(st.sampled_from((1, 1500, 1600, 4000, 9000)))
+    sound = (0.1 * random.normal(size=count)).astype(np.float32)
+    length, good = count, count >= 1600
+    kind = draw(st.sampled_from(("sound", "spoken", "number", "silent", "length")))
+    if kind == "spoken":
+        sound, good = speech.speak("ab", random), True
+        length = len(sound)
+    elif kind == "number":
+        sound[random.integers(count)] = draw(st.sampled_from(NUMBERS[:3]))
+        good = False
+    elif kind == "silent":
+        sound[:], good = 0.0, False
+    elif kind == "length":
+        length, good = draw(st.sampled_from(LENGTHS)), False
+    return sound, length, good
+
+
+@st.composite
+def clips(draw):
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    shape = [draw(st.integers(1, most)) for most in (12, 40, 40)]
+    frames = random.integers(0, 256, (*shape, 3), np.uint8)
+    length, size, rate, good = shape[0], list(shape[1:]), draw(st.sampled_from((8.0, 25.0))), True
+    kind = draw(st.sampled_from(("sound", "length", "size", "rate", "slow")))
+    if kind == "length":
+        length, good = draw(st.sampled_from(LENGTHS)), False
+    elif kind == "size":
+        size[draw(st.integers(0, 1))], good = draw(st.sampled_from(LENGTHS)), False
+    elif kind == "rate":
+        rate, good = draw(st.sampled_from((*NUMBERS, 0.0))), False
+    elif kind == "slow":
+        rate = draw(st.sampled_from((1e-30, 1e-3, 1e3, 1e30)))
+    return frames, length, size, rate, good
+
+
+@st.composite
+def primes(draw):
+    random = np.random.default_rng(draw(st.integers(0, 99)))
+    count = draw(st.integers(1, 6))
+    row = {
+        "prime": (random.random((count, 88)) < 0.04).astype(np.float32),
+        "prime_length": draw(st.integers(0, count)),
+        "steps": draw(st.integers(0, 4)),
+        "temperature": draw(st.sampled_from((0.0, 0.5, 1.0, 1e30, float("inf")))),
+        "top_p": draw(st.sampled_from((0.0, 0.5, 1.0))),
+        "seed": [draw(st.integers(-(2**31), 2**31 - 1)) for _ in range(2)],
+        "good": True,
+    }
+    kind = draw(
+        st.sampled_from(("sound", "number", "prime_length", "steps", "temperature", "top_p"))
+    )
+    if kind == "number":
+        row["prime"][0, 3], row["prime_length"] = draw(st.sampled_from(NUMBERS[:3])), count
+    elif kind == "prime_length":
+        row["prime_length"] = draw(st.sampled_from(LENGTHS[1:]))
+    elif kind == "steps":
+        row["steps"] = draw(st.sampled_from(LENGTHS[1:]))
+    elif kind == "temperature":
+        row["temperature"] = draw(st.sampled_from((float("nan"), -float("inf"), -1.0)))
+    elif kind == "top_p":
+        row["top_p"] = draw(st.sampled_from((*NUMBERS, 2.0)))
+    row["good"] = kind == "sound"
+    return row
+
+
+def request(task, rows, seed=0):
+    """Rows as one request, with junk behind what is theirs."""
+    random = np.random.default_rng(seed)
+    if task in ("sentiment", "ner", "translation"):
+        return {"text": np.array(rows, object)}
+    if task == "dna":
+        return {"sequence": np.array(rows, object)}
+
+    def noise(shape):
+        return random.choice([0.7, -0.3, np.nan, np.inf, 1e30], size=shape)
+
+    def pixels(shape):
+        return random.integers(0, 256, shape)
+
+    if task == "speech":
+        sounds, lengths, _ = zip(*rows, strict=True)
+        return {"audio": padded(random, sounds, noise), "length": np.array(lengths, np.int32)}
+    if task == "video":
+        frames, lengths, sizes, rates, _ = zip(*rows, strict=True)
+        return {
+            "frames": padded(random, frames, pixels),
+            "length": np.array(lengths, np.int32),
+            "size": np.array(sizes, np.int32),
+            "frame_rate": np.array(rates, np.float32),
+        }
+    asked = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "prime"}
+    del asked["good"]
+    return {"prime": padded(random, [row["prime"] for row in rows], noise), **asked}
+
+
+STRATEGIES = {
+    **dict.fromkeys(("sentiment", "ner", "translation"), texts),
+    **{"dna": sequences, "speech": recordings(), "video": clips(), "music": primes()},
+}
+
+
+def check(served, task, rows, answer):
+    """Every answer is finite and well formed, and a bad row's is the stated empty one."""
+    for name, array in answer.items():
+        assert len(array) == len(rows)
+        if array.dtype == object:
+            for value in array.flat:
+                value.decode()  # UTF-8
+        else:
+            assert np.isfinite(array).all(), name
+    for row, given_ in enumerate(rows):
+        globals()[f"check_{task}"](served, given_, {k: v[row] for k, v in answer.items()})
+
+
+def check_sentiment(served, text, answer):
+    if text in BLANK:
+        assert answer["label"] == b""
+    empty = answer["label"] == b""
+    assert answer["label"].decode() in ("", *served.settings["labels"])
+    assert (answer["stars"] == 0) == empty and 0 <= answer["stars"] <= 5
+    assert answer["probabilities"].sum() == pytest.approx(0.0 if empty else 1.0, abs=1e-5)
+
+
+def check_ner(served, text, answer):
+    length = answer["length"]
+    assert 0 <= length <= served.settings["config"]["max_length"]
+    assert not (length and text in BLANK)
+    assert all(tag.decode() in served.settings["labels"] for tag in answer["tags"][:length])
+    assert not any(answer["tags"][length:]) and not any(answer["tokens"][length:])
+    before = b"O"
+    for tag in answer["tags"][:length]:  # IOB2
+        assert not tag.startswith(b"I-") or before[2:] == tag[2:]
+        before = tag
+    start, end = answer["start"][:length], answer["end"][:length]
+    assert (start < end).all() and (end[:-1] <= start[1:]).all()
+    assert not answer["start"][length:].any() and not answer["end"][length:].any()
+    repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", "replace").numpy().decode()
+    for token, first, last in zip(answer["tokens"], start, end, strict=False):
+        assert repaired[first:last] == token.decode()
+
+
+def check_translation(served, text, answer):
+    assert answer["score"] <= 0.0
+    if text in BLANK:
+        assert answer["translation"] == b"" and answer["score"] == 0.0
+
+
+def check_dna(served, sequence, answer):
+    known = all(letter in b"ACGTUNRYKMSWBDHV" for letter in sequence.upper())
+    size = len(sequence) if known and len(sequence) <= 20_000 else 0
+    assert len(answer["labels"]) == size and set(answer["labels"].decode()) <= set(".CcIi")
+    np.testing.assert_allclose(answer["probabilities"][:size].sum(axis=-1), 1.0, atol=1e-4)
+    assert not answer["probabilities"][size:].any()
+
+
+def check_speech(served, row, answer):
+    assert 0.0 <= answer["confidence"] <= 1.0
+    assert (answer["confidence"] == 0.0) == (answer["text"] == b"")
+    assert set(answer["text"].decode()) <= set(served.settings["letters"])
+    if not row[-1]:
+        assert answer["text"] == b""
+
+
+def check_video(served, row, answer):
+    good = row[-1]
+    assert answer["activity"].decode() in (served.settings["labels"] if good else [""])
+    assert answer["probabilities"].sum() == pytest.approx(float(good), abs=1e-5)
+
+
+def check_music(served, row, answer):
+    length = row["prime_length"] + row["steps"] if row["good"] else 0
+    assert answer["length"] == length and not answer["notes"][length:].any()
+    assert set(np.unique(answer["notes"])) <= {0.0, 1.0}
+    if length:
+        given_ = row["prime"][: row["prime_length"]] > 0.5
+        assert np.array_equal(answer["notes"][: len(given_)] > 0.5, given_)
+
+
+def assert_rows_equal(together, alone):
+    """The same but for zeros (or "") behind, where a batch mate was longer.
+
+    A resized pixel may be rounded to the level above or below, since sums over larger pictures are
+    taken in another order: that moves the probabilities of a clip a little.
+    """
+    tolerance = 1e-3 if "activity" in alone else 1e-5
+    assert set(together) == set(alone)
+    for name, array in alone.items():
+        found = together[name]
+        most = np.maximum(found.shape, array.shape)
+        nothing = b"" if array.dtype == object else 0
+        one, other = (
+            np.pad(a, [(0, n) for n in most - a.shape], constant_values=nothing)
+            for a in (found, array)
+        )
+        assert export_check.difference(one, other) <= tolerance, name
+
+
+def check_together_and_alone(served, task, rows):
+    answer = served.ask("serving_default", **request(task, rows))
+    check(served, task, rows, answer)
+    for row, given_ in enumerate(rows):
+        alone = served.ask("serving_default", **request(task, [given_], seed=1))
+        together = {name: value[row : row + 1] for name, value in answer.items()}
+        assert_rows_equal(together, alone)
+
+
+# --- tests ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+@given(data=st.data())
+@few
+def test_every_row_gets_a_sound_answer_and_the_one_it_gets_alone(task, served, data):
+    rows = data.draw(st.lists(STRATEGIES[task], min_size=1, max_size=5), label="rows")
+    check_together_and_alone(served[task], task, rows)
+
+
+def rows_of(task):
+    """Some rows of which the first two are good and others are bad."""
+    random = np.random.default_rng(0)
+    if task in ("sentiment", "ner", "translation"):
+        return [b"a superb plot", b"Le chat noir dort.", b"", b"\xff", b"Ada Byron sleeps"]
+    if task == "dna":
+        return [b"ACGTACGT", dna.letters(random, 90).encode(), b"", b"?", b"N"]
+    if task == "speech":
+        sound = speech.speak("ab", random)
+        bad = np.full(2000, np.nan, np.float32)
+        return [(sound, len(sound), True), (sound[:3000], 3000, True), (bad, 2000, False)]
+    if task == "video":
+        frames = video.body("waving", 1)[:6]
+        good = (frames, 6, list(frames.shape[1:3]), 8.0, True)
+        return [good, (frames[:2, :9], 2, [9, 32], 25.0, True), (*good[:3], 0.0, False)]
+    plain = {"steps": 3, "temperature": 1.0, "top_p": 1.0, "seed": [1, 2], "good": True}
+    prime = np.zeros((2, 88), np.float32)
+    good = {"prime": prime, "prime_length": 1, **plain}
+    return [good, {**good, "seed": [3, 4]}, {**good, "steps": -3, "good": False}]
+
+
+@pytest.mark.parametrize("size", [0, 1, 257])
+@pytest.mark.parametrize("task", TASKS)
+def test_batches_of_none_of_one_and_of_257_rows(task, size, served):
+    few_rows = rows_of(task)
+    rows = [few_rows[n % len(few_rows)] for n in range(size)]
+    asked = {name: value[:size] for name, value in request(task, rows or few_rows).items()}
+    answer = served[task].ask("serving_default", **asked)
+    check(served[task], task, rows, answer)
+    for row in range(min(size, len(few_rows))):
+        together = {name: value[row : row + 1] for name, value in answer.items()}
+        alone = served[task].ask("serving_default", **request(task, [rows[row]], seed=1))
+        assert_rows_equal(together, alone)
+        last = size - size % len(few_rows) - len(few_rows) + row
+        again = {name: value[last : last + 1] for name, value in answer.items()}
+        if size > 2 * len(few_rows):
+            assert_rows_equal(again, alone)
+
+
+@pytest.mark.parametrize("task", ["sentiment", "ner", "translation", "dna"])
+@pytest.mark.parametrize(
+    "text", [b"A" * 100_000, b"ac " * 33_334, "\u6771\u4eac".encode() * 50_000]
+)
+def test_100000_characters(task, text, served):
+    check_together_and_alone(served[task], task, [text, *rows_of(task)[:2]])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_minute_and_more_than_the_stated_maximum(task, served):
+    """Of sound, of frames, of music, of bases: beyond what the export states."""
+    first, second = rows_of(task)[:2]
+    if task == "speech":  # at most 5 seconds
+        rows = [first, (np.tile(second[0], 40), 120_000, False)]
+    elif task == "video":  # the first 32 frames are seen
+        frames = np.tile(first[0], (40, 1, 1, 1))
+        rows = [first, (frames, len(frames), [32, 32], 8.0, True)]
+    elif task == "music":
+        rows = [first, {**second, "steps": 4096, "good": False}]
+    elif task == "dna":
+        rows = [first, b"ACGT" * 5_001]
+    else:
+        rows = [first, b"so on and " * 500]
+    check_together_and_alone(served[task], task, rows)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, served):
+    good = request(task, rows_of(task)[:2])
+    version = root / task / "1"
+    ask_cpp = export_check.load_in_cpp(version, export_check.read_signatures(version))
+    good = {
+        name: value.astype(spec.dtype.as_numpy_dtype)
+        for name, value in good.items()
+        for key, spec in served[task]
+        .functions["serving_default"]
+        .structured_input_signature[1]
+        .items()
+        if key == name
+    }
+    for name, value in good.items():
+        with pytest.raises((tf.errors.InvalidArgumentError, TypeError, ValueError)):
+            served[task].ask("serving_default", **{**good, name: value[None]})
+        wrong = (
+            np.zeros(value.shape) if value.dtype == object else np.full(value.shape, b"a", object)
+        )
+        with pytest.raises((TypeError, ValueError)):
+            served[task].ask("serving_default", **{**good, name: wrong})
+        for other in (value[None], value[0]):  # TensorFlow's C++ loader
+            try:
+                ask_cpp("serving_default", {**good, name: np.asarray(other, value.dtype)})
+            except RuntimeError as error:
+                assert "C++ loader" in str(error)
+    answer = ask_cpp("serving_default", good)
+    check(served[task], task, rows_of(task)[:2], answer)
