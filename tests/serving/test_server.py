@@ -7,6 +7,7 @@ import re
 import shutil
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from common import export, export_check
 from tests.serving import server as double
@@ -17,6 +18,8 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
+from google.protobuf import text_format
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -374,8 +377,43 @@ def test_the_servers_files_parse(pytestconfig):
         folder / "monitoring.config", double.messages()["MonitoringConfig"]()
     )
     assert monitoring.prometheus_config.enable
-    compose = (folder / "docker-compose.yml").read_text()
-    for name in ("batching.config", "monitoring.config", "models.config"):
-        assert f"_file=/models/{name}" in compose
-    assert monitoring.prometheus_config.path in (folder / "README.md").read_text()
-    assert re.findall(r"tensorflow/serving:\S+", compose)
+    readme = (folder / "README.md").read_text()
+    assert monitoring.prometheus_config.path in readme
+
+
+def test_the_compose_file_and_the_kubernetes_example_start_the_same_server(pytestconfig):
+    folder = pytestconfig.rootpath / "saved_models"
+    compose = yaml.safe_load((folder / "docker-compose.yml").read_text())
+    blocks = re.findall(r"```yaml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    scraped, cluster = (list(yaml.safe_load_all(block)) for block in blocks)
+    assert scraped[0]["scrape_configs"][0]["metrics_path"] == "/monitoring/prometheus/metrics"
+    deployment, service = cluster
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for name, profile in compose["services"].items():
+        assert profile["command"] == container["args"] and profile["profiles"] == [name]
+    assert container["image"] == compose["services"]["cpu"]["image"]
+    for flag in container["args"]:
+        if "_file=" in flag:
+            path = Path(flag.split("=/models/")[1])
+            assert path.name == "models.config" or (folder / path).is_file()
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {port["targetPort"]: port["port"] for port in service["spec"]["ports"]}
+    assert sorted(compose["services"]["cpu"]["ports"]) == [f"{p}:{p}" for p in (8500, 8501)]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert labels == deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+    (mounted,) = container["volumeMounts"]
+    (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
+    assert mounted["mountPath"] == "/models" and mounted["name"] == volume["name"]
+
+
+def test_the_labels_of_the_readme_parse(pytestconfig):
+    readme = (pytestconfig.rootpath / "saved_models" / "README.md").read_text()
+    (block,) = re.findall(r"```\n(model_config_list.*?)```", readme, re.DOTALL)
+    config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())
+    (entry,) = config.model_config_list.config
+    assert dict(entry.version_labels) == {"stable": 1, "canary": 2}
+    policy = entry.model_version_policy
+    for text in re.findall(r"`model_version_policy (\{.*?\})`", readme):
+        text_format.Parse(f"model_version_policy {text}", entry)
+    assert policy.WhichOneof("policy_choice")
