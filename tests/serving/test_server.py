@@ -413,7 +413,9 @@ def test_the_labels_of_the_readme_parse(pytestconfig):
     config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())
     (entry,) = config.model_config_list.config
     assert dict(entry.version_labels) == {"stable": 1, "canary": 2}
-    policy = entry.model_version_policy
-    for text in re.findall(r"`model_version_policy (\{.*?\})`", readme):
-        text_format.Parse(f"model_version_policy {text}", entry)
-    assert policy.WhichOneof("policy_choice")
+    policies = re.findall(r"`model_version_policy (\{.*?\})`", readme)
+    assert len(policies) == 2
+    for text in policies:
+        written = f"model_version_policy {text}"
+        parsed = text_format.Parse(written, model_server_config_pb2.ModelConfig())
+        assert parsed.model_version_policy.WhichOneof("policy_choice") in ("specific", "latest")
