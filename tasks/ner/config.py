@@ -102,3 +102,5 @@ PRESETS = {
     "wikiann": Config(dataset="wikiann", epochs=10, lower_case=0.05),
 }
 DEFAULT = "everyday_entities"
+# What `python -m tasks train --quick` asks for.
+QUICK = {"epochs": 8}

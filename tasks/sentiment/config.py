@@ -86,3 +86,5 @@ PRESETS = {
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }
 DEFAULT = "rated_reviews"
+# What `python -m tasks train --quick` asks for.
+QUICK = {"epochs": 3}

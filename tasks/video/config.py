@@ -92,3 +92,5 @@ PRESETS = {
     ),
 }
 DEFAULT = "gaits"
+# What `python -m tasks train --quick` asks for.
+QUICK = {"epochs": 3, "image_size": 32, "channels": (16, 24, 48)}

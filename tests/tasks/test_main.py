@@ -1,0 +1,209 @@
+"""The list of the tasks, and one command that trains them all."""
+
+import dataclasses
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from common import cli, report
+from common.data import InputError
+from common.training import TrainingError
+from tasks import __main__ as front
+from tests.tasks.own import ner as own_ner
+from tests.tasks.own import sentiment as own_sentiment
+
+import pytest
+
+
+def command(*words, folder, environment):
+    line = [sys.executable, "-m", "tasks", *map(str, words)]
+    return subprocess.run(
+        line, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+# --- the list -------------------------------------------------------------------------------------
+
+
+def test_the_list_names_every_task_and_the_newest_score(exports, capsys, tmp_path):
+    folder, done = exports.copy("sentiment", tmp_path / "sentiment")
+    scored = json.loads(done.stdout.splitlines()[-1])
+    front.main(["--models", str(folder / "saved_models"), "--json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert tuple(row["task"] for row in rows) == front.TASKS
+    row = rows[0]
+    assert row["versions"] == [1] and row["data"] == "my.csv"
+    assert row["scores"]["split"] == "test"
+    assert row["scores"]["examples"] == str(scored["examples"])
+    assert float(row["scores"]["accuracy"]) == pytest.approx(scored["accuracy"], abs=5e-5)
+    assert rows[1]["versions"] == [] and rows[1]["data"] == "everyday_entities (default)"
+
+    front.main(["--models", str(folder / "saved_models")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8 and lines[0].split() == ["task", "data", "model", "score", "versions"]
+    assert f"accuracy {scored['accuracy']:.4f} (test)" in lines[1]
+
+
+def test_an_empty_list_says_how_to_train(tmp_path, capsys):
+    front.main(["--models", str(tmp_path)])
+    assert capsys.readouterr().out.endswith("yet: python -m tasks train --quick\n")
+
+
+def test_scores_are_read_back_from_a_model_card(tmp_path):
+    path = tmp_path / "model_card.md"
+    shown = report.table([{"split": "test", "examples": 12, "wer": 0.25}])
+    report.model_card(
+        path, title="T", summary="S", sections={"Scores": f"{shown}\n\nOf it."}, settings={"a": 1}
+    )
+    assert report.card_scores(path) == {"split": "test", "examples": "12", "wer": "0.2500"}
+    report.model_card(
+        path, title="T", summary="S", sections={"Scores": "Not scored."}, settings={"a": 1}
+    )
+    assert report.card_scores(path) == {}
+
+
+# --- flags ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", front.TASKS)
+def test_quick_settings_are_smaller_ones_that_the_task_takes(task):
+    module = importlib.import_module(f"tasks.{task}.config")
+    words = front.Train(quick=True, resume=True).words(task)
+    config = cli.parse_train(
+        module.Config, module.PRESETS, default=module.DEFAULT, argv=words, doc=""
+    )
+    default = module.PRESETS[module.DEFAULT]
+    assert config == dataclasses.replace(default, **module.QUICK, verbose=2, resume=True)
+    assert config.epochs < default.epochs and config.dataset == default.dataset
+
+
+def test_flags_are_passed_on(tmp_path):
+    words = front.Train(output=tmp_path, data_dir=tmp_path / "d", score="none").words("ner")
+    assert words == [
+        *("--output", str(tmp_path), "--score", "none", "--verbose", "2"),
+        *("--data_dir", str(tmp_path / "d")),
+    ]
+
+
+def test_wrong_commands_are_refused_without_colours(tmp_path, command_environment):
+    with pytest.raises(InputError, match="no command 'trian'; there are train and demo"):
+        front.main(["trian"])
+    environment = {**command_environment, "PYTHONPATH": os.getcwd()}
+    done = command("train", "--help", folder=tmp_path, environment=environment)
+    assert done.returncode == 0 and done.stdout.startswith("usage: python -m tasks train ")
+    assert "python -m tasks train --quick" in done.stdout and "\x1b" not in done.stdout
+    done = command("train", "chess", folder=tmp_path, environment=environment)
+    assert done.returncode == 2 and "invalid choice 'chess'" in done.stderr
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def test_what_a_task_prints_is_cut_into_lines_and_bars():
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb") as target:
+        target.write(b"10%\r\x1b[A20%\rEpoch 1/2\n\xff\nlast")
+        target.close()
+        found = list(front.printed(stream))
+    assert found == [
+        *[("10%", False), ("20%", False), ("Epoch 1/2", True), ("\ufffd", True), ("last", True)]
+    ]
+
+
+def test_the_clock_ticks_on_a_terminal_only(monkeypatch):
+    for is_terminal, expected in ((False, ""), (True, "\r\x1b[K[1/7 ner 00:00] 10%")):
+        stream = io.StringIO()
+        stream.isatty = lambda answer=is_terminal: answer
+        monkeypatch.setattr(sys, "stderr", stream)
+        clock = front.Clock("[1/7 ner", time.monotonic())
+        clock.tick("10%")
+        assert stream.getvalue() == expected
+        clock.tell("Epoch 1/2")
+        assert stream.getvalue().endswith("[1/7 ner 00:00] Epoch 1/2\n")
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """A folder in which `train` trains tiny models on files of the user's own."""
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.chdir(tmp_path)
+    own = {"sentiment": own_sentiment, "ner": own_ner}
+    for module in own.values():
+        module.write_data(tmp_path)
+    monkeypatch.setattr(
+        front.Train,
+        "words",
+        lambda _, task: [*map(str, own[task].TRAIN), "--output", str(tmp_path / "out")],
+    )
+    return tmp_path
+
+
+def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
+    # A library that only the second task needs is not there.
+    hidden = own_data / "hidden" / "seqeval"
+    hidden.mkdir(parents=True)
+    error = "ModuleNotFoundError(\"No module named 'seqeval'\")"
+    (hidden / "__init__.py").write_text(f"raise {error}\n")
+    monkeypatch.setenv("PYTHONPATH", f"{hidden.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
+    with pytest.raises(TrainingError) as failed:
+        front.train(["ner", "sentiment", "ner", "--output", "out"])
+    assert str(failed.value) == (
+        "1 of 2 tasks failed: ner. When that is mended:\n"
+        "  python -m tasks train --resume --output out --score validation ner"
+    )
+    said = capsys.readouterr()
+    result = json.loads(said.out.splitlines()[-1])
+    assert result["failed"] == ["ner"]
+    ner, sentiment = result["tasks"]
+    assert "pip install 'sequence-suite[ner]'" in ner["error"]
+    version = own_data / "out" / "sentiment" / "1"
+    assert sentiment["model"] == str(version) and sentiment["accuracy"] > 0.9
+    files = [path for path in version.rglob("*") if path.is_file()]
+    assert sentiment["size"] == sum(path.stat().st_size for path in files)
+    assert 0 < sentiment["seconds"] < sentiment["wall_seconds"] <= result["seconds"]
+
+    header, *rows = said.out.splitlines()[:3]
+    assert header.split() == ["task", "data", "metric", "score", "published", "time", "size"]
+    assert "failed" in rows[0] and "sequence-suite[ner]" in rows[0]
+    assert f"{sentiment['accuracy']:.3f}" in rows[1] and " MB" in rows[1]
+    assert "[2/2 sentiment " in said.err and "\x1b" not in said.err + said.out
+
+
+INTERRUPTED = """
+from common import cli
+from tasks import __main__ as front
+front.Train.words = lambda self, task: {words!r} + ["--resume"] * self.resume
+cli.run(front.main)
+"""
+
+
+def test_ctrl_c_keeps_finished_epochs_and_says_how_to_go_on(own_data):
+    words = [*map(str, own_sentiment.TRAIN), "--output", "out", "--epochs", "2000"]
+    words.remove("6")
+    words.remove("--epochs")
+    words += ["--patience", "2000"]
+    line = [sys.executable, "-c", INTERRUPTED.format(words=words), "train", "sentiment", "ner"]
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=own_data
+    )
+    log = own_data / "out" / "sentiment" / "run" / "log.csv"
+    deadline = time.time() + 240
+    while not log.exists():
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and out == ""
+    assert "stopped in sentiment. Finished epochs are kept; to go on:\n" in err
+    assert err.endswith("--output saved_models --score validation sentiment ner\n")
+    assert "Traceback" not in err
+    assert (log.parent / "checkpoint.npz").exists()
+    finished = len(log.read_text().splitlines())
+    time.sleep(2)
+    assert len(log.read_text().splitlines()) == finished  # the task's own process has ended, too
