@@ -70,4 +70,4 @@ PRESETS = {
 }
 DEFAULT = "bach_chorales"
 # What `python -m tasks train --quick` asks for.
-QUICK = {"epochs": 5}
+QUICK = {"epochs": 3}

@@ -142,4 +142,4 @@ PRESETS = {
 }
 DEFAULT = "phrase_book"
 # What `python -m tasks train --quick` asks for.
-QUICK = {"epochs": 4}
+QUICK = {"epochs": 3}
