@@ -41,6 +41,8 @@ Model = export.Served | remote.Remote
 TITLE = "Sequence Suite"
 # Fonts that the reader's system has, so that the page needs no network.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+# Without the button that shares a picture with a site elsewhere.
+Picture = functools.partial(gr.Image, buttons=["download", "fullscreen"], interactive=False)
 CLIPS = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -152,7 +154,8 @@ def ner(model: Model) -> None:
 
     @readable
     def ask(text: str) -> tuple[Any, ...]:
-        ((_, tagged),) = predict.answers(model, [given(text, "a sentence")], batch_size=1)
+        text = given(text, "a sentence")
+        ((_, tagged),) = predict.answers(model, [text], batch_size=1)
         said = predict.describe(text, tagged)
         if "message" in said:
             raise InputError(said["message"])
@@ -166,7 +169,7 @@ def ner(model: Model) -> None:
     gr.Examples(["Ada Lovelace lived in London.", "Lena met Omar in Cairo, not in Rome."], text)
     button = gr.Button("Find names", variant="primary", elem_id="ner_button")
     marked = gr.HighlightedText(label="Names", elem_id="names")
-    drawn = gr.Image(label="Probability of each type", elem_id="ner_picture", height=420)
+    drawn = Picture(label="Probability of each type", elem_id="ner_picture", height=420)
     gr.on([button.click, text.submit], ask, text, [marked, drawn])
 
 
@@ -198,7 +201,7 @@ def dna(model: Model) -> None:
         elem_id="dna_input",
     )
     button = gr.Button("Find genes", variant="primary", elem_id="dna_button")
-    drawn = gr.Image(label="Tracks", elem_id="tracks")
+    drawn = Picture(label="Tracks", elem_id="tracks")
     labels = gr.Textbox(
         label="A letter for each base: . none, C coding, I intron; small on the reverse strand",
         elem_id="labels",
@@ -245,7 +248,7 @@ def translation(model: Model) -> None:
         others = gr.Dataframe(
             headers=["score", "translation"], label="Best ones", elem_id="n_best", interactive=False
         )
-        drawn = gr.Image(label="Attention", elem_id="attention", height=420)
+        drawn = Picture(label="Attention", elem_id="attention", height=420)
     gr.on([button.click, text.submit], ask, text, [best, others, drawn])
 
 
@@ -271,7 +274,7 @@ def speech(model: Model) -> None:
     with gr.Row():
         text = gr.Textbox(label="Transcript", elem_id="transcript", interactive=False, scale=4)
         share = gr.Textbox(label="Confidence", interactive=False, scale=1)
-    drawn = gr.Image(label="What was heard (the first piece of long sound)", elem_id="heard")
+    drawn = Picture(label="What was heard (the first piece of long sound)", elem_id="heard")
     button.click(ask, sound, [text, share, drawn])
 
 
@@ -293,7 +296,7 @@ def video(model: Model) -> None:
     clip = gr.File(label="Clip", file_types=list(CLIPS), elem_id="video_input")
     button = gr.Button("Recognise", variant="primary", elem_id="video_button")
     shares = gr.Label(label="Activity", elem_id="activity", num_top_classes=5)
-    drawn = gr.Image(label="Over time", elem_id="over_time")
+    drawn = Picture(label="Over time", elem_id="over_time")
     button.click(ask, clip, [shares, drawn])
 
 
@@ -332,7 +335,7 @@ def music(model: Model) -> None:
         seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", elem_id="seed")
     button = gr.Button("Play", variant="primary", elem_id="music_button")
     sound = gr.Audio(label="Sound", elem_id="played", interactive=False)
-    roll = gr.Image(label="Piano roll", elem_id="roll", type="filepath")
+    roll = Picture(label="Piano roll", elem_id="roll", type="filepath")
     file = gr.File(label="MIDI", elem_id="midi", interactive=False)
     # One at a time, since all write the same files before Gradio takes copies of them.
     button.click(ask, [steps, temperature, top_p, seed], [sound, roll, file], concurrency_limit=1)
