@@ -43,6 +43,11 @@ TITLE = "Sequence Suite"
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 # Without the button that shares a picture with a site elsewhere.
 Picture = functools.partial(gr.Image, buttons=["download", "fullscreen"], interactive=False)
+# Pictures stand below their label and buttons; letters of a sequence stand below each other.
+CSS = """
+.image-frame img { padding-top: 2rem; box-sizing: border-box; }
+#dna_input textarea, #labels textarea, #gff textarea { font-family: ui-monospace, monospace; }
+"""
 CLIPS = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
 
 
@@ -268,7 +273,7 @@ def speech(model: Model) -> None:
         return said["text"], f"{said['confidence']:.0%}", drawn
 
     sound = gr.Audio(
-        label="Sound", sources=["microphone", "upload"], type="filepath", elem_id="speech_input"
+        label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="speech_input"
     )
     button = gr.Button("Transcribe", variant="primary", elem_id="speech_button")
     with gr.Row():
@@ -395,6 +400,7 @@ def main(argv: list[str]) -> None:
             footer_links=[],
             ssr_mode=False,
             theme=THEME,
+            css=CSS,
         )
     except OSError as error:
         raise InputError(f"cannot listen on {flags.host}:{flags.port}: {error}") from error
