@@ -98,6 +98,5 @@ PRESETS = {
     "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),
 }
 DEFAULT = "spoken_commands"
-# What `python -m tasks train --quick` asks for. Two epochs are too few to learn from sound that is
-# also played faster and slower.
+# What `python -m tasks train --quick` asks for.
 QUICK = {"epochs": 2, "units": 128, "layers": 2, "speed": 0.0}
