@@ -339,7 +339,7 @@ def music(model: Model) -> None:
         top_p = gr.Slider(0.05, 1.0, value=0.95, step=0.05, label="Top p")
         seed = gr.Number(value=0, precision=0, minimum=0, label="Seed", elem_id="seed")
     button = gr.Button("Play", variant="primary", elem_id="music_button")
-    sound = gr.Audio(label="Sound", elem_id="played", interactive=False)
+    sound = gr.Audio(label="Sound", elem_id="played", interactive=False, buttons=["download"])
     roll = Picture(label="Piano roll", elem_id="roll", type="filepath")
     file = gr.File(label="MIDI", elem_id="midi", interactive=False)
     # One at a time, since all write the same files before Gradio takes copies of them.
