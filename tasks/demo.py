@@ -273,7 +273,11 @@ def speech(model: Model) -> None:
         return said["text"], f"{said['confidence']:.0%}", drawn
 
     sound = gr.Audio(
-        label="Sound", sources=["upload", "microphone"], type="filepath", elem_id="speech_input"
+        label="Sound",
+        sources=["upload", "microphone"],
+        type="filepath",
+        buttons=[],
+        elem_id="speech_input",
     )
     button = gr.Button("Transcribe", variant="primary", elem_id="speech_button")
     with gr.Row():
