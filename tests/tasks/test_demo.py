@@ -67,12 +67,16 @@ class Page:
             raise AssertionError("".join(said))
         self.address = re.search(r"http://\S+", said[-1])[0]
         # What it prints later must not fill the pipe.
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self.reader.start()
 
-    def close(self):
-        """Ctrl-C; gives the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=60)
+    def end(self, kind):
+        """Sends a signal; gives the exit code."""
+        self.process.send_signal(kind)
+        code = self.process.wait(timeout=60)
+        self.reader.join()
+        self.process.stderr.close()
+        return code
 
 
 class Browser:
@@ -175,7 +179,8 @@ def driver(tmp_path_factory):
 def page(models, environment):
     page = Page("--models", models, environment=environment)
     yield page
-    page.process.kill()
+    if page.process.poll() is None:
+        page.end(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -306,16 +311,19 @@ def test_music_is_heard_seen_and_downloaded(browser):
 
 @needs_browser
 def test_ctrl_c_closes_the_page(models, page):
-    assert page.close() == 130
+    assert page.end(signal.SIGINT) == 130
 
 
 @needs_browser
-def test_what_cannot_be_is_said_before_a_page_opens(tmp_path):
+def test_what_cannot_be_is_said_before_a_page_opens(tmp_path, capsys):
     from tasks import demo
 
     with pytest.raises(InputError, match="holds no export"):
         demo.main(["--models", str(tmp_path)])
-    with pytest.raises(InputError, match="--port must be 1 to 65535, got 0"):
-        demo.main(["--port", "0"])
-    with pytest.raises(InputError, match="--server must look like http://localhost:8501"):
-        demo.main(["--server", "localhost:8501"])
+    for words, message in (
+        (["--port", "0"], "--port must be 1 to 65535, got 0"),
+        (["--server", "localhost:8501"], "--server must look like http://localhost:8501"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            demo.main(words)
+        assert stop.value.code == 2 and message in capsys.readouterr().err
