@@ -35,6 +35,26 @@ def check(name, text):
         norms = re.findall(r"(\S+) at the last step, (\S+) at the first", text)
         assert len(norms) == 3
         assert all(float(first) < 1e-4 * float(last) for last, first in norms)
+    elif name == "sequence_types":
+        found = dict(
+            re.findall(r"^(one to many|many to one|of another length): (\S+)%", text, re.M)
+        )
+        assert len(found) == 3 and min(map(float, found.values())) > 80
+        assert float(re.search(r"^as long: F1 of the ends of words (\S+)$", text, re.M)[1]) > 0.75
+    elif name == "bidirectional_and_deep":
+        row = r"^(forwards|backwards|both ways) +(\S+)% of the \( right, +(\S+)% of the \)"
+        right = {way: (float(a), float(b)) for way, a, b in re.findall(row, text, re.M)}
+        assert right["forwards"][0] < 93 < 95 < right["forwards"][1]
+        assert right["backwards"][1] < 93 < 95 < right["backwards"][0]
+        assert min(right["both ways"]) > 95
+        depth = dict(re.findall(r"^((?:one|two) layers?, \S+).*? (\S+)% of the blanks", text, re.M))
+        assert float(depth["one layer, 24"]) < 90 and float(depth["two layers, forwards"]) < 90
+        assert float(depth["two layers, 12"]) > 95
+    elif name == "attention":
+        found = re.findall(r"^(additive|dot) +attention: +(\S+)% of 500", text, re.M)
+        assert len(found) == 2 and all(float(share) > 90 for _, share in found)
+        changes = re.findall(r"(?:changes the answer by|shares changed by) (\S+)", text)
+        assert len(changes) == 4 and all(float(change) < 1e-5 for change in changes)
     else:
         shares = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
         valid = {group: int(share) for group, share, _ in shares}
@@ -46,7 +66,10 @@ def check(name, text):
 
 
 def test_there_are_notebooks():
-    assert NOTEBOOKS == ["sampling", "vanishing_gradient"]
+    assert set(NOTEBOOKS) == {
+        *("sequence_types", "vanishing_gradient", "bidirectional_and_deep"),
+        *("sampling", "attention"),
+    }
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
