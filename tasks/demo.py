@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -410,6 +411,8 @@ def main(argv: list[str]) -> None:
         raise InputError(f"cannot listen on {flags.host}:{flags.port}: {error}") from error
     cli.say(f"The page is open at {address} (Ctrl-C closes it).")
     try:
-        page.block_thread()
+        threading.Event().wait()  # Gradio's own wait takes Ctrl-C for a good end
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the page is closed") from None
     finally:
         page.close(verbose=False)

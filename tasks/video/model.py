@@ -40,6 +40,12 @@ class FrameChannels(keras.layers.Layer):
 
     def call(self, frames: Any, mask: Any) -> Any:
         """Scales, compares and folds; see the class."""
+        # Where a shape is known TensorFlow multiplies by a reciprocal instead of dividing, so a
+        # resumed run, whose first batch is another, would differ in the last bit. So batch and
+        # time are not known here.
+        frames = tf.raw_ops.PlaceholderWithDefault(
+            input=frames, shape=[None, None, *frames.shape[2:]]
+        )
         x = ops.cast(frames, "float32") / 127.5 - 1.0
         if self.differences:
             earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)

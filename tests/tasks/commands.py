@@ -17,6 +17,11 @@ def run(command, *words, folder, environment, **kwargs):
     )
 
 
+def heed_ctrl_c():
+    """For `preexec_fn`: a process started in the background of a shell ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
     """Kills a training run in the middle of the epoch behind the first `epochs` ones.
 

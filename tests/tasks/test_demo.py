@@ -12,6 +12,7 @@ import threading
 import time
 
 from common.data import InputError
+from tests.tasks import commands
 from tests.tasks.exports import TASKS
 from tests.tasks.own import dna as own_dna
 
@@ -56,7 +57,12 @@ class Page:
             port = free.getsockname()[1]
         line = [sys.executable, "-m", "tasks", "demo", "--port", str(port), *map(str, words)]
         self.process = subprocess.Popen(
-            line, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+            line,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+            preexec_fn=commands.heed_ctrl_c,
         )
         said = []
         for line in self.process.stderr:

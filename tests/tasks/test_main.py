@@ -14,6 +14,7 @@ from common import cli, report
 from common.data import InputError
 from common.training import TrainingError
 from tasks import __main__ as front
+from tests.tasks import commands
 from tests.tasks.own import ner as own_ner
 from tests.tasks.own import sentiment as own_sentiment
 
@@ -190,7 +191,12 @@ def test_ctrl_c_keeps_finished_epochs_and_says_how_to_go_on(own_data):
     words += ["--patience", "2000"]
     line = [sys.executable, "-c", INTERRUPTED.format(words=words), "train", "sentiment", "ner"]
     process = subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=own_data
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=own_data,
+        preexec_fn=commands.heed_ctrl_c,
     )
     log = own_data / "out" / "sentiment" / "run" / "log.csv"
     deadline = time.time() + 240

@@ -412,7 +412,11 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
     asked = evaluate.request([sound for _, sound in sounds(3, seed=14)])
     outputs, found = live(asked), served.ask("tensors", **asked)
     np.testing.assert_array_equal(outputs["frames"], found["frames"])
-    np.testing.assert_allclose(outputs["log_probs"], found["log_probs"], atol=1e-4)
+    for whole, answer, frames in zip(
+        outputs["log_probs"], found["log_probs"], found["frames"], strict=True
+    ):
+        np.testing.assert_allclose(whole[:frames], answer[:frames], atol=1e-4)
+        np.testing.assert_array_equal(answer[frames:], 0.0)  # the export tells nothing of padding
 
 
 # --- features -------------------------------------------------------------------------------------
