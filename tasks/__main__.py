@@ -1,7 +1,7 @@
 """Lists the seven tasks, trains all of them, or opens a page to try them.
 
     python -m tasks                                  # data, model, last score, versions
-    python -m tasks train --quick                    # all seven, at most 20 minutes on 2 cores
+    python -m tasks train --quick                    # all seven, meant for 20 minutes on 2 cores
     python -m tasks train --score test speech video  # two of them, their whole defaults
     python -m tasks demo                             # a page in the browser, on the exports
 
@@ -72,7 +72,7 @@ class Train:
     tasks: tyro.conf.Positional[tuple[Task, ...]] = ()
     """which ones (default: all seven)"""
     quick: bool = False
-    """smaller budgets: all seven in at most 20 minutes on 2 cores, with lower scores"""
+    """smaller budgets, meant for 20 minutes in all on 2 cores, with lower scores"""
     output: Path = Path("saved_models")
     """exports land in OUTPUT/<task>/<n>/, checkpoints and logs in OUTPUT/<task>/run/"""
     data_dir: Path | None = None
