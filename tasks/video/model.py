@@ -151,7 +151,7 @@ def frame_features(pictures: Any, config: Config) -> Any:
 
     A convolution and pre-activated residual blocks (He et al. 2016), each of which halves the
     picture's sides. What is left of the picture is laid flat, so that places count. The stem's
-    answer, the largest of all, is not normalised: that would cost a sixth of the time.
+    answer, the largest of all, is not normalised, which saves time.
     """
     x = _convolution(config.channels[0], 3, 2, "stem")(pictures)
     for number, filters in enumerate(config.channels[1:], start=1):
