@@ -211,7 +211,8 @@ def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batc
                     # Alone, a row may have been asked with longer ones: cut what is too much.
                     most = np.minimum(array.shape, answer[key].shape)
                     expected[key] = array[tuple(slice(n) for n in most)]
-                assert_same(answer, expected)
+                # Sums of another batch size run in another order.
+                assert_same(answer, expected, tolerance=1e-4)
             assert max(version.batchers[name].sizes) > 1
 
 
