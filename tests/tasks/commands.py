@@ -1,12 +1,15 @@
 """What the tests of the tasks share: commands run as a user runs them, and what all exports owe."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 
-from common import export
+from common import cli, export
+
+import pytest
 
 
 def run(command, *words, folder, environment, **kwargs):
@@ -39,6 +42,32 @@ def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
     process.wait()
     assert process.returncode == -signal.SIGKILL
     assert export.versions(log.parent.parent) == []
+
+
+def check_no_keras_model(task, *words, folder):
+    """`predict` and `evaluate` answer from the export alone, without a Keras model."""
+    script = (
+        "import sys, keras\n"
+        "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
+        "keras.Model.__init__ = refuse\n"
+        "keras.models.load_model = refuse\n"
+        f"from tasks.{task} import predict, evaluate\n"
+        "predict.main(['--model', sys.argv[1], *sys.argv[2:]])\n"
+        "evaluate.main(['--model', sys.argv[1]])\n"
+    )
+    line = [sys.executable, "-c", script, f"saved_models/{task}", *words]
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def check_refused(main, words, message, capsys, monkeypatch):
+    """Bad flags end a command with one message and exit code 2, and leave nothing behind."""
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    before = os.listdir()
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert os.listdir() == before
 
 
 def check_signatures(served, golden):

@@ -822,10 +822,7 @@ def test_records_without_genes_cannot_be_learnt_from(tmp_path, capsys):
 )
 def test_bad_flags_are_told_in_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(train.main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)
 
 
 def test_published_drosophila_splits(shared_data, tmp_path):

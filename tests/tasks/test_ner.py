@@ -1,7 +1,6 @@
 """The named-entity task as its users meet it: data, commands, answers, messages."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -172,18 +171,7 @@ def test_a_piece_is_cut_behind_a_sentence_or_outside_a_name():
 
 
 def test_predict_and_evaluate_build_no_keras_model(trained):
-    script = (
-        "import sys, keras\n"
-        "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
-        "keras.Model.__init__ = refuse\n"
-        "keras.models.load_model = refuse\n"
-        "from tasks.ner import predict, evaluate\n"
-        "predict.main(['--model', sys.argv[1], 'Ada sleeps'])\n"
-        "evaluate.main(['--model', sys.argv[1]])\n"
-    )
-    line = [sys.executable, "-c", script, "saved_models/ner"]
-    done = subprocess.run(line, cwd=trained[0], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    commands.check_no_keras_model("ner", "Ada sleeps", folder=trained[0])
 
 
 def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
@@ -845,11 +833,7 @@ def test_batches_hold_what_the_sentences_say(tmp_path):
 )
 def test_bad_flags_are_told_in_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(train.main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-    assert os.listdir(tmp_path) == []
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)
 
 
 def test_no_model_yet_says_how_to_train(tmp_path, monkeypatch):

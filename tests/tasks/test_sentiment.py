@@ -114,18 +114,7 @@ def test_predict_prints_stars_for_a_person_and_draws(trained, capsys, tmp_path):
 
 
 def test_predict_and_evaluate_build_no_keras_model(trained):
-    script = (
-        "import sys, keras\n"
-        "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
-        "keras.Model.__init__ = refuse\n"
-        "keras.models.load_model = refuse\n"
-        "from tasks.sentiment import predict, evaluate\n"
-        "predict.main(['--model', sys.argv[1], 'superb'])\n"
-        "evaluate.main(['--model', sys.argv[1]])\n"
-    )
-    line = [sys.executable, "-c", script, "saved_models/sentiment"]
-    done = subprocess.run(line, cwd=trained[0], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    commands.check_no_keras_model("sentiment", "superb", folder=trained[0])
 
 
 def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
@@ -494,11 +483,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
 )
 def test_bad_flags_are_told_in_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(train.main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-    assert os.listdir(tmp_path) == []
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)
 
 
 def test_evaluate_refuses_leaks_and_other_labels(trained, tmp_path):

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-import subprocess
 import sys
 import tarfile
 
@@ -118,18 +117,7 @@ def test_predict_says_it_to_a_person(trained, tmp_path, capsys, served):
 
 
 def test_predict_and_evaluate_build_no_keras_model(trained):
-    script = (
-        "import sys, keras\n"
-        "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
-        "keras.Model.__init__ = refuse\n"
-        "keras.models.load_model = refuse\n"
-        "from tasks.speech import predict, evaluate\n"
-        "predict.main(['--model', sys.argv[1], 'mine/wavs/r0.wav'])\n"
-        "evaluate.main(['--model', sys.argv[1]])\n"
-    )
-    line = [sys.executable, "-c", script, "saved_models/speech"]
-    done = subprocess.run(line, cwd=trained[0], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    commands.check_no_keras_model("speech", "mine/wavs/r0.wav", folder=trained[0])
 
 
 def test_fine_tuning_keeps_letters_and_replaces_the_head_for_new_ones(

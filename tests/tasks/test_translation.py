@@ -631,10 +631,7 @@ def test_bad_files_are_told_in_one_line(files, message, tmp_path, capsys, monkey
 )
 def test_bad_flags_are_told_in_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(train.main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)
 
 
 def test_no_model_yet_says_how_to_train(tmp_path, monkeypatch):

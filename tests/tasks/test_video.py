@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import sys
 import wave
 from fractions import Fraction
@@ -757,11 +756,7 @@ def test_bad_folders_are_told(tmp_path, change, message):
 )
 def test_bad_flags_are_told_in_one_line(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", *words])
-    with pytest.raises(SystemExit) as stop:
-        cli.run(train.main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
-    assert os.listdir(tmp_path) == []
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)
 
 
 def test_ucf101_comes_from_the_catalogue(tmp_path, monkeypatch):
