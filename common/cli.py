@@ -13,9 +13,11 @@ from typing import Any, Literal, NoReturn, Self, TextIO, TypeVar
 
 from common import export
 from common.data import InputError
+from common.distribution import StrategyName, is_lost_worker
 from common.export import ExportError
 from common.training import TrainingError
 
+import tensorflow as tf
 import tyro
 
 C = TypeVar("C", bound="RunConfig")
@@ -58,8 +60,8 @@ class RunConfig:
     """go on from the last finished epoch of an interrupted run"""
     init: Path | None = None
     """start from this published model: its vocabulary and architecture are kept"""
-    strategy: Literal["one", "mirrored"] = "one"
-    """one device, or a copy on each device of this machine"""
+    strategy: StrategyName = "one"
+    """one device; a copy on each device of this machine; on the machines of TF_CONFIG; on a TPU"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """number format of the computation; weights and answers stay float32"""
     target: Literal["portable"] = "portable"
@@ -107,9 +109,16 @@ class RunConfig:
         taken = {k: tuple(v) if isinstance(v, list) else v for k, v in taken.items()}
         return dataclasses.replace(self, **taken)
 
-    def run_folder(self, task: str) -> Path:
-        """Where a run's checkpoint and logs live; made if it is not there."""
+    def run_folder(self, task: str, worker: int = 0) -> Path:
+        """Where a run's checkpoint and logs live; made if it is not there.
+
+        Args:
+          task: the folder of its versions.
+          worker: those that are not the chief have a folder inside for what they prepare.
+        """
         folder = self.output / task / "run"
+        if worker:
+            folder /= f"worker-{worker}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -243,6 +252,11 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         _end(2, str(error))
     except (TrainingError, ExportError, FileNotFoundError) as error:
         _end(1, str(error))
+    except tf.errors.OpError as error:
+        if not is_lost_worker(error):
+            raise
+        kept = "Finished epochs are kept: start all workers again with --resume."
+        _end(1, f"another worker is lost. {kept}")
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -9,9 +9,11 @@ from typing import Any
 
 from common import cli, export, report
 from common.data import Corpus
+from common.distribution import wait_for_all, worker_index
 from common.training import Fitted
 
 import keras
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,8 @@ def release(
     settings: Mapping[str, Any],
     score: Callable[[export.Served, Path], tuple[int, dict[str, float]]],
     card: Card,
-) -> Path:
+    strategy: tf.distribute.Strategy | None = None,
+) -> Path | None:
     """Publishes a fitted model, scored through its own export, and prints the JSON line.
 
     Args:
@@ -55,13 +58,20 @@ def release(
       score: takes the staged export and the folder for plots; gives how many examples of the split
         `config.score` it scored, and their metrics by name. Not called for `--score none`.
       card: the task's words for the model card.
+      strategy: under which it was trained. Of several workers the chief publishes, and the others
+        wait for it.
 
     Returns:
-      The version folder.
+      The version folder; None on workers that are not the chief.
 
     Raises:
       ExportError: see `common.export.publish`. Then nothing is published.
     """
+    strategy = strategy or tf.distribute.get_strategy()
+    if worker_index(strategy):
+        cli.say(f"worker {worker_index(strategy)} is done; the chief publishes")
+        wait_for_all(strategy)
+        return None
     count = 0
     metrics: dict[str, float] = {}
 
@@ -95,6 +105,7 @@ def release(
         finish=finish,
     )
     seconds = round(fitted.seconds, 1)
+    wait_for_all(strategy)
     cli.print_scored(task, corpus.name, config.score, count, seconds, published, metrics)
     return published
 

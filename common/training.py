@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import importlib.util
 import io
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.data import InputError
+from common.distribution import from_chief, gather, share, worker_index
 
 import keras
 import numpy as np
@@ -150,12 +152,13 @@ def fit(
       directory: the run's folder: checkpoint, `log.csv`, TensorBoard's events.
       settings: JSON-able; a checkpoint is resumed only under the same settings.
       resume: goes on from the last finished epoch in `directory`; without one, starts anew.
-      strategy: see `common.distribution.make_strategy`.
+      strategy: see `common.distribution`. Of several workers each calls this with the same
+        arguments; the chief alone writes to `directory`, and the others start from what it has.
       clip_norm: scales the gradients of all weights together down to this norm.
       average: momentum of an exponential moving average of the weights, which is then what is
         measured and kept (Polyak & Juditsky 1992); 0 keeps the weights themselves.
       callbacks: further Keras callbacks.
-      verbose: 0 silent, 1 progress bar, 2 a line an epoch.
+      verbose: 0 silent, 1 progress bar, 2 a line an epoch; of several workers the chief speaks.
 
     Raises:
       TrainingError: a loss that is not finite, or a checkpoint of other settings or shapes.
@@ -180,18 +183,20 @@ def fit(
     }
     best_weights = [v.numpy() for v in model.weights]
     checkpoint = directory / CHECKPOINT
-    if resume and checkpoint.exists():
+    chief = worker_index(strategy) == 0
+    if chief and resume and checkpoint.exists():
         state, best_weights = _restore(checkpoint, state.settings, variables)
-    else:
+    elif chief:
         _clear(directory)
+    state, best_weights = _follow_chief(state, variables, best_weights, strategy)
 
-    if importlib.util.find_spec("tensorboard"):
+    if chief and importlib.util.find_spec("tensorboard"):
         board = keras.callbacks.TensorBoard(str(directory / "tensorboard"), write_graph=False)
         callbacks = [*callbacks, board]
     driver = keras.callbacks.CallbackList(
         list(callbacks),
         add_history=True,
-        add_progbar=verbose > 0,
+        add_progbar=chief and verbose > 0,
         model=model,
         verbose=verbose,
         epochs=epochs,
@@ -219,8 +224,9 @@ def fit(
         state.epoch = epoch + 1
         state.stopped = model.stop_training or epoch + 1 - state.best_epoch >= patience
         model.stop_training = state.stopped
-        _save(checkpoint, state, variables, best_weights)
-        _write_log(directory / LOG, state.history)
+        if chief:
+            _save(checkpoint, state, variables, best_weights)
+            _write_log(directory / LOG, state.history)
     driver.on_train_end()
     for variable, value in zip(model.weights, best_weights, strict=True):
         variable.assign(value)
@@ -269,7 +275,7 @@ def _make_train_step(
                 mean.assign(momentum * mean + (1.0 - momentum) * variable.value)
         return objective
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
     def train_step(batch: Batch) -> tf.Tensor:
         return strategy.reduce("sum", strategy.run(replica_step, args=(batch,)), axis=None)
 
@@ -284,22 +290,27 @@ def _make_test_step(
         values, weights = losses(outputs, batch)
         return outputs, tf.reduce_sum(values), tf.reduce_sum(weights)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
     def test_step(batch: Batch) -> Any:
         return strategy.run(replica_step, args=(batch,))
 
     return test_step
 
 
-def _distribute(dataset: tf.data.Dataset, strategy: tf.distribute.Strategy) -> Iterable[Any]:
-    """Batches as the replicas take them, without tf.data's autotuning.
+def _needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:
+    """Whether each shape of a batch must be traced by itself."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def _without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """The same batches without tf.data's autotuning.
 
     Its thread sleeps for up to a minute between two looks at the pipeline, and an iterator that
     ends meanwhile waits for it: 17 idle seconds were seen at the end of an epoch of 28.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    return strategy.experimental_distribute_dataset(dataset.with_options(options))
+    return dataset.with_options(options)
 
 
 def _train_epoch(
@@ -311,9 +322,9 @@ def _train_epoch(
     directory: Path,
 ) -> dict[str, float]:
     total, steps = 0.0, 0
-    for batch in _distribute(dataset, strategy):
+    for batch in _without_autotuning(dataset):
         driver.on_train_batch_begin(steps)
-        loss = float(train_step(batch))
+        loss = float(train_step(share(batch, strategy)))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {steps + 1} of epoch {epoch + 1}. The last finished "
@@ -338,15 +349,10 @@ def _validate(
     sums = np.zeros(2)
 
     def answers() -> Iterator[tuple[dict[str, np.ndarray], Any]]:
-        for batch in _distribute(dataset, strategy):
-            outputs, loss, weight = test_step(batch)
-            for replica in range(strategy.num_replicas_in_sync):
-                part_batch, part_outputs, part_loss, part_weight = tf.nest.map_structure(
-                    lambda value, i=replica: strategy.experimental_local_results(value)[i].numpy(),
-                    (batch, outputs, loss, weight),
-                )
-                sums[:] += float(part_loss), float(part_weight)
-                yield part_batch, part_outputs
+        for batch in _without_autotuning(dataset):
+            outputs, loss, weight = test_step(share(batch, strategy))
+            sums[:] += [float(strategy.reduce("sum", x, axis=None)) for x in (loss, weight)]
+            yield {name: value.numpy() for name, value in batch.items()}, gather(outputs, strategy)
 
     metrics = {name: float(value) for name, value in score(answers()).items()}
     if not sums[1]:
@@ -409,6 +415,23 @@ def _restore(
                 variable.assign(value)
         count = sum(name.startswith("best/") for name in arrays.files)
         return state, [arrays[f"best/{index}"] for index in range(count)]
+
+
+def _follow_chief(
+    state: _State,
+    variables: dict[str, list],
+    best_weights: list[np.ndarray],
+    strategy: tf.distribute.Strategy,
+) -> tuple[_State, list[np.ndarray]]:
+    """Starts every worker from what the chief has; with one process, this changes nothing."""
+    text = np.frombuffer(json.dumps(dataclasses.asdict(state)).encode(), np.uint8)
+    size = int(from_chief(np.array(text.size), strategy))
+    chiefs = _State(**json.loads(from_chief(np.resize(text, size), strategy).tobytes()))
+    if chiefs.settings != state.settings:
+        raise TrainingError(f"worker {worker_index(strategy)} has other settings than the chief")
+    for variable in itertools.chain(*variables.values()):
+        variable.assign(from_chief(variable.numpy(), strategy))
+    return chiefs, [from_chief(weights, strategy) for weights in best_weights]
 
 
 def _clear(directory: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import cli, export
 from common.data import Corpus, InputError
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.dna import data, evaluate, genes, model, serving
@@ -24,6 +24,7 @@ from tasks.dna.genes import Grammar, Record
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 MONITOR = "mean_f1"
 # What a fine-tuned model takes over from the published one.
@@ -47,7 +48,9 @@ def score_batches(
     return {MONITOR: float(np.mean(list(found.values()))), **found}
 
 
-def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
+def train_model(
+    corpus: Corpus, config: Config, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     grammar = genes.grammar(config.spliced, config.start_codons)
     rows = {split: data.records(corpus.splits[split]) for split in ("train", "validation")}
@@ -68,7 +71,6 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
     best = evaluate.ceiling(held, grammar)
     shown = ", ".join(f"{level} {best[f'{level}_f1']:.4f}" for level in evaluate.LEVELS)
     cli.say(f"F1 that perfect labels would reach on the validation split: {shown}")
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = model.build(config)
         if config.init is None:
@@ -87,7 +89,7 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
         score=lambda batches: score_batches(batches, held, grammar),
         monitor=MONITOR,
         mode="max",
-        directory=config.run_folder(evaluate.TASK),
+        directory=config.run_folder(evaluate.TASK, worker_index(strategy)),
         strategy=strategy,
         **config.fit_arguments(),
     )
@@ -97,10 +99,12 @@ def train_model(corpus: Corpus, config: Config) -> tuple[keras.Model, Fitted]:
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    corpus = data.load(config, seed=config.seed)
-    built, fitted = train_model(corpus, config)
+    with chief_first(strategy):
+        corpus = data.load(config, seed=config.seed)
+    built, fitted = train_model(corpus, config, strategy)
     grammar = genes.grammar(config.spliced, config.start_codons)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
@@ -113,6 +117,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(built, config),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common import cli, export
 from common.data import Corpus, epoch_seed
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.music import data, evaluate, model, serving
@@ -26,6 +26,7 @@ from tasks.music.config import DEFAULT, PRESETS, Config
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # What a fine-tuned model takes over from the published one.
 ARCHITECTURE = ("head", "cell", "units", "layers", "key_units", "members")
@@ -50,14 +51,15 @@ def with_published(config: Config) -> Config:
     return dataclasses.replace(config.with_published(ARCHITECTURE), steps_per_quarter=steps)
 
 
-def train_model(rows: Mapping[str, list[data.Piece]], config: Config) -> tuple[keras.Model, Fitted]:
+def train_model(
+    rows: Mapping[str, list[data.Piece]], config: Config, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     low, high, frames = data.key_range(rows["train"])
     cli.say(f"{frames:,} frames to learn from; keys {low} to {high} of 0 to {data.KEYS - 1} sound")
     source = None if config.init is None else export.load(config.init)
     if source is not None:
         low, high = min(low, source.settings["low"]), max(high, source.settings["high"])
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = model.build(config, low=low, high=high, frames=frames)
         if source is not None:
@@ -75,7 +77,7 @@ def train_model(rows: Mapping[str, list[data.Piece]], config: Config) -> tuple[k
         score=score_batches,
         monitor="nll",
         mode="min",
-        directory=config.run_folder(evaluate.TASK),
+        directory=config.run_folder(evaluate.TASK, worker_index(strategy)),
         strategy=strategy,
         **config.fit_arguments(),
     )
@@ -85,12 +87,14 @@ def train_model(rows: Mapping[str, list[data.Piece]], config: Config) -> tuple[k
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = with_published(config)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     steps_per_quarter, tempo = data.grid(config)
-    corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
+    with chief_first(strategy):
+        corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
     rows = {split: data.pieces(corpus.splits[split]) for split in corpus.splits}
-    built, fitted = train_model(rows, config)
+    built, fitted = train_model(rows, config, strategy)
     keys = built.get_layer("keys_0")
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
@@ -103,6 +107,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(built),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common import cli, export, report
 from common.data import Corpus, epoch_seed
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.text import PACKAGED_VECTORS, Vocabulary, WordEmbedding, new_embedding, rewrite
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
@@ -104,12 +104,11 @@ def score_batches(
 
 
 def train_model(
-    corpus: Corpus, config: Config, folder: Path
+    corpus: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
 ) -> tuple[keras.Model, data.Reader, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     rows = data.sentences(corpus.splits["train"], corpus.labels)
     names = data.Names(rows, data.NAMES if config.listed_names else None)
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         make = new_model if config.init is None else published_model
         built, reader = make(corpus, rows, config, folder)
@@ -144,11 +143,13 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    corpus = data.load(config, seed=config.seed)
-    folder = config.run_folder(evaluate.TASK)
-    built, reader, fitted = train_model(corpus, config, folder)
+    with chief_first(strategy):
+        corpus = data.load(config, seed=config.seed)
+    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
+    built, reader, fitted = train_model(corpus, config, folder, strategy)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
         rows = data.sentences(corpus.splits[config.score], corpus.labels)
@@ -161,6 +162,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(built, reader, corpus.labels, config.max_length),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import cli, export, report
 from common.data import Corpus, epoch_seed
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.text import (
     PACKAGED_VECTORS,
@@ -32,6 +32,7 @@ from tasks.sentiment.config import DEFAULT, PRESETS, Config
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # What a fine-tuned model takes over from the published one.
 ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
@@ -82,10 +83,9 @@ def score_batches(
 
 
 def train_model(
-    reviews: Corpus, config: Config, folder: Path
+    reviews: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
 ) -> tuple[keras.Model, Vocabulary, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         make = new_model if config.init is None else published_model
         built, vocabulary = make(reviews, config, folder)
@@ -117,11 +117,13 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    reviews = data.load(config, labels=config.labels, seed=config.seed)
-    folder = config.run_folder(evaluate.TASK)
-    built, vocabulary, fitted = train_model(reviews, config, folder)
+    with chief_first(strategy):
+        reviews = data.load(config, labels=config.labels, seed=config.seed)
+    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
+    built, vocabulary, fitted = train_model(reviews, config, folder, strategy)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, reviews.splits[config.score])
@@ -132,6 +134,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=reviews,
         fitted=fitted,
         signatures=serving.signatures(built, vocabulary, reviews.labels, config.max_length),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from common import cli, ctc, export
 from common.data import Corpus, epoch_seed
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.speech import data, evaluate, model, predict, serving
@@ -103,9 +103,10 @@ def score_batches(
     return {"wer": found["wer"], "cer": found["cer"]}
 
 
-def train_model(prepared: Prepared, config: Config, folder: Path) -> tuple[keras.Model, Fitted]:
+def train_model(
+    prepared: Prepared, config: Config, folder: Path, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = new_model(config, prepared.letters)
         steps = math.ceil(len(prepared.train.ids) / config.batch_size)
@@ -214,10 +215,13 @@ def choose_fusion(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    prepared = prepare(config)
-    built, fitted = train_model(prepared, config, config.run_folder(evaluate.TASK))
+    with chief_first(strategy):
+        prepared = prepare(config)
+    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
+    built, fitted = train_model(prepared, config, folder, strategy)
     language_model = learn_language(prepared, config)
     weight, bonus = choose_fusion(built, language_model, prepared, config)
     recognizer = serving.Recognizer(
@@ -241,6 +245,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=prepared.corpus,
         fitted=fitted,
         signatures=serving.signatures(recognizer),

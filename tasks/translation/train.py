@@ -20,7 +20,7 @@ from typing import Any
 
 from common import cli, export
 from common.data import Corpus, epoch_seed, map_in_order
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, Score, fit, set_up, take_weights, warmed_cosine
 from tasks.translation import data, evaluate, model, predict, serving
@@ -98,7 +98,7 @@ def make_score(
 
 
 def train_model(
-    corpus: Corpus, config: Config, folder: Path
+    corpus: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
 ) -> tuple[keras.Model, Subwords, Subwords, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
     if config.init is None:
@@ -124,7 +124,6 @@ def train_model(
         pairs = cut("train", dropout=dropout, seed=seed) if dropout else whole
         return data.to_batches(pairs, batch_size=config.batch_size, shuffle_seed=seed)
 
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
         if config.init is not None:
@@ -152,12 +151,14 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     languages = (config.source, config.target_language)
-    corpus = data.load(config, languages=languages, seed=config.seed)
-    folder = config.run_folder(evaluate.TASK)
-    built, reader, writer, fitted = train_model(corpus, config, folder)
+    with chief_first(strategy):
+        corpus = data.load(config, languages=languages, seed=config.seed)
+    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
+    built, reader, writer, fitted = train_model(corpus, config, folder, strategy)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, corpus.splits[config.score])
@@ -168,6 +169,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(

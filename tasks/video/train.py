@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common import cli, export, report
 from common.data import Corpus, epoch_seed
-from common.distribution import make_strategy
+from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.video import data, evaluate, model, serving
@@ -25,6 +25,7 @@ from tasks.video.config import DEFAULT, PRESETS, Config
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 # What a fine-tuned model takes over from the published one.
 ARCHITECTURE = ("image_size", "frame_rate", "max_length", "channels", "differences", "features")
@@ -53,9 +54,10 @@ def score_batches(
     return evaluate.metrics(truth, predicted) if truth else {}
 
 
-def train_model(corpus: Corpus, config: Config, folder: Path) -> tuple[keras.Model, Fitted]:
+def train_model(
+    corpus: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
+) -> tuple[keras.Model, Fitted]:
     """Builds and fits; the model holds the best epoch's weights."""
-    strategy = make_strategy(config.strategy)
     with strategy.scope():
         built = make_model(corpus, config)
         steps = math.ceil(corpus.size("train") / config.batch_size)
@@ -94,11 +96,14 @@ def train_model(corpus: Corpus, config: Config, folder: Path) -> tuple[keras.Mod
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     seen = {"rate": config.frame_rate, "longest": config.max_length}
-    corpus = data.load(config, **seen, seed=config.seed)
-    built, fitted = train_model(corpus, config, config.run_folder(evaluate.TASK))
+    with chief_first(strategy):
+        corpus = data.load(config, **seen, seed=config.seed)
+    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
+    built, fitted = train_model(corpus, config, folder, strategy)
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, corpus.splits[config.score])
@@ -111,6 +116,7 @@ def main(argv: list[str]) -> None:
     release(
         task=evaluate.TASK,
         config=config,
+        strategy=strategy,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(built, corpus.labels, side=side, **seen),

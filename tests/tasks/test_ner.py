@@ -210,6 +210,7 @@ def test_help_has_examples_and_defaults(name, tmp_path, command_environment):
 RESUMED_AND_WHOLE = """
 import dataclasses, pathlib, sys
 from common import cli
+from common.distribution import make_strategy
 from common.training import set_up
 from tasks.ner import config, data, train
 import numpy as np
@@ -217,12 +218,13 @@ config = cli.parse_train(
     config.Config, config.PRESETS, default=config.DEFAULT, argv=sys.argv[1:], doc=""
 )
 corpus = data.load(config, seed=config.seed)
+strategy = make_strategy(config.strategy)
 weights = []
 for folder, resume in (("saved_models/ner/run", True), ("whole", False)):
     set_up(seed=config.seed, deterministic=True, precision="float32")
     pathlib.Path(folder).mkdir(exist_ok=True)
     built, _, fitted = train.train_model(
-        corpus, dataclasses.replace(config, resume=resume), pathlib.Path(folder)
+        corpus, dataclasses.replace(config, resume=resume), pathlib.Path(folder), strategy
     )
     assert len(fitted.history) == 4
     weights.append(built.get_weights())
