@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 from common.data import InputError
@@ -93,7 +93,8 @@ def worker_index(strategy: tf.distribute.Strategy) -> int:
 
 
 def _has_workers(strategy: tf.distribute.Strategy) -> bool:
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    several = strategy.num_replicas_in_sync > 1
+    return several and isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
@@ -158,18 +159,52 @@ def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> A
         first = context.replica_id_in_sync_group
         rows = next(iter(batch.values())).shape[0]
         part = slice(first * rows // count, (first + 1) * rows // count)
-        return {name: value[part] for name, value in batch.items() if value.dtype != tf.string}
+        return {name: value[part] for name, value in _without_text(batch).items()}
 
     return strategy.experimental_distribute_values_from_function(rows_of)
 
 
-def gather(shares: Any, strategy: tf.distribute.Strategy) -> Any:
-    """Puts the replicas' rows together again: NumPy arrays, the same on every worker.
+def _without_text(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if value.dtype != tf.string}
+
+
+def in_step(
+    function: tf.types.experimental.PolymorphicFunction,
+    dataset: tf.data.Dataset,
+    strategy: tf.distribute.Strategy,
+) -> Callable[[Any], Any]:
+    """Traces a function of a share for all shapes at once, and so once on each worker.
+
+    Workers know their common operations by the order in which they were traced: one that traced
+    anew, since its share is the first of its size, while another one's is not, would wait for
+    what the others never ask.
 
     Args:
-      shares: a structure of what `strategy.run` gives back, tensors `[rows, ...]`.
-      strategy: the one that ran.
+      function: takes what `share` gives.
+      dataset: the batches; lengths that vary must be unknown to TensorFlow.
+      strategy: without several workers, the function itself is given back.
     """
-    if strategy.num_replicas_in_sync == 1:
-        return tf.nest.map_structure(lambda value: value.numpy(), shares)
-    return tf.nest.map_structure(lambda value: strategy.gather(value, axis=0).numpy(), shares)
+    if not _has_workers(strategy):
+        return function
+    # Of any number of rows; this is asked for its shapes alone.
+    numbers = dataset.map(_without_text).unbatch().batch(1)
+    dealt = strategy.distribute_datasets_from_function(lambda context: numbers)
+    return function.get_concrete_function(dealt.element_spec)
+
+
+def gather(outputs: Any) -> Any:
+    """Puts the rows of all replicas together again, on each of them.
+
+    Args:
+      outputs: a structure of tensors `[rows, ...]`, inside of `strategy.run`.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica.num_replicas_in_sync == 1:
+        return outputs
+
+    def from_all(value: tf.Tensor) -> tf.Tensor:
+        # The workers' operations know no bfloat16.
+        value = tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value
+        return replica.all_gather(value, axis=0)
+
+    return tf.nest.map_structure(from_all, outputs)

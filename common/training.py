@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.data import InputError
-from common.distribution import from_chief, gather, share, worker_index
+from common.distribution import from_chief, gather, in_step, share, worker_index
 
 import keras
 import numpy as np
@@ -286,9 +286,11 @@ def _make_test_step(
     model: keras.Model, losses: Losses, strategy: tf.distribute.Strategy
 ) -> Callable[[Batch], Any]:
     def replica_step(batch: Batch) -> Any:
+        replica = tf.distribute.get_replica_context()
         outputs = model(_inputs(model, batch), training=False)
         values, weights = losses(outputs, batch)
-        return outputs, tf.reduce_sum(values), tf.reduce_sum(weights)
+        sums = replica.all_reduce("sum", [tf.reduce_sum(values), tf.reduce_sum(weights)])
+        return gather(outputs), sums
 
     @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
     def test_step(batch: Batch) -> Any:
@@ -322,9 +324,10 @@ def _train_epoch(
     directory: Path,
 ) -> dict[str, float]:
     total, steps = 0.0, 0
+    step = in_step(train_step, dataset, strategy)
     for batch in _without_autotuning(dataset):
         driver.on_train_batch_begin(steps)
-        loss = float(train_step(share(batch, strategy)))
+        loss = float(step(share(batch, strategy)))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {steps + 1} of epoch {epoch + 1}. The last finished "
@@ -350,10 +353,15 @@ def _validate(
 
     def answers() -> Iterator[tuple[dict[str, np.ndarray], Any]]:
         for batch in _without_autotuning(dataset):
-            outputs, loss, weight = test_step(share(batch, strategy))
-            sums[:] += [float(strategy.reduce("sum", x, axis=None)) for x in (loss, weight)]
-            yield {name: value.numpy() for name, value in batch.items()}, gather(outputs, strategy)
+            # All replicas have the same.
+            outputs, (loss, weight) = tf.nest.map_structure(
+                lambda value: strategy.experimental_local_results(value)[0].numpy(),
+                step(share(batch, strategy)),
+            )
+            sums[:] += float(loss), float(weight)
+            yield {name: value.numpy() for name, value in batch.items()}, outputs
 
+    step = in_step(test_step, dataset, strategy)
     metrics = {name: float(value) for name, value in score(answers()).items()}
     if not sums[1]:
         raise InputError("no validation examples")

@@ -1,6 +1,7 @@
 """Several worker processes on this machine, against one process."""
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ from common.distribution import (
     chief_first,
     from_chief,
     gather,
+    in_step,
     make_strategy,
     share,
     wait_for_all,
@@ -28,13 +30,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-# Batches of 15 rows, the last one of a single row: the shares differ, and one is empty.
-ROWS, BATCH = 76, 15
+
+def uneven(epoch):
+    """Batches of 15, 14 and a single row.
+
+    Shares differ, some have a size that only one of the workers has seen, and one is empty.
+    """
+    rows = [np.arange(30), np.arange(30, 58), np.arange(58, 59), np.arange(59, 74)]
+    parts = [test_training.batches(r, size) for r, size in zip(rows, (15, 14, 1, 15), strict=True)]
+    return functools.reduce(tf.data.Dataset.concatenate, parts)
+
 
 WORKER = """
     import pathlib, sys
     from common import cli, distribution
-    from tests.common import test_training
+    from tests.common import test_distribution, test_training
     import numpy as np
 
     def main(argv):
@@ -48,12 +58,12 @@ WORKER = """
             assert (folder / "prepared").exists()
         model, fitted = test_training.run(
             folder, epochs=epochs, strategy=strategy, clip_norm=0.5, average=0.5, resume=True,
-            train=lambda epoch: test_training.batches(np.arange({rows}), {batch}),
+            train=test_distribution.uneven,
         )
         losses = [row["val_loss"] for row in fitted.history]
         errors = [row["val_error"] for row in fitted.history]
         np.savez(
-            folder / f"worker_{{index}}.npz",
+            folder / f"worker_{index}.npz",
             weights=test_training.weights(model), losses=losses, errors=errors,
         )
         distribution.wait_for_all(strategy)
@@ -109,7 +119,7 @@ def wait(processes, folder, seconds=300):
 def worker(tmp_path, command_environment, pytestconfig):
     """Starts two workers that fit the model of `test_training` in a folder."""
     script = tmp_path / "worker.py"
-    script.write_text(textwrap.dedent(WORKER.format(rows=ROWS, batch=BATCH)))
+    script.write_text(textwrap.dedent(WORKER))
     environment = {**command_environment, "PYTHONPATH": str(pytestconfig.rootpath)}
 
     def start_two(folder, epochs):
@@ -122,13 +132,7 @@ def worker(tmp_path, command_environment, pytestconfig):
 
 def one_process(folder, epochs):
     """The same fit in this process."""
-    return test_training.run(
-        folder,
-        epochs=epochs,
-        clip_norm=0.5,
-        average=0.5,
-        train=lambda epoch: test_training.batches(np.arange(ROWS), BATCH),
-    )
+    return test_training.run(folder, epochs=epochs, clip_norm=0.5, average=0.5, train=uneven)
 
 
 @pytest.mark.distribution
@@ -198,7 +202,8 @@ def test_alone_nothing_changes():
     strategy = make_strategy("one")
     batch = {"x": tf.constant([[1.0], [2.0]]), "text": tf.constant(["a", "b"])}
     assert share(batch, strategy) is batch
-    np.testing.assert_array_equal(gather({"y": batch["x"]}, strategy)["y"], [[1.0], [2.0]])
+    assert in_step(gather, tf.data.Dataset.from_tensors(batch), strategy) is gather
+    np.testing.assert_array_equal(gather({"y": batch["x"]})["y"], [[1.0], [2.0]])
     np.testing.assert_array_equal(from_chief(np.array([1, 2], np.uint8), strategy), [1, 2])
     assert worker_index(strategy) == 0
     wait_for_all(strategy)
