@@ -138,7 +138,7 @@ def is_lost_worker(error: tf.errors.OpError) -> bool:
 # --- Batches --------------------------------------------------------------------------------------
 
 
-def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> Any:
+def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> tuple[Any, Any]:
     """Deals the rows of a global batch out to the replicas of this worker.
 
     Replica `r` of `n` takes the rows from `r * rows // n` to `(r + 1) * rows // n`. Text stays
@@ -149,19 +149,36 @@ def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> A
       strategy: with one replica, the batch itself is given back.
 
     Returns:
-      What `strategy.run` takes.
+      What `strategy.run` takes: the rows, and how many of them count. A replica that gets none is
+      given one which does not, since few models run on nothing. None: all count.
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
-        return batch
+        return batch, None
+    rows = next(iter(batch.values())).shape[0]
+
+    def bounds(context: tf.distribute.experimental.ValueContext) -> tuple[int, int]:
+        replica = context.replica_id_in_sync_group
+        return replica * rows // count, (replica + 1) * rows // count
 
     def rows_of(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
-        first = context.replica_id_in_sync_group
-        rows = next(iter(batch.values())).shape[0]
-        part = slice(first * rows // count, (first + 1) * rows // count)
+        first, end = bounds(context)
+        part = slice(first, end) if first < end else slice(1)
         return {name: value[part] for name, value in _without_text(batch).items()}
 
-    return strategy.experimental_distribute_values_from_function(rows_of)
+    def count_of(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        first, end = bounds(context)
+        return tf.constant(end - first)
+
+    deal = strategy.experimental_distribute_values_from_function
+    return deal(rows_of), deal(count_of)
+
+
+def that_count(values: Any, count: tf.Tensor | None) -> Any:
+    """The first `count` rows of tensors `[rows, ...]`; all of them for None."""
+    if count is None:
+        return values
+    return tf.nest.map_structure(lambda value: value[:count], values)
 
 
 def _without_text(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,16 +197,16 @@ def in_step(
     what the others never ask.
 
     Args:
-      function: takes what `share` gives.
+      function: takes the two that `share` gives.
       dataset: the batches; lengths that vary must be unknown to TensorFlow.
       strategy: without several workers, the function itself is given back.
     """
     if not _has_workers(strategy):
         return function
     # Of any number of rows; this is asked for its shapes alone.
-    numbers = dataset.map(_without_text).unbatch().batch(1)
-    dealt = strategy.distribute_datasets_from_function(lambda context: numbers)
-    return function.get_concrete_function(dealt.element_spec)
+    shares = dataset.map(_without_text).unbatch().batch(1).map(lambda rows: (rows, 1))
+    dealt = strategy.distribute_datasets_from_function(lambda context: shares)
+    return function.get_concrete_function(*dealt.element_spec)
 
 
 def gather(outputs: Any) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.data import InputError
-from common.distribution import from_chief, gather, in_step, share, worker_index
+from common.distribution import from_chief, gather, in_step, share, that_count, worker_index
 
 import keras
 import numpy as np
@@ -248,11 +248,12 @@ def _make_train_step(
     clip_norm: float | None,
     average: float,
     averaged: list[tf.Variable],
-) -> Callable[[Batch], tf.Tensor]:
-    def replica_step(batch: Batch) -> tf.Tensor:
+) -> Callable[[Batch, tf.Tensor | None], tf.Tensor]:
+    def replica_step(batch: Batch, count: tf.Tensor | None) -> tf.Tensor:
         replica = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
-            values, weights = losses(model(_inputs(model, batch), training=True), batch)
+            found = losses(model(_inputs(model, batch), training=True), batch)
+            values, weights = that_count(found, count)
             total = replica.all_reduce("sum", tf.reduce_sum(weights))
             loss = tf.math.divide_no_nan(tf.reduce_sum(values), total)
             penalties = tf.add_n(model.losses) if model.losses else 0.0
@@ -276,25 +277,25 @@ def _make_train_step(
         return objective
 
     @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
-    def train_step(batch: Batch) -> tf.Tensor:
-        return strategy.reduce("sum", strategy.run(replica_step, args=(batch,)), axis=None)
+    def train_step(batch: Batch, count: tf.Tensor | None) -> tf.Tensor:
+        return strategy.reduce("sum", strategy.run(replica_step, args=(batch, count)), axis=None)
 
     return train_step
 
 
 def _make_test_step(
     model: keras.Model, losses: Losses, strategy: tf.distribute.Strategy
-) -> Callable[[Batch], Any]:
-    def replica_step(batch: Batch) -> Any:
+) -> Callable[[Batch, tf.Tensor | None], Any]:
+    def replica_step(batch: Batch, count: tf.Tensor | None) -> Any:
         replica = tf.distribute.get_replica_context()
         outputs = model(_inputs(model, batch), training=False)
-        values, weights = losses(outputs, batch)
+        values, weights = that_count(losses(outputs, batch), count)
         sums = replica.all_reduce("sum", [tf.reduce_sum(values), tf.reduce_sum(weights)])
-        return gather(outputs), sums
+        return gather(that_count(outputs, count)), sums
 
     @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
-    def test_step(batch: Batch) -> Any:
-        return strategy.run(replica_step, args=(batch,))
+    def test_step(batch: Batch, count: tf.Tensor | None) -> Any:
+        return strategy.run(replica_step, args=(batch, count))
 
     return test_step
 
@@ -316,7 +317,7 @@ def _without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def _train_epoch(
-    train_step: Callable[[Batch], tf.Tensor],
+    train_step: Callable[[Batch, tf.Tensor | None], tf.Tensor],
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
     driver: keras.callbacks.CallbackList,
@@ -327,7 +328,7 @@ def _train_epoch(
     step = in_step(train_step, dataset, strategy)
     for batch in _without_autotuning(dataset):
         driver.on_train_batch_begin(steps)
-        loss = float(step(share(batch, strategy)))
+        loss = float(step(*share(batch, strategy)))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} at step {steps + 1} of epoch {epoch + 1}. The last finished "
@@ -344,7 +345,7 @@ def _train_epoch(
 
 
 def _validate(
-    test_step: Callable[[Batch], Any],
+    test_step: Callable[[Batch, tf.Tensor | None], Any],
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
     score: Score,
@@ -356,7 +357,7 @@ def _validate(
             # All replicas have the same.
             outputs, (loss, weight) = tf.nest.map_structure(
                 lambda value: strategy.experimental_local_results(value)[0].numpy(),
-                step(share(batch, strategy)),
+                step(*share(batch, strategy)),
             )
             sums[:] += float(loss), float(weight)
             yield {name: value.numpy() for name, value in batch.items()}, outputs

@@ -201,7 +201,7 @@ def test_each_task_trains_on_two_workers(task, tmp_path, command_environment):
 def test_alone_nothing_changes():
     strategy = make_strategy("one")
     batch = {"x": tf.constant([[1.0], [2.0]]), "text": tf.constant(["a", "b"])}
-    assert share(batch, strategy) is batch
+    assert share(batch, strategy) == (batch, None)
     assert in_step(gather, tf.data.Dataset.from_tensors(batch), strategy) is gather
     np.testing.assert_array_equal(gather({"y": batch["x"]})["y"], [[1.0], [2.0]])
     np.testing.assert_array_equal(from_chief(np.array([1, 2], np.uint8), strategy), [1, 2])
