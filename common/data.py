@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -37,6 +38,30 @@ class InputError(ValueError):
     def __init__(self, message: str, path: str | Path | None = None, line: int | None = None):
         where = "" if path is None else f"{path}{'' if line is None else f', line {line}'}: "
         super().__init__(where + message)
+
+
+def require(module: str, extra: str, advice: str = "") -> ModuleType:
+    """Imports a library that only some tasks need.
+
+    Args:
+      module: its name, such as `seqeval.metrics`.
+      extra: the one of ours that brings it.
+      advice: what else a user can do.
+
+    Raises:
+      InputError: it is not installed; says how to install it.
+
+    Example:
+      >>> require("sacrebleu.metrics", "translation").BLEU
+      <class 'sacrebleu.metrics.bleu.BLEU'>
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        raise InputError(
+            f"this needs {missing}, which is not installed: pip install -e '.[{extra}]'{advice}"
+        ) from error
 
 
 # --- files ----------------------------------------------------------------------------------------

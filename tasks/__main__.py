@@ -229,8 +229,6 @@ def train_one(task: str, words: Sequence[str], clock: Clock) -> dict[str, Any]:
     if process.returncode:
         said = next((line for line in reversed(lines) if line.startswith("error: ")), None)
         reason = (said or (lines or ["no message"])[-1]).removeprefix("error: ")
-        if missing := re.match(r"ModuleNotFoundError: No module named '([^'.]+)", reason):
-            reason = f"{missing[1]} is not installed: pip install 'sequence-suite[{task}]'"
         if process.returncode < 0:
             reason = f"killed by signal {-process.returncode}; last line: {reason}"
         return {"task": task, "error": reason, "wall_seconds": seconds}

@@ -33,6 +33,7 @@ from common.data import (
     find_splits,
     prepare,
     read_member,
+    require,
     split_rows,
 )
 from tasks.dna.config import STRIDE, Config
@@ -282,13 +283,10 @@ def _read_fasta(text: str, path: Path, first: int = 1) -> dict[str, str]:
 
 
 def _read_genbank(text: str, path: Path) -> list[Record]:
-    try:
-        from Bio import BiopythonParserWarning, BiopythonWarning, SeqIO
-        from Bio.Seq import UndefinedSequenceError
-    except ImportError as error:
-        raise InputError(
-            "GenBank files are read by Biopython: pip install -e '.[dna]'", path
-        ) from error
+    require("Bio", "dna")
+    from Bio import BiopythonParserWarning, BiopythonWarning, SeqIO
+    from Bio.Seq import UndefinedSequenceError
+
     found: list[Record] = []
     with warnings.catch_warnings():
         # Our own checks follow; of old or bare LOCUS lines it warns at every record.

@@ -21,6 +21,7 @@ from common.data import (
     batches,
     bucket_lengths,
     prepare,
+    require,
     split_by_hash,
     split_rows,
 )
@@ -114,6 +115,7 @@ def read_folder(folder: Path, steps_per_quarter: int) -> list[Piece]:
     )
     if not files:
         raise InputError("no .mid file in this folder", folder)
+    midi.library()  # told once, not for each file
     found: dict[str, Piece] = {}
     errors = []
     for path in files:
@@ -365,13 +367,7 @@ def read_chorales() -> list[Piece]:
     Raises:
       InputError: music21 is not installed.
     """
-    try:
-        import music21
-    except ImportError as error:
-        raise InputError(
-            "the data set 'bach_chorales' comes with the package music21: "
-            "pip install -e '.[music]', or train on your own files with --data FOLDER"
-        ) from error
+    music21 = require("music21", "music", ", or train on your own files with --data FOLDER")
     paths = sorted(music21.corpus.getComposer("bach"), key=lambda path: path.name)
     say(f"parsing {len(paths)} works of music21's corpus, once")
     steps, _ = GRIDS["bach_chorales"]

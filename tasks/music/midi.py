@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common.data import InputError
+from common.data import InputError, require
 
 import numpy as np
 import scipy.io.wavfile
@@ -33,11 +33,7 @@ def library() -> ModuleType:
     Raises:
       InputError: it is not installed.
     """
-    try:
-        import pretty_midi
-    except ImportError as error:
-        raise InputError("MIDI needs the package pretty_midi: pip install -e '.[music]'") from error
-    return pretty_midi
+    return require("pretty_midi", "music")
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common import cli, export, report
-from common.data import Corpus, InputError, map_in_order
+from common.data import Corpus, InputError, map_in_order, require
 from tasks.ner import data
 from tasks.ner.data import OUTSIDE, Sentence
 
 import numpy as np
-import seqeval.metrics
-import seqeval.scheme
 import sklearn.metrics
 
 TASK = "ner"
@@ -53,14 +51,15 @@ def by_type(
       >>> by_type([["B-PER", "I-PER", "O"]], [["B-PER", "O", "O"]])["micro avg"]["f1-score"]
       0.0
     """
+    scorers = require("seqeval.metrics", "ner")
     if not any(tag != OUTSIDE for rows in (truth, predicted) for tags in rows for tag in tags):
         # seqeval fails where there is no name at all.
         return {"micro avg": {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}}
-    rows = seqeval.metrics.classification_report(
+    rows = scorers.classification_report(
         [list(tags) for tags in truth],
         [list(tags) for tags in predicted],
         mode="strict",
-        scheme=seqeval.scheme.IOB2,
+        scheme=require("seqeval.scheme", "ner").IOB2,
         output_dict=True,
         zero_division=0,
     )

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common import cli, export, report
-from common.data import Corpus, epoch_seed
+from common.data import Corpus, epoch_seed, require
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.text import PACKAGED_VECTORS, Vocabulary, WordEmbedding, new_embedding, rewrite
@@ -143,6 +143,7 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    require("seqeval", "ner")  # now, not after the first epoch
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)

@@ -7,25 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from common.data import InputError
+from common.data import InputError, require
 from tasks.speech.features import RATE
 
 import numpy as np
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".sph")
 _BLOCK = 30 * RATE  # samples read at once
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import soundfile
-        import soxr
-    except ImportError as error:
-        raise InputError(
-            f"{error.name}, which sound files are read with, is not installed: "
-            "pip install 'sequence-suite[speech]'"
-        ) from error
-    return soundfile, soxr
 
 
 def read_blocks(source: str | Path | BinaryIO, name: str | Path | None = None) -> Iterator[Any]:
@@ -36,7 +24,7 @@ def read_blocks(source: str | Path | BinaryIO, name: str | Path | None = None) -
     Raises:
       InputError: the file is missing, holds no sound that can be read, no samples, or NaN.
     """
-    soundfile, soxr = _libraries()
+    soundfile, soxr = require("soundfile", "speech"), require("soxr", "speech")
     name = source if name is None else name
     if not hasattr(source, "read") and not Path(source).is_file():
         raise InputError("is a folder" if Path(source).is_dir() else "no such file", name)
@@ -86,7 +74,7 @@ def read_bytes(content: bytes, name: str) -> np.ndarray:
 
 def write(path: Path, sound: np.ndarray) -> None:
     """Writes `<float32>[samples]` at 16 kHz into a file, whose ending says in which form."""
-    soundfile, _ = _libraries()
+    soundfile = require("soundfile", "speech")
     soundfile.write(path, sound, RATE)
 
 

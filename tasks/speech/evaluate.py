@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common import cli, export
-from common.data import InputError, map_in_order
+from common.data import InputError, map_in_order, require
 from tasks.speech import data
 
 import numpy as np
@@ -42,7 +42,7 @@ def metrics(truth: Sequence[str], said: Sequence[str]) -> dict[str, float]:
       >>> metrics(["go on", "stop"], ["go", "stop"])
       {'wer': 0.333, 'cer': 0.333, 'words': 3, 'substitutions': 0, 'deletions': 1, 'insertions': 0}
     """
-    jiwer = _jiwer()
+    jiwer = require("jiwer", "speech")
     words = jiwer.process_words(list(truth), list(said))
     letters = jiwer.process_characters(list(truth), list(said))
     return {
@@ -53,16 +53,6 @@ def metrics(truth: Sequence[str], said: Sequence[str]) -> dict[str, float]:
         "deletions": words.deletions,
         "insertions": words.insertions,
     }
-
-
-def _jiwer() -> Any:
-    try:
-        import jiwer
-    except ImportError as error:
-        raise InputError(
-            "jiwer, which counts errors, is not installed: pip install 'sequence-suite[speech]'"
-        ) from error
-    return jiwer
 
 
 def answers(
@@ -125,7 +115,7 @@ def score(served: export.Served, rows: Any, *, batch_size: int = 16) -> Scored:
 
 def print_report(scored: Scored, count: int) -> None:
     """Prints the recordings with the most wrong words, as jiwer aligns them."""
-    jiwer = _jiwer()
+    jiwer = require("jiwer", "speech")
     rows = list(zip(scored.ids, scored.truth, scored.said, strict=True))
     wrong = {row: jiwer.process_words(row[1], row[2]) for row in rows if row[1] != row[2]}
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from common import cli
-from common.data import InputError
+from common.data import InputError, require
 from tasks.speech import audio
 from tasks.speech.features import RATE
 from tasks.speech.grammar import Sentence, sentences
@@ -66,16 +66,9 @@ class Synthesizer:
     """eSpeak NG's library, which has one state for the whole process: use `synthesizer()`."""
 
     def __init__(self) -> None:
-        try:
-            import espeakng_loader
-            import soxr
-        except ImportError as error:
-            raise InputError(
-                f"{error.name}, with which the default data is spoken, is not installed: pip "
-                "install 'sequence-suite[speech,espeak]' (eSpeak NG is GPL-3.0-or-later), or train "
-                "on recordings with --dataset or --data"
-            ) from error
-        self._soxr = soxr
+        other = " (eSpeak NG is GPL-3.0-or-later), or train on recordings with --dataset or --data"
+        espeakng_loader = require("espeakng_loader", "speech,espeak", other)
+        self._soxr = require("soxr", "speech")
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._library.espeak_Synth.argtypes = [
             ctypes.c_char_p,

@@ -12,14 +12,13 @@ all its references.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from common import cli, export
-from common.data import InputError, map_in_order
+from common.data import InputError, map_in_order, require
 from tasks.translation import data
 
 import numpy as np
@@ -56,18 +55,15 @@ def metrics(
       >>> scores["bleu"]
       100.0
     """
-    if importlib.util.find_spec("sacrebleu") is None:
-        raise InputError("scoring needs the extra [translation]: pip install -e '.[translation]'")
-    import sacrebleu.metrics
-
+    scorers = require("sacrebleu.metrics", "translation")
     most = max(map(len, references))
     # sacrebleu takes a list for the first references, one for the second ones, and so on.
     columns = [[row[k] if k < len(row) else None for row in references] for k in range(most)]
     # The number of references varies, as sacrebleu's signature then says ("nrefs:var").
     scorers = {
-        "bleu": sacrebleu.metrics.BLEU(),
-        "bleu_lowercase": sacrebleu.metrics.BLEU(lowercase=True),
-        "chrf": sacrebleu.metrics.CHRF(),
+        "bleu": scorers.BLEU(),
+        "bleu_lowercase": scorers.BLEU(lowercase=True),
+        "chrf": scorers.CHRF(),
     }
     scores = {
         name: scorer.corpus_score(list(translations), columns).score

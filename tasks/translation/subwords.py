@@ -12,11 +12,10 @@ Cutting is graph code, for exports take raw text. The pieces are learnt by byte-
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.data import InputError
+from common.data import InputError, require
 
 import tensorflow as tf
 
@@ -74,12 +73,7 @@ def learn(texts: Iterable[bytes], path: str | Path, *, size: int) -> None:
     Raises:
       InputError: `tokenizers` is not installed, or `size` is below the number of bytes.
     """
-    if importlib.util.find_spec("tokenizers") is None:
-        raise InputError(
-            "learning subwords needs the extra [translation]: pip install -e '.[translation]'"
-        )
-    import tokenizers
-
+    tokenizers = require("tokenizers", "translation")
     if size < len(SPECIAL) + len(_BYTES):
         raise InputError(f"a vocabulary needs {len(SPECIAL) + len(_BYTES)} pieces or more")
 

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from common import cli
-from common.data import InputError
+from common.data import InputError, require
 
 import numpy as np
 import tensorflow as tf
-
-try:
-    import av
-except ImportError:  # reported when a clip is read
-    av = None
 
 T = TypeVar("T")
 Picture = Callable[[], np.ndarray]
@@ -36,12 +31,6 @@ LARGEST = 256  # pixels; frames with a longer side are made smaller when they ar
 LONGEST_FRAME = 5.0  # seconds that a frame is on show at most, whatever its time stamps say
 # What FFmpeg takes for moving pictures, too: text drawn as on a terminal, and lists of other files.
 NO_VIDEO = frozenset(("tty", "concat", "hls", "dash", "sdp", "rtsp"))
-
-
-def _require_av() -> Any:
-    if av is None:
-        raise InputError("video files are read by PyAV: pip install -e '.[video]'")
-    return av
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -63,7 +52,7 @@ def timed_frames(source: Path | bytes) -> Iterator[tuple[float, float, Picture]]
     Raises:
       InputError: no video, nothing of it can be decoded, or PyAV is missing; names the file.
     """
-    library = _require_av()
+    library = require("av", "video")
     name = source if isinstance(source, Path) else None
     try:
         # Only local files: a playlist must not make us fetch what it names.
@@ -194,7 +183,7 @@ def encode(frames: np.ndarray, rate: float, *, quality: int = 20) -> bytes:
       rate: frames a second.
       quality: x264's constant rate factor; less is better and larger.
     """
-    library = _require_av()
+    library = require("av", "video")
     buffer = io.BytesIO()
     with library.open(buffer, "w", format="mp4") as container:
         options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}

@@ -149,7 +149,7 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     # A library that only the second task needs is not there.
     hidden = own_data / "hidden" / "seqeval"
     hidden.mkdir(parents=True)
-    error = "ModuleNotFoundError(\"No module named 'seqeval'\")"
+    error = "ModuleNotFoundError(\"No module named 'seqeval'\", name='seqeval')"
     (hidden / "__init__.py").write_text(f"raise {error}\n")
     monkeypatch.setenv("PYTHONPATH", f"{hidden.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
     with pytest.raises(TrainingError) as failed:
@@ -162,7 +162,7 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     result = json.loads(said.out.splitlines()[-1])
     assert result["failed"] == ["ner"]
     ner, sentiment = result["tasks"]
-    assert "pip install 'sequence-suite[ner]'" in ner["error"]
+    assert "pip install -e '.[ner]'" in ner["error"]
     version = own_data / "out" / "sentiment" / "1"
     assert sentiment["model"] == str(version) and sentiment["accuracy"] > 0.9
     files = [path for path in version.rglob("*") if path.is_file()]
@@ -171,7 +171,7 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
 
     header, *rows = said.out.splitlines()[:3]
     assert header.split() == ["task", "data", "metric", "score", "published", "time", "size"]
-    assert "failed" in rows[0] and "sequence-suite[ner]" in rows[0]
+    assert "failed" in rows[0] and "pip install -e '.[ner]'" in rows[0]
     assert f"{sentiment['accuracy']:.3f}" in rows[1] and " MB" in rows[1]
     assert "[2/2 sentiment " in said.err and "\x1b" not in said.err + said.out
 

