@@ -15,6 +15,7 @@ from common import export
 from common.data import InputError
 from common.distribution import StrategyName, is_lost_worker
 from common.export import ExportError
+from common.targets import TargetName
 from common.training import TrainingError
 
 import tensorflow as tf
@@ -23,7 +24,7 @@ import tyro
 C = TypeVar("C", bound="RunConfig")
 
 # The settings of a run that may change when it is resumed: they do not touch the weights.
-NOT_IN_CHECKPOINT = ("output", "resume", "score", "manual_dir", "data_dir", "verbose")
+NOT_IN_CHECKPOINT = ("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,9 @@ class RunConfig:
     """one device; a copy on each device of this machine; on the machines of TF_CONFIG; on a TPU"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """number format of the computation; weights and answers stay float32"""
-    target: Literal["portable"] = "portable"
-    """what the export runs on: portable = any CPU or GPU"""
+    target: TargetName = "portable"
+    """what the export runs on: portable = any CPU or GPU; gpu = a GPU, with cuDNN's layers (made
+    where one is); tpu = a TPU, with static shapes inside; litert = small devices (sentiment)"""
     score: Literal["validation", "test", "none"] = "validation"
     """split on which the export is scored; 'test' only for a final run"""
     verbose: Literal[0, 1, 2] = 1

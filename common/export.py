@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import re
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from common import rnn_kernels
+from common.targets import PORTABLE, Target
 from common.training import write_atomically
 
 import keras
@@ -45,6 +47,7 @@ Example = Mapping[str, np.ndarray]
 GRAPH = "saved_model.pb"
 SETTINGS = Path("assets.extra", "config.json")
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+LITERT = "model.tflite"
 REQUIRED = ("serving_default", "tensors")
 CHECK = Path(__file__).with_name("export_check.py")
 
@@ -64,6 +67,7 @@ def publish(
     examples: Mapping[str, Sequence[Example]],
     settings: Mapping[str, Any],
     directory: Path,
+    target: Target = PORTABLE,
     finish: Callable[[Path], None] | None = None,
     tolerance: float = 1e-5,
 ) -> Path:
@@ -76,8 +80,8 @@ def publish(
     Args:
       signatures: name -> `tf.function` with an `input_signature` of named `tf.TensorSpec`s, each
         with the batch as first dimension, that returns a dict of tensors, likewise. Must hold
-        `serving_default` and `tensors`. They are traced anew here, with cuDNN and
-        compiled loops off.
+        `serving_default` and `tensors`. They are traced anew here, with compiled loops off, and
+        with cuDNN off for every target but `gpu`.
       model: what the functions ask; also written as `model.keras`, without optimizer and compile
         settings.
       resources: what the functions use beside the model and constants: tables, vocabularies,
@@ -88,6 +92,7 @@ def publish(
       settings: what `evaluate`, `predict` and users need to know; anything JSON can hold.
       directory: folder of the task's versions, such as `saved_models/sentiment`. Its name is the
         model's name in the warm-up requests.
+      target: what the signatures were made for.
       finish: called with the staged and verified folder, which `load` opens. Scores the export and
         writes its model card. An exception stops the publication.
       tolerance: largest difference of a float from the live model's answer, relative to the largest
@@ -110,6 +115,35 @@ def publish(
       PosixPath('saved_models/sentiment/1')
     """
     _require(signatures, examples)
+
+    def write(staged: Path) -> None:
+        _save_keras(model, staged / "model.keras")
+        layers = [] if target.name == "gpu" else [model, *resources]
+        with disable_cudnn(*layers), rnn_kernels.portable():
+            live = _save_graph(signatures, model, resources, target, staged)
+            scan(staged, target)
+            _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
+        verify(staged, tolerance, target)
+        if finish is not None:
+            finish(staged)
+
+    return publish_folder(write, settings=settings, directory=directory)
+
+
+def publish_folder(
+    write: Callable[[Path], None], *, settings: Mapping[str, Any], directory: Path
+) -> Path:
+    """Publishes the next version as `publish` does, whatever is in it.
+
+    Args:
+      write: fills a staged folder, in which there are the settings already. An exception stops the
+        publication.
+      settings: see `publish`.
+      directory: see `publish`.
+
+    Returns:
+      The version folder, `directory/<n>`.
+    """
     written_settings = json.dumps(settings, indent=2, ensure_ascii=False, allow_nan=False)
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
@@ -117,14 +151,7 @@ def publish(
     try:
         (staged / SETTINGS).parent.mkdir(parents=True)
         (staged / SETTINGS).write_text(written_settings + "\n", encoding="utf-8")
-        _save_keras(model, staged / "model.keras")
-        with disable_cudnn(model, *resources), rnn_kernels.portable():
-            live = _save_graph(signatures, model, resources, staged)
-            scan(staged)
-            _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
-        verify(staged, tolerance)
-        if finish is not None:
-            finish(staged)
+        write(staged)
         _write_through(staged)
         version = _take_next_version(staged, directory)
     finally:
@@ -161,6 +188,8 @@ def write_models_config(root: Path) -> Path:
     config = model_server_config_pb2.ModelServerConfig()
     config.model_config_list.SetInParent()
     for directory in sorted(path for path in root.iterdir() if versions(path)):
+        if (latest(directory) / LITERT).exists():
+            continue  # for small devices, not for servers
         new = model_server_config_pb2.ModelConfig(
             name=directory.name,
             base_path=f"/models/{directory.name}",
@@ -201,35 +230,43 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
             layer.use_cudnn = use_cudnn
 
 
-def scan(directory: Path) -> None:
+def scan(directory: Path, target: Target = PORTABLE) -> None:
     """Looks through a SavedModel for what a server of stock TensorFlow cannot run or answer.
 
     Args:
       directory: folder with `saved_model.pb`.
+      target: what it is made for. That of a GPU holds cuDNN ops; that of a TPU names the target's
+        cores, in which there is nothing that a TPU's compiler refuses.
 
     Raises:
       ExportError: a node, in the graph or in any function, is a cuDNN op, Python code, an op that
         TensorFlow does not bring, or is pinned to an accelerator; or a function or a node is to be
         compiled by XLA, which TF Serving refuses on a CPU unless it is told otherwise; or a tensor
-        of a signature has no batch dimension, or is a bfloat16 answer. Names the node and the
-        function, or the signature and the tensor.
+        of a signature has no batch dimension, or is bfloat16; or a core holds text, a table, a
+        ragged tensor or a search through CTC paths. Names the node and the function, or the
+        signature and the tensor. Or there is no cuDNN op for a GPU, or no core for a TPU.
     """
     saved = saved_model_pb2.SavedModel.FromString((directory / GRAPH).read_bytes())
     for graph in saved.meta_graphs:
         functions = graph.graph_def.library.function
         own = {function.signature.name for function in functions}
-        _scan_nodes("the main graph", graph.graph_def.node, own)
+        _scan_nodes("the main graph", graph.graph_def.node, own, target)
         for function in functions:
             where = f"function {function.signature.name!r}"
             if _is_compiled(function):
                 raise ExportError(f"{where} is compiled by XLA: trace it without jit_compile")
-            _scan_nodes(where, function.node_def, own)
+            _scan_nodes(where, function.node_def, own, target)
         for name, signature in graph.signature_def.items():
             if not name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
                 _scan_signature(name, signature)
+        if target.name == "tpu":
+            _scan_cores(graph, target.cores)
+        nodes = itertools.chain(graph.graph_def.node, *(f.node_def for f in functions))
+        if target.name == "gpu" and not any(node.op.startswith("Cudnn") for node in nodes):
+            raise ExportError("no node is a cuDNN op: --target portable gives the same export")
 
 
-def verify(staged: Path, tolerance: float = 1e-5) -> dict[str, Any]:
+def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> dict[str, Any]:
     """Asks an export its warm-up requests in a new process, without Keras and this project.
 
     Both `tf.saved_model.load` and TensorFlow's C++ loader must give the recorded answers; see
@@ -238,6 +275,7 @@ def verify(staged: Path, tolerance: float = 1e-5) -> dict[str, Any]:
     Args:
       staged: folder with `saved_model.pb` and the warm-up requests.
       tolerance: as for `publish`.
+      target: what it was made for; one for GPUs is asked on a GPU.
 
     Returns:
       `requests`, the number for each signature, and `largest_difference` for each loader.
@@ -246,6 +284,8 @@ def verify(staged: Path, tolerance: float = 1e-5) -> dict[str, Any]:
       ExportError: with the first difference, or the reason why it does not load.
     """
     command = [sys.executable, "-P", CHECK, staged.resolve(), "--tolerance", str(tolerance)]
+    if target.name == "gpu":
+        command.append("--gpu")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         facts = json.loads(done.stdout.splitlines()[-1])
@@ -341,9 +381,11 @@ def latest(directory: Path) -> Path:
     """
     found = versions(directory)
     if not found:
+        task, _, target = directory.name.partition("-")
+        flag = f" --target {target}" if target else ""
         raise FileNotFoundError(
             f"{directory} holds no published model. Train one with "
-            f"`python -m tasks.{directory.name}.train --output {directory.parent}`"
+            f"`python -m tasks.{task}.train --output {directory.parent}{flag}`"
         )
     return directory / str(found[-1])
 
@@ -381,7 +423,11 @@ def _save_keras(model: keras.Model, path: Path) -> None:
 
 
 def _save_graph(
-    signatures: Mapping[str, Function], model: keras.Model, resources: Sequence[Any], path: Path
+    signatures: Mapping[str, Function],
+    model: keras.Model,
+    resources: Sequence[Any],
+    target: Target,
+    path: Path,
 ) -> Mapping[str, Any]:
     """Traces the signatures and writes the SavedModel; gives the traced functions."""
     live = {}
@@ -396,9 +442,11 @@ def _save_graph(
     # TensorFlow's inside them: with the former the C++ loader restores nothing.
     holder.weights = [variable.value for variable in model.variables]
     holder.resources = list(resources)
+    holder.cores = target.cores  # so that whoever loads it can ask, compile and lower each alone
+    options = tf.saved_model.SaveOptions(function_aliases=target.cores)
     try:
         with _full_disk_as_os_error(path):
-            tf.saved_model.save(holder, str(path), signatures=live)
+            tf.saved_model.save(holder, str(path), signatures=live, options=options)
     except AssertionError as error:
         if "untracked" not in str(error):
             raise
@@ -451,18 +499,18 @@ def _protos(tensors: Mapping[str, tf.Tensor]) -> dict[str, Any]:
     }
 
 
-def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str]) -> None:
+def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str], target: Target) -> None:
     """Refuses nodes that only the host which traced them could run."""
     for node in nodes:
         reason = None
         device = tf.DeviceSpec.from_string(node.device).device_type
-        if node.op.startswith("Cudnn"):
+        if node.op.startswith("Cudnn") and target.name != "gpu":
             reason = "a cuDNN op, which runs on a GPU only: it was traced with cuDNN on"
         elif "PyFunc" in node.op:
             reason = "Python code, which no server has"
         elif node.op not in functions and not hasattr(tf.raw_ops, node.op):
             reason = "an op that TensorFlow itself does not bring"
-        elif device not in (None, "CPU"):
+        elif device not in (None, "CPU") and (target.name, device) != ("gpu", "GPU"):
             reason = f"pinned to the device {node.device!r}"
         elif _is_compiled(node):
             reason = "compiled by XLA: trace it without jit_compile"
@@ -487,11 +535,43 @@ def _scan_signature(name: str, signature: Any) -> None:
                     f"{kind} {key!r} of signature {name!r} has shape {shape}: its first dimension "
                     "must be the batch, of any size"
                 )
-            if kind == "output" and info.dtype == tf.bfloat16.as_datatype_enum:
+            if info.dtype == tf.bfloat16.as_datatype_enum:
                 raise ExportError(
-                    f"output {key!r} of signature {name!r} is bfloat16, which TF Serving's REST "
-                    "interface cannot answer with: cast it to float32"
+                    f"{kind} {key!r} of signature {name!r} is bfloat16, which TF Serving's REST "
+                    "interface cannot read or write: cast it to float32"
                 )
+
+
+# What the compiler of a TPU does not take. Text hides in any op, by the type of an attribute.
+HOST_OPS = re.compile("Lookup|HashTable|Ragged|String|CTC|PyFunc|Sparse(?!Softmax)|^Unique|^Where$")
+
+
+def _scan_cores(graph: Any, cores: Mapping[str, Any]) -> None:
+    """Refuses a core that is not named, or in which there is what only a host runs."""
+    functions = {function.signature.name: function for function in graph.graph_def.library.function}
+    named: dict[str, set[str]] = {}
+    for function, alias in graph.meta_info_def.function_aliases.items():
+        named.setdefault(alias, set()).add(function)
+    missing = sorted(set(cores) - set(named))
+    if missing or not cores:
+        raise ExportError(f"cores without a function alias: {missing or 'all'}")
+    for alias, roots in named.items():
+        seen, left = set(), list(roots)
+        while left:
+            function = left.pop()
+            if function in seen or function not in functions:
+                continue
+            seen.add(function)
+            for node in functions[function].node_def:
+                text = any(tf.string.as_datatype_enum == a.type for a in node.attr.values())
+                if text or HOST_OPS.search(node.op):
+                    raise ExportError(
+                        f"node {node.name!r} ({node.op}) of core {alias!r} is for the host: keep "
+                        "text, tables and ragged tensors outside the core"
+                    )
+                for attribute in node.attr.values():
+                    called = [attribute.func.name, *(f.name for f in attribute.list.func)]
+                    left += [name for name in called if name]
 
 
 def _remove_abandoned(directory: Path) -> None:

@@ -22,7 +22,9 @@ BANNED = ("keras", "tf_keras", "common", "tasks")
 if __name__ == "__main__":
     # `import tensorflow` itself imports Keras where it finds it. None makes every import fail.
     sys.modules.update(dict.fromkeys(BANNED))  # type: ignore[arg-type]
-    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3")
+    if "--gpu" not in sys.argv:
+        os.environ.update(CUDA_VISIBLE_DEVICES="-1")
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
@@ -42,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Verifies an export.")
     parser.add_argument("directory", type=Path, help="folder with saved_model.pb")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="of floats, relative")
+    parser.add_argument("--gpu", action="store_true", help="let it run on a GPU")
     flags = parser.parse_args()
     try:
         print(json.dumps(check(flags.directory, flags.tolerance)))

@@ -10,6 +10,7 @@ from typing import Any
 from common import cli, export, report
 from common.data import Corpus
 from common.distribution import wait_for_all, worker_index
+from common.targets import PORTABLE, Target
 from common.training import Fitted
 
 import keras
@@ -41,11 +42,13 @@ def release(
     score: Callable[[export.Served, Path], tuple[int, dict[str, float]]],
     card: Card,
     strategy: tf.distribute.Strategy | None = None,
+    target: Target = PORTABLE,
+    form: Any = export,
 ) -> Path | None:
     """Publishes a fitted model, scored through its own export, and prints the JSON line.
 
     Args:
-      task: the folder's name below `config.output`.
+      task: its name; the folder below `config.output` is `target.folder(task)`.
       config: the run's settings.
       corpus: what it was trained on.
       fitted: what `common.training.fit` gave back.
@@ -60,6 +63,9 @@ def release(
       card: the task's words for the model card.
       strategy: under which it was trained. Of several workers the chief publishes, and the others
         wait for it.
+      target: what the signatures were made for.
+      form: the module whose `publish` and `load` write and open what is published, if it is no
+        SavedModel.
 
     Returns:
       The version folder; None on workers that are not the chief.
@@ -81,11 +87,11 @@ def release(
         curves = plots / "learning_curves.png"
         report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
         if config.score != "none":
-            count, metrics = score(export.load(staged), plots)
+            count, metrics = score(form.load(staged), plots)
         shown = {"split": config.score, "examples": count, **metrics}
         _write_card(staged, card, config, corpus, fitted, shown)
 
-    published = export.publish(
+    published = form.publish(
         signatures,
         model=model,
         resources=resources,
@@ -101,7 +107,8 @@ def release(
             },
             "config": cli.jsonable(dataclasses.asdict(config)),
         },
-        directory=config.output / task,
+        directory=config.output / target.folder(task),
+        target=target,
         finish=finish,
     )
     seconds = round(fitted.seconds, 1)
@@ -138,6 +145,7 @@ def _write_card(
             ),
             "Data and licence": "\n\n".join(filter(None, (licence, citation, card.data))),
             "How to ask it": card.usage,
+            "Target": f"`{config.target}`.",
             "Size": f"{size / 1e6:.1f} MB in all.",
         },
         settings=config.checkpoint_settings(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from common import crf
 from common.export import Served
+from common.targets import PORTABLE, Target, same
 from tasks.dna import genes
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import COMPLEMENT, LABELS, Grammar
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 CONTEXT = 1_800  # bases on each side of a piece that the network also reads
 PIECE = 14_400  # bases of a piece
+READ = (900, 3_600, PIECE + 2 * CONTEXT)  # lengths for which a static network is made
 MARGIN = 4  # bases around a piece by which `Grammar.allowed` judges its edges
 
 # Requests with which an export is verified and warmed up.
@@ -24,7 +26,7 @@ SAMPLES = ("AGCCCCTGTGAGGAACTAG", "ACGTTGCANNRYacgt" * 24, "", "ACGJ")
 
 
 def signatures(
-    model: keras.Model, config: Config
+    model: keras.Model, config: Config, target: Target = PORTABLE
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -52,7 +54,7 @@ def signatures(
     to_label = tf.one_hot(label_of, len(LABELS))
     codes = tf.constant(genes.encode(bytes(range(256))))
 
-    def read(bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    def read_both(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Channels of both readings of a piece, averaged."""
         real = tf.range(tf.shape(bases)[1])[None, :] < length[:, None]
         bases = tf.where(real, bases, 0)
@@ -63,7 +65,16 @@ def signatures(
         }
         one, turned = tf.split(network_of(both, training=False), 2)
         turned = tf.gather(tf.reverse_sequence(turned, length, seq_axis=1), swap, axis=-1)
-        return 0.5 * (tf.cast(one, tf.float32) + tf.cast(turned, tf.float32))
+        return {"channels": 0.5 * (tf.cast(one, tf.float32) + tf.cast(turned, tf.float32))}
+
+    # The walk over a whole record stays on the host: with a static shape, each record would take
+    # as long as the longest that is allowed.
+    core = target.core(
+        "core", read_both, timed=["bases"], steps={"channels": same}, lengths=READ, batch=4
+    )
+
+    def read(bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        return core(bases=bases, length=length)["channels"]
 
     def channels_of(bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Channels of whole rows, read in pieces."""

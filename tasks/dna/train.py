@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from common import cli, export
+from common import cli, export, targets
 from common.data import Corpus, InputError
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -101,6 +101,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         corpus = data.load(config, seed=config.seed)
@@ -120,7 +121,7 @@ def main(argv: list[str]) -> None:
         strategy=strategy,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, config),
+        signatures=serving.signatures(built, config, target),
         model=built,
         resources=[],
         examples=serving.examples(config),
@@ -132,6 +133,7 @@ def main(argv: list[str]) -> None:
         },
         score=score,
         card=make_card(corpus, config),
+        target=target,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common.rnn import length_mask
+from common.targets import PORTABLE, Target, fit, same
 from tasks.music.generation import Frame, Parts, generate, parts
 from tasks.music.model import KEYS, Past, look_back
 
@@ -13,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 LONGEST = 4096  # frames of an answer, the prime included
+LENGTHS = (64, 512, LONGEST)  # for which static loops are made
 CHUNK = 2048  # frames that are scored at a time: bounds the memory, whatever the request
 TRIAD = (39, 43, 46)  # keys of C, E and G in the middle of the piano, for example requests
 
 
 def signatures(
-    model: keras.Model,
+    model: keras.Model, target: Target = PORTABLE
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -38,6 +40,14 @@ def signatures(
     frames in all, or, in `tensors`, fewer than two frames.
     """
     layers = parts(model)
+
+    def compose(prime: tf.Tensor, **asked: tf.Tensor) -> dict[str, tf.Tensor]:
+        steps = prime.shape[1] or tf.shape(prime)[1]
+        return {"notes": generate(layers, prime=prime, **asked, steps=steps)}
+
+    composing = target.core(
+        "compose", compose, timed=["prime"], steps={"notes": same}, lengths=LENGTHS
+    )
 
     @tf.function(
         input_signature=[
@@ -66,16 +76,14 @@ def signatures(
         # At least one row: the loop over the steps has no shapes for none.
         rows = tf.shape(prime)[0]
         none = tf.maximum(0, 1 - rows)
-        notes = generate(
-            layers,
-            prime=tf.pad(prime, [[0, none], [0, 1], [0, 0]]),  # at least one frame
+        notes = composing(
+            prime=fit(tf.pad(prime, [[0, none], [0, 0], [0, 0]]), longest),
             prime_length=tf.pad(tf.where(sound, prime_length, 0), [[0, none]]),
             length=tf.pad(length, [[0, none]]),
             temperature=tf.pad(tf.where(sound, temperature, 1.0), [[0, none]]),
             top_p=tf.pad(tf.where(sound, top_p, 1.0), [[0, none]]),
             seed=tf.pad(seed, [[0, none], [0, 0]]),
-            steps=longest,
-        )
+        )["notes"]
         return {"notes": notes[:rows], "length": length}
 
     @tf.function(
@@ -85,7 +93,7 @@ def signatures(
         ]
     )
     def tensors(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score(layers, notes, length)
+        return score(layers, notes, length, target)
 
     return {"serving_default": serving_default, "tensors": tensors}
 
@@ -97,20 +105,38 @@ def sound_rows(notes: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     return (length >= 0) & (length <= tf.shape(notes)[1]) & finite
 
 
-def score(model: Parts, notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+def score(
+    model: Parts, notes: tf.Tensor, length: tf.Tensor, target: Target = PORTABLE
+) -> dict[str, tf.Tensor]:
     """What `tensors` answers; see `signatures`."""
+
+    def read(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        past = look_back(notes)
+        outlook = model.outlook(*past)
+        mask = length_mask(tf.maximum(length, 1), notes)
+        states = [member.encoder(outlook, mask=mask)[0] for member in model.members]
+        return {**past._asdict(), **{f"state_{n}": state for n, state in enumerate(states)}}
+
+    def judge(notes: tf.Tensor, **known: tf.Tensor) -> dict[str, tf.Tensor]:
+        states = [known[f"state_{n}"] for n in range(len(model.members))]
+        frame = Frame(model.members, states, Past(*(known[name] for name in Past._fields)))
+        return {"nll": frame.nll(notes), "probabilities": frame.likely()}
+
+    names = (*Past._fields, *(f"state_{n}" for n in range(len(model.members))))
+    reading = target.core(
+        "read", read, timed=["notes"], steps=dict.fromkeys(names, same), lengths=LENGTHS
+    )
+    judging = target.core("judge", judge, batch=CHUNK)
+
     time = tf.shape(notes)[1]
     sound = sound_rows(notes, length) & (length >= 2)
     length = tf.where(sound, length, 0)
     notes = tf.pad(notes, [[0, 0], [0, tf.maximum(0, 2 - time)], [0, 0]])
     real = tf.sequence_mask(length, tf.shape(notes)[1])
     notes = tf.cast((notes > 0.5) & real[:, :, None], tf.float32)
-    past = look_back(notes)
-    outlook = model.outlook(*past)
-    mask = length_mask(tf.maximum(length, 1), notes)
-    states = [member.encoder(outlook, mask=mask)[0] for member in model.members]
+    known = reading(notes=notes, length=length)
     # The real frames but the first of each row, a chunk of them at a time.
-    places = tf.where(real & (past.step > 0))
+    places = tf.where(real & (known["step"] > 0))
     count = tf.shape(places)[0]
     chunks = (count + CHUNK - 1) // CHUNK
     nlls = tf.TensorArray(tf.float32, chunks, element_shape=[None], infer_shape=False)
@@ -118,13 +144,10 @@ def score(model: Parts, notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Ten
 
     def body(chunk: tf.Tensor, nlls: tf.TensorArray, shares: tf.TensorArray) -> tuple:
         rows = places[chunk * CHUNK : (chunk + 1) * CHUNK]
-        frame = Frame(
-            model.members,
-            [tf.gather_nd(state, rows) for state in states],
-            Past(*(tf.gather_nd(value, rows) for value in past)),
-        )
-        found = frame.nll(tf.gather_nd(notes, rows))
-        return chunk + 1, nlls.write(chunk, found), shares.write(chunk, frame.likely())
+        here = {name: tf.gather_nd(value, rows) for name, value in known.items()}
+        found = judging(notes=tf.gather_nd(notes, rows), **here)
+        nlls = nlls.write(chunk, found["nll"])
+        return chunk + 1, nlls, shares.write(chunk, found["probabilities"])
 
     _, nlls, shares = tf.while_loop(
         lambda chunk, *_: chunk < chunks,

@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export
+from common import cli, export, targets
 from common.data import Corpus, epoch_seed
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -89,6 +89,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = with_published(config)
+    target = targets.choose(config.target, evaluate.TASK)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     steps_per_quarter, tempo = data.grid(config)
     with chief_first(strategy):
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> None:
         strategy=strategy,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built),
+        signatures=serving.signatures(built, target),
         model=built,
         resources=[],
         examples=serving.examples(),
@@ -125,6 +126,7 @@ def main(argv: list[str]) -> None:
         },
         score=score,
         card=make_card(corpus, config, steps_per_quarter),
+        target=target,
     )
 
 

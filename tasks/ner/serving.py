@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from common.targets import PORTABLE, Target, same
 from common.text import locate
 from tasks.ner.data import Reader
 
@@ -20,7 +21,11 @@ SAMPLES = (
 
 
 def signatures(
-    model: keras.Model, reader: Reader, tags: Sequence[str], max_length: int
+    model: keras.Model,
+    reader: Reader,
+    tags: Sequence[str],
+    max_length: int,
+    target: Target = PORTABLE,
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -41,6 +46,13 @@ def signatures(
     text_spec = tf.TensorSpec([None], tf.string, name="text")
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
+    def ask(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return {name: outputs[name] for name in ("tags", "probabilities")}
+
+    timed = {"tags": same, "probabilities": same}
+    core = target.core("core", ask, timed=["words", "characters"], steps=timed)
+
     def run(
         words: tf.Tensor, characters: tf.Tensor, length: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -53,8 +65,7 @@ def signatures(
         answered = (length > 0) & (length <= time)
         # A row that gets no answer is run as one step, since cuDNN refuses a batch with a row of
         # none, and blanked.
-        inputs = {"words": words, "characters": characters}
-        outputs = model({**inputs, "length": tf.where(answered, length, 1)}, training=False)
+        outputs = core(words=words, characters=characters, length=tf.where(answered, length, 1))
         real = tf.range(time)[None, :] < tf.where(answered, length, 0)[:, None]
         found = tf.where(real, outputs["tags"][:, :time], 0)
         probabilities = tf.cast(outputs["probabilities"][:, :time], tf.float32)

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from common import cli, export, report
+from common import cli, export, report, targets
 from common.data import Corpus, epoch_seed, require
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -146,6 +146,7 @@ def main(argv: list[str]) -> None:
     require("seqeval", "ner")  # now, not after the first epoch
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK, config.bucket_lengths())
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         corpus = data.load(config, seed=config.seed)
@@ -166,13 +167,14 @@ def main(argv: list[str]) -> None:
         strategy=strategy,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, reader, corpus.labels, config.max_length),
+        signatures=serving.signatures(built, reader, corpus.labels, config.max_length, target),
         model=built,
         resources=[reader],
         examples=serving.examples(config.bucket_lengths(), config.word_length),
         settings={"labels": corpus.labels, "max_tokens": config.max_length},
         score=score,
         card=make_card(corpus, config),
+        target=target,
     )
 
 

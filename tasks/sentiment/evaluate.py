@@ -18,7 +18,7 @@ from typing import Any
 
 from common import cli, export, report
 from common.data import InputError, map_in_order
-from tasks.sentiment import data
+from tasks.sentiment import data, litert
 
 import numpy as np
 import sklearn.metrics
@@ -52,6 +52,13 @@ def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dic
         ),
         "mean_absolute_error": float(np.abs(truth - predicted).mean() * 4.0 / (classes - 1)),
     }
+
+
+def load(model: Path | None) -> export.Served:
+    """Loads a version or the newest of a folder, a SavedModel or LiteRT's file."""
+    path = model or Path("saved_models") / TASK
+    folder = export.latest(path) if export.versions(path) else path
+    return litert.load(folder) if (folder / export.LITERT).exists() else export.load(path)
 
 
 def answers(
@@ -125,7 +132,7 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load(flags.model)
     name, split, reviews = _load_split(served, flags)
     scored = score(served, reviews, batch_size=flags.batch_size)
     labels = served.settings["labels"]

@@ -18,7 +18,7 @@ from typing import Any
 
 from common import cli, export
 from common.data import InputError, read_lines, read_table
-from tasks.sentiment.evaluate import TASK, answers
+from tasks.sentiment.evaluate import answers, load
 
 import numpy as np
 import tyro
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.texts and not flags.file:
         raise InputError('give a text, as in: predict "A warm and funny film.", or --file PATH')
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load(flags.model)
     labels = served.settings["labels"]
     found = answers(served, read_texts(flags), batch_size=flags.batch_size)
     said = (describe(text, answer, labels) for text, answer in found)

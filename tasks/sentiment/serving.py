@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from common.targets import PORTABLE, Target, same
 from common.text import Vocabulary, tokenize
 
 import keras
@@ -29,7 +30,11 @@ def stars_of(classes: int) -> np.ndarray:
 
 
 def signatures(
-    model: keras.Model, vocabulary: Vocabulary, labels: Sequence[str], max_length: int
+    model: keras.Model,
+    vocabulary: Vocabulary,
+    labels: Sequence[str],
+    max_length: int,
+    target: Target = PORTABLE,
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -45,13 +50,19 @@ def signatures(
     stars = tf.constant(stars_of(len(labels)))
     text_spec = tf.TensorSpec([None], tf.string, name="text")
 
+    def ask(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model({"ids": ids, "length": length}, training=False)
+        return {name: outputs[name] for name in ("probabilities", "attention")}
+
+    core = target.core("core", ask, timed=["ids"], steps={"attention": same})
+
     def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         # At least one step, since a loop over none has no last state.
         ids = tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])
         answered = (length > 0) & (length <= tf.shape(ids)[1])
         # A row that gets no answer is run as one step, since cuDNN refuses a batch with a row of
         # none, and blanked.
-        outputs = model({"ids": ids, "length": tf.where(answered, length, 1)}, training=False)
+        outputs = core(ids=ids, length=tf.where(answered, length, 1))
         kept = tf.cast(answered, tf.float32)[:, None]
         return {name: tf.cast(value, tf.float32) * kept for name, value in outputs.items()}
 

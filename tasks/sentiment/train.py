@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export, report
+from common import cli, export, report, targets
 from common.data import Corpus, epoch_seed
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -27,7 +27,7 @@ from common.text import (
     new_embedding,
 )
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
-from tasks.sentiment import data, evaluate, model, serving
+from tasks.sentiment import data, evaluate, litert, model, serving
 from tasks.sentiment.config import DEFAULT, PRESETS, Config
 
 import keras
@@ -119,6 +119,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK, config.bucket_lengths())
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         reviews = data.load(config, labels=config.labels, seed=config.seed)
@@ -137,13 +138,15 @@ def main(argv: list[str]) -> None:
         strategy=strategy,
         corpus=reviews,
         fitted=fitted,
-        signatures=serving.signatures(built, vocabulary, reviews.labels, config.max_length),
+        signatures=serving.signatures(built, vocabulary, reviews.labels, config.max_length, target),
         model=built,
         resources=[vocabulary],
         examples=serving.examples(config.bucket_lengths()),
         settings={"labels": reviews.labels, "max_tokens": config.max_length},
         score=score,
         card=make_card(reviews, config),
+        target=target,
+        form=litert if target.name == "litert" else export,
     )
 
 

@@ -10,6 +10,7 @@ energies are taken relative to the utterance's mean, so loudness changes nothing
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -32,6 +33,15 @@ def count_frames(length: Any) -> tf.Tensor:
     """
     length = tf.cast(length, tf.int32)
     return tf.where(length < WINDOW, 0, 1 + (length - WINDOW) // HOP)
+
+
+def count_steps(samples: Any, strides: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Frames of a tensor of so many samples, and the steps that `Subsample` makes of them."""
+    frames = count_frames(tf.maximum(samples, WINDOW))
+    steps = frames
+    for stride in strides:
+        steps = -(-steps // stride)
+    return frames, steps
 
 
 def power_spectrum(audio: tf.Tensor) -> tf.Tensor:

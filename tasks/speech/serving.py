@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common import ctc
-from tasks.speech.features import RATE, WINDOW
+from common.targets import PORTABLE, Target
+from tasks.speech.features import RATE, WINDOW, count_steps
 
 import keras
 import numpy as np
@@ -26,6 +27,8 @@ class Recognizer(tf.Module):
       bonus: for each letter.
       beam: prefixes that the search keeps.
       max_samples: longer recordings get no answer.
+      target: what it is exported for. Spectra are part of its core; the search, which follows as
+        many texts as differ, runs on the host.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Recognizer(tf.Module):
         bonus: float,
         beam: int,
         max_samples: int,
+        target: Target = PORTABLE,
     ):
         super().__init__(name="recognizer")
         self.model = model
@@ -45,6 +49,7 @@ class Recognizer(tf.Module):
         self.language_model = language_model
         self.weight, self.bonus, self.beam = weight, bonus, beam
         self.max_samples = max_samples
+        self.target = target
 
     def run(self, audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Asks the model; rows that get no answer have 0 frames, and 0 everywhere."""
@@ -60,9 +65,20 @@ class Recognizer(tf.Module):
         good &= tf.reduce_any(tf.abs(sound) > SILENCE, axis=1)
         good &= (length >= SHORTEST) & (length <= tf.minimum(samples, self.max_samples))
         sound = tf.where(good[:, None], sound, 0.0)
-        outputs = self.model(
-            {"audio": sound, "length": tf.where(good, length, WINDOW)}, training=False
+        strides = self.model.get_layer("subsample").strides
+        core = self.target.core(
+            "core",
+            lambda **inputs: self.model(inputs, training=False),
+            timed=["audio"],
+            steps={
+                "log_probs": lambda samples: count_steps(samples, strides)[1],
+                "log_mel": lambda samples: count_steps(samples, strides)[0],
+            },
+            lengths=sorted(
+                {n for n in self.target.lengths if n < self.max_samples} | {self.max_samples}
+            ),
         )
+        outputs = core(audio=sound, length=tf.where(good, length, WINDOW))
         frames = tf.where(good, outputs["frames"], 0)
         real = tf.sequence_mask(frames, tf.shape(outputs["log_probs"])[1])[:, :, None]
         outputs = {

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import cli, ctc, export
+from common import cli, ctc, export, targets
 from common.data import Corpus, epoch_seed
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -217,6 +217,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         prepared = prepare(config)
@@ -224,6 +225,8 @@ def main(argv: list[str]) -> None:
     built, fitted = train_model(prepared, config, folder, strategy)
     language_model = learn_language(prepared, config)
     weight, bonus = choose_fusion(built, language_model, prepared, config)
+    lengths = prepared.train.bucket_lengths(min(config.buckets, 3), 1.0)
+    target = dataclasses.replace(target, lengths=lengths)
     recognizer = serving.Recognizer(
         built,
         prepared.letters,
@@ -232,6 +235,7 @@ def main(argv: list[str]) -> None:
         bonus=bonus,
         beam=config.beam,
         max_samples=int(config.max_seconds * RATE),
+        target=target,
     )
 
     def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
@@ -241,7 +245,6 @@ def main(argv: list[str]) -> None:
         predict.draw(served, first["audio"], plots / "alignment.png")
         return len(scored.said), scored.metrics
 
-    lengths = prepared.train.bucket_lengths(min(config.buckets, 3), 1.0)
     release(
         task=evaluate.TASK,
         config=config,
@@ -262,6 +265,7 @@ def main(argv: list[str]) -> None:
         },
         score=score,
         card=make_card(prepared, config, weight, bonus),
+        target=target,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.decoding import Decoded
+from common.targets import PORTABLE, Target
 from tasks.translation.data import encode_source
 from tasks.translation.model import translate
 from tasks.translation.subwords import END, START, Subwords
@@ -25,6 +26,7 @@ def signatures(
     max_length: int,
     beam: int,
     alpha: float,
+    target: Target = PORTABLE,
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -43,6 +45,13 @@ def signatures(
     """
     size = len(reader)
 
+    def ask(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        chosen = {"max_length": max_length, "beam": beam, "alpha": alpha}
+        return translate(model, ids, length, **chosen)._asdict()
+
+    # The whole search; only the pictures' attention, in `explain`, is computed on the host.
+    core = target.core("core", ask, timed=["ids"])
+
     def search(ids: tf.Tensor, length: tf.Tensor) -> tuple[Decoded, tf.Tensor]:
         """Hypotheses of each row, and whether it is answered at all."""
         time = tf.shape(ids)[1]
@@ -53,14 +62,7 @@ def signatures(
         answered &= tf.reduce_all(known | ~real, axis=1)
         # A row without an answer is run as one step and blanked, so that it cannot raise.
         ids = tf.where(known & answered[:, None], ids, END)
-        found = translate(
-            model,
-            ids,
-            tf.where(answered, length, 1),
-            max_length=max_length,
-            beam=beam,
-            alpha=alpha,
-        )
+        found = Decoded(**core(ids=ids, length=tf.where(answered, length, 1)))
         kept = answered[:, None]
         return Decoded(
             tf.where(kept[:, :, None], found.tokens, 0),

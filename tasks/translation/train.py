@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import Corpus, epoch_seed, map_in_order
+from common import cli, export, targets
+from common.data import Corpus, bucket_lengths, epoch_seed, map_in_order
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, Score, fit, set_up, take_weights, warmed_cosine
@@ -153,6 +153,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK, bucket_lengths(config.max_length + 1))
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     languages = (config.source, config.target_language)
     with chief_first(strategy):
@@ -179,6 +180,7 @@ def main(argv: list[str]) -> None:
             max_length=config.max_length,
             beam=config.beam,
             alpha=config.length_penalty,
+            target=target,
         ),
         model=built,
         resources=[writer] if reader is writer else [reader, writer],
@@ -186,6 +188,7 @@ def main(argv: list[str]) -> None:
         settings={"languages": languages, "max_subwords": config.max_length},
         score=score,
         card=make_card(corpus, config),
+        target=target,
     )
 
 

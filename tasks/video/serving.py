@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from common.targets import PORTABLE, Target, same
 from tasks.video import clips
 
 import keras
@@ -19,7 +20,13 @@ RAW = (
 
 
 def signatures(
-    model: keras.Model, labels: Sequence[str], *, side: int, rate: float, longest: int
+    model: keras.Model,
+    labels: Sequence[str],
+    *,
+    side: int,
+    rate: float,
+    longest: int,
+    target: Target = PORTABLE,
 ) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
     """Makes the exported functions.
 
@@ -43,20 +50,24 @@ def signatures(
       side: pixels a side that it sees.
       rate: frames a second that it sees.
       longest: frames at that rate.
+      target: what they are made for. Clips are brought to the model's size and rate on the host.
     """
     names = tf.constant(list(labels))
+
+    def ask(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return {name: outputs[name] for name in ("probabilities", "frame_probabilities")}
+
+    core = target.core("core", ask, timed=["frames"], steps={"frame_probabilities": same})
 
     def run(frames: tf.Tensor, length: tf.Tensor, answered: tf.Tensor) -> dict[str, tf.Tensor]:
         # A row that gets no answer is run as one step and blanked. A batch of no rows is run as one
         # row, since oneDNN's convolutions fail on none.
         rows = tf.shape(frames)[0]
         none = tf.maximum(0, 1 - rows)
-        outputs = model(
-            {
-                "frames": tf.pad(frames, [[0, none], [0, 0], [0, 0], [0, 0], [0, 0]]),
-                "length": tf.pad(tf.where(answered, length, 1), [[0, none]], constant_values=1),
-            },
-            training=False,
+        outputs = core(
+            frames=tf.pad(frames, [[0, none], [0, 0], [0, 0], [0, 0], [0, 0]]),
+            length=tf.pad(tf.where(answered, length, 1), [[0, none]], constant_values=1),
         )
         kept = tf.cast(answered, tf.float32)
         steps = outputs["frame_probabilities"][:rows]

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export, report
+from common import cli, export, report, targets
 from common.data import Corpus, epoch_seed
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
+    target = targets.choose(config.target, evaluate.TASK, config.bucket_lengths())
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     seen = {"rate": config.frame_rate, "longest": config.max_length}
     with chief_first(strategy):
@@ -119,7 +120,7 @@ def main(argv: list[str]) -> None:
         strategy=strategy,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, corpus.labels, side=side, **seen),
+        signatures=serving.signatures(built, corpus.labels, side=side, **seen, target=target),
         model=built,
         resources=[],
         examples=serving.examples(side, config.frame_rate, config.bucket_lengths()),
@@ -131,6 +132,7 @@ def main(argv: list[str]) -> None:
         },
         score=score,
         card=make_card(corpus, config),
+        target=target,
     )
 
 

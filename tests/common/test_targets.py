@@ -1,0 +1,199 @@
+"""Targets: static cores on a toy, what is refused before training, and what a scan finds."""
+
+import json
+import shutil
+import sys
+
+from common import cli, export, targets
+from common.data import InputError
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+
+def toy(**inputs):
+    """A cumulated sum as long as its input, every second step of it, and a row's mean."""
+    x = inputs["x"] * tf.cast(tf.sequence_mask(inputs["length"], tf.shape(inputs["x"])[1]), "float")
+    total = tf.cumsum(x, axis=1)
+    # Like many a layer, it does not know its number of steps beforehand.
+    half = total[:, :: tf.minimum(2, tf.shape(total)[1] + 1)]
+    return {"total": total, "half": half, "sum": total[:, -1]}
+
+
+def static(run=toy, batch=2, lengths=(4, 8)):
+    target = targets.Target("tpu", lengths=lengths, batch=batch)
+    steps = {"total": targets.same, "half": lambda time: (time + 1) // 2}
+    return target, target.core("core", run, timed=["x"], steps=steps)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("time", [1, 4, 5, 8, 11])
+def test_a_static_core_answers_as_the_function_it_is_made_of(rows, time):
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=(rows, time)), tf.float32)
+    length = tf.constant(random.integers(0, min(time, 8) + 1, rows), tf.int32)
+    _, core = static()
+    expected, found = toy(x=x, length=length), tf.function(core)(x=x, length=length)
+    for key in expected:
+        # Behind the longest length the core has nothing, and gives zeros.
+        seen = expected[key] if key == "sum" else expected[key][:, : {"total": 8, "half": 4}[key]]
+        answered = found[key] if key == "sum" else found[key][:, : seen.shape[1]]
+        np.testing.assert_allclose(answered, seen, atol=1e-6)
+        assert found[key].shape == expected[key].shape
+
+
+def test_a_row_beyond_the_longest_length_gets_zeros_and_spoils_no_other():
+    _, core = static()
+    found = core(x=tf.ones([2, 9]), length=tf.constant([9, 3]))
+    np.testing.assert_array_equal(found["sum"], [0.0, 3.0])
+    np.testing.assert_array_equal(found["total"][0], np.zeros(9))
+
+
+def test_one_function_for_each_length_with_static_shapes():
+    target, core = static()
+    tf.function(core)(x=tf.ones([3, 2]), length=tf.ones([3], tf.int32))
+    assert sorted(target.cores) == ["core_4", "core_8"]
+    for length in (4, 8):
+        concrete = target.cores[f"core_{length}"].get_concrete_function()
+        shapes = {spec.name.split(":")[0]: spec.shape.as_list() for spec in concrete.inputs}
+        assert shapes == {"x": [2, length], "length": [2]}
+
+
+def test_a_core_without_time_walks_over_the_rows():
+    target = targets.Target("tpu", batch=4)
+    core = target.core("rows", lambda x: {"y": 2.0 * x})
+    np.testing.assert_array_equal(core(x=tf.range(6.0))["y"], 2.0 * np.arange(6))
+    assert list(target.cores) == ["rows"]
+
+
+def test_no_bfloat16_leaves_a_core():
+    target = targets.Target("tpu", batch=4)
+    core = target.core("rows", lambda x: {"y": tf.cast(x, tf.bfloat16)})
+    assert core(x=tf.range(6.0))["y"].dtype == tf.float32
+
+
+def test_sizes_beside_batch_and_time_must_be_known():
+    _, core = static(lambda x, length: {"sum": tf.reduce_sum(x, axis=[1, 2])})
+    function = tf.function(core)
+    with pytest.raises(ValueError, match="'x' of core 'core_4' has no static shape"):
+        function.get_concrete_function(
+            x=tf.TensorSpec([None, None, None]), length=tf.TensorSpec([None], tf.int32)
+        )
+
+
+def test_other_targets_leave_a_core_alone():
+    for name in ("portable", "gpu", "litert"):
+        assert targets.Target(name).core("core", toy, timed=["x"]) is toy
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_its_target_is_refused_by_one_line_before_training(monkeypatch, capsys):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda words: targets.choose("gpu", "sentiment"))
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.count("\n") == 1
+    assert said.startswith("error: --target gpu needs a GPU")
+
+
+def test_every_task_that_is_not_for_small_devices_says_why():
+    for task in ("dna", "music", "ner", "speech", "translation", "video"):
+        with pytest.raises(InputError, match=f"^--target litert is not for {task}: .+"):
+            targets.choose("litert", task)
+
+
+def test_folders_of_targets():
+    folders = [targets.Target(name).folder("ner") for name in ("portable", "gpu", "tpu")]
+    assert folders == ["ner", "ner-gpu", "ner-tpu"]
+
+
+def test_nothing_published_says_how_to_train_for_the_target(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"tasks.ner.train --output .* --target tpu`"):
+        export.latest(tmp_path / "ner-tpu")
+
+
+# --- what a scan finds ----------------------------------------------------------------------------
+
+
+def save(folder, target, run):
+    """Saves a signature around a core."""
+    core = target.core("core", run, timed=["x"])
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None], tf.float32, name="x"),
+            tf.TensorSpec([None], tf.int32, name="length"),
+        ]
+    )
+    def tensors(x, length):
+        return core(x=x, length=length)
+
+    holder = tf.Module()
+    live = {"tensors": tensors.get_concrete_function()}
+    holder.cores = target.cores
+    options = tf.saved_model.SaveOptions(function_aliases=target.cores)
+    tf.saved_model.save(holder, str(folder), signatures=live, options=options)
+    return folder
+
+
+def summed(x, length):
+    return {"y": tf.reduce_sum(x, axis=1)}
+
+
+def spelled(x, length):
+    text = tf.strings.as_string(x[:, 0])
+    return {"y": tf.strings.to_number(text)}
+
+
+def test_text_in_a_core_is_refused_with_the_core_named(tmp_path):
+    target, _ = static()
+    with pytest.raises(export.ExportError, match=r"String.* of core 'core_[48]' is for the host"):
+        export.scan(save(tmp_path, target, spelled), target)
+
+
+def test_a_sound_core_is_accepted_and_one_without_alias_refused(tmp_path):
+    target, _ = static()
+    export.scan(save(tmp_path, target, summed), target)
+    target.cores["other"] = None
+    with pytest.raises(export.ExportError, match=r"without a function alias: \['other'\]"):
+        export.scan(tmp_path, target)
+
+
+def intrude(folder, op, device=""):
+    """Puts a node into the main graph."""
+    path = folder / export.GRAPH
+    saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    saved.meta_graphs[0].graph_def.node.add(name="intruder", op=op, device=device)
+    path.write_bytes(saved.SerializeToString())
+
+
+def test_cudnn_ops_are_for_gpus_alone(tmp_path):
+    plain = save(tmp_path / "plain", targets.PORTABLE, summed)
+    gpu = targets.Target("gpu")
+    with pytest.raises(export.ExportError, match="no node is a cuDNN op"):
+        export.scan(plain, gpu)
+    cudnn = tmp_path / "cudnn"
+    shutil.copytree(plain, cudnn)
+    intrude(cudnn, "CudnnRNNV3", "/device:GPU:0")
+    export.scan(cudnn, gpu)
+    with pytest.raises(export.ExportError, match=r"'intruder' .CudnnRNNV3. .* is a cuDNN op"):
+        export.scan(cudnn, targets.PORTABLE)
+    intrude(cudnn, "Identity", "/device:TPU:0")
+    with pytest.raises(export.ExportError, match=r"'intruder' .Identity. .* is pinned"):
+        export.scan(cudnn, gpu)
+
+
+def test_the_list_of_models_has_every_target_that_a_server_runs(tmp_path):
+    for name in ("ner", "ner-tpu", "sentiment-litert"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    (tmp_path / "sentiment-litert" / "1" / export.LITERT).write_bytes(b"")
+    listed = export.write_models_config(tmp_path).read_text()
+    assert [json.loads(line.split(":")[1]) for line in listed.splitlines() if "name:" in line] == [
+        "ner",
+        "ner-tpu",
+    ]

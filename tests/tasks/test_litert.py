@@ -1,0 +1,63 @@
+"""Sentiment on small devices: the files, asked through LiteRT's own runtime."""
+
+import json
+
+from common import export, targets
+from tasks.sentiment import evaluate, litert
+from tests.tasks import test_targets
+
+import keras
+import numpy as np
+import pytest
+
+pytest.importorskip("ai_edge_litert")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    keras.utils.set_random_seed(3)
+    return test_targets.sentiment(tmp_path_factory.mktemp("vocabulary"))
+
+
+@pytest.fixture(scope="module")
+def version(small, tmp_path_factory):
+    target = targets.choose("litert", "sentiment", small.lengths)
+    return litert.publish(
+        small.sign(target),
+        model=small.model,
+        resources=small.resources,
+        settings={"labels": ["a", "b", "c"], "max_tokens": 12},
+        examples=small.examples,
+        directory=tmp_path_factory.mktemp("saved_models") / target.folder("sentiment"),
+        target=target,
+    )
+
+
+def test_a_version_has_its_files_and_no_server_lists_it(version):
+    assert version.name == "1" and version.parent.name == "sentiment-litert"
+    for name in (litert.LITERT, litert.QUANTISED, litert.VOCABULARY, export.SETTINGS):
+        assert (version / name).is_file()
+    assert "litert" not in (version.parents[1] / "models.config").read_text()
+    assert json.loads((version / export.SETTINGS).read_text())["max_tokens"] == 12
+
+
+def test_both_files_answer_like_the_live_model(small, version):
+    texts = np.array(["a warm film", "", "london london", "film " * 40], object)
+    live = small.sign(targets.PORTABLE)
+    for file, tolerance in ((litert.LITERT, 1e-5), (litert.QUANTISED, 0.02)):
+        served = litert.load(version, file)
+        for name in ("serving_default", "explain"):
+            found, expected = served.ask(name, text=texts), live[name](texts)
+            for key, value in expected.items():
+                if value.dtype.is_floating:
+                    np.testing.assert_allclose(found[key], value, atol=tolerance)
+                elif file == litert.LITERT:
+                    np.testing.assert_array_equal(found[key], value)
+
+
+def test_a_row_longer_than_the_file_takes_gets_the_empty_answer(version):
+    served = evaluate.load(version.parent)
+    ids = np.ones((2, 20), np.int32)
+    found = served.ask("tensors", ids=ids, length=[20, 3])["probabilities"]
+    np.testing.assert_array_equal(found[0], 0.0)
+    np.testing.assert_allclose(found[1].sum(), 1.0, atol=1e-5)
