@@ -73,6 +73,8 @@ def release(
     Raises:
       ExportError: see `common.export.publish`. Then nothing is published.
     """
+    if target.name != config.target:
+        raise ValueError(f"signatures made for {target.name!r}, --target {config.target!r}")
     strategy = strategy or tf.distribute.get_strategy()
     if worker_index(strategy):
         cli.say(f"worker {worker_index(strategy)} is done; the chief publishes")

@@ -29,18 +29,6 @@ Run = Callable[..., dict[str, tf.Tensor]]  # named tensors -> named tensors
 Steps = Callable[[Any], Any]  # of a core's input -> of one of its outputs
 
 BATCH = 16  # rows of a core: a TPU computes in eights and more, and waits for whole batches
-TASKS_FOR_SMALL_DEVICES = ("sentiment",)
-WHY_NOT_LITERT = {
-    "dna": "a record of a gene's length takes more steps than a small device's static shape allows",
-    "music": "its answer is drawn step by step with as many turns as there are notes, a loop in a "
-    "loop that LiteRT's built-in ops do not cover",
-    "ner": "its CRF walks back through pointers, which LiteRT's built-in ops do not cover",
-    "speech": "its search through the texts needs tables that grow, which LiteRT does not have",
-    "translation": "its beam search reorders states in a loop that LiteRT's built-in ops do not "
-    "cover",
-    "video": "its frames are brought to size and rate by ops for clips of any length, and LiteRT "
-    "needs one length",
-}
 
 
 def same(steps: Any) -> Any:
@@ -113,8 +101,20 @@ class Target:
 PORTABLE = Target()
 
 
-def choose(name: TargetName, task: str, lengths: Sequence[int] = ()) -> Target:
+def choose(
+    name: TargetName,
+    task: str,
+    lengths: Sequence[int] = (),
+    *,
+    no_litert: str | None = "nobody has made a file of it yet",
+) -> Target:
     """Makes a task's target; refuses, before anything is trained, what could not be exported.
+
+    Args:
+      name: of the target, from the flags.
+      task: its name.
+      lengths: see `Target`.
+      no_litert: why the task does not go onto small devices; `None` if it does.
 
     Raises:
       InputError: no GPU is here to trace for, or the task does not go onto small devices.
@@ -124,8 +124,8 @@ def choose(name: TargetName, task: str, lengths: Sequence[int] = ()) -> Target:
             "--target gpu needs a GPU to trace cuDNN's layers on, and TensorFlow sees none here; "
             "the default, --target portable, runs on GPUs too"
         )
-    if name == "litert" and task not in TASKS_FOR_SMALL_DEVICES:
-        raise InputError(f"--target litert is not for {task}: {WHY_NOT_LITERT[task]}")
+    if name == "litert" and no_litert is not None:
+        raise InputError(f"--target litert is not for {task}: {no_litert}")
     return Target(name, lengths=tuple(lengths))
 
 

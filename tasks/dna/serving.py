@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = "a small device needs one length, and a record has any, up to a whole genome's"
 CONTEXT = 1_800  # bases on each side of a piece that the network also reads
 PIECE = 14_400  # bases of a piece
 READ = (900, 3_600, PIECE + 2 * CONTEXT)  # lengths for which a static network is made

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = "LiteRT needs one fixed number of frames, which every piece of music would pay for"
 LONGEST = 4096  # frames of an answer, the prime included
 LENGTHS = (64, 512, LONGEST)  # for which static loops are made
 CHUNK = 2048  # frames that are scored at a time: bounds the memory, whatever the request

@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = with_published(config)
-    target = targets.choose(config.target, evaluate.TASK)
+    target = targets.choose(config.target, evaluate.TASK, no_litert=serving.NO_LITERT)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     steps_per_quarter, tempo = data.grid(config)
     with chief_first(strategy):

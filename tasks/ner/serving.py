@@ -12,6 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = (
+    "its answers are places in the raw text, and LiteRT has no ops that find the words there"
+)
 # Requests with which an export is verified and warmed up.
 SAMPLES = (
     "Ada Lovelace lived in London.",

@@ -146,7 +146,9 @@ def main(argv: list[str]) -> None:
     require("seqeval", "ner")  # now, not after the first epoch
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
-    target = targets.choose(config.target, evaluate.TASK, config.bucket_lengths())
+    target = targets.choose(
+        config.target, evaluate.TASK, config.bucket_lengths(), no_litert=serving.NO_LITERT
+    )
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         corpus = data.load(config, seed=config.seed)

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = "LiteRT needs one fixed length, and every recording would pay for the longest"
 SHORTEST = RATE // 10  # samples; nobody says a word in less than a tenth of a second
 SILENCE = 1e-4  # a recording that is nowhere louder (-80 dB of full scale) is silent
 

@@ -217,7 +217,7 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
-    target = targets.choose(config.target, evaluate.TASK)
+    target = targets.choose(config.target, evaluate.TASK, no_litert=serving.NO_LITERT)
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     with chief_first(strategy):
         prepared = prepare(config)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = "LiteRT needs fixed lengths, and every sentence would pay for the longest search"
 # Requests with which an export is verified and warmed up; the middle ones are bad rows.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
 

@@ -153,7 +153,12 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
-    target = targets.choose(config.target, evaluate.TASK, bucket_lengths(config.max_length + 1))
+    target = targets.choose(
+        config.target,
+        evaluate.TASK,
+        bucket_lengths(config.max_length + 1),
+        no_litert=serving.NO_LITERT,
+    )
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     languages = (config.source, config.target_language)
     with chief_first(strategy):

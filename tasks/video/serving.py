@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+NO_LITERT = "LiteRT needs one length and size, and clips of any are brought to the model's"
 RAW = (
     tf.TensorSpec([None, None, None, None, 3], tf.uint8, name="frames"),
     tf.TensorSpec([None], tf.int32, name="length"),

@@ -98,7 +98,9 @@ def main(argv: list[str]) -> None:
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
-    target = targets.choose(config.target, evaluate.TASK, config.bucket_lengths())
+    target = targets.choose(
+        config.target, evaluate.TASK, config.bucket_lengths(), no_litert=serving.NO_LITERT
+    )
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     seen = {"rate": config.frame_rate, "longest": config.max_length}
     with chief_first(strategy):

@@ -1,6 +1,7 @@
 """The exports of all seven tasks for other targets, by small models with random weights."""
 
 import dataclasses
+import importlib
 from typing import Any
 
 from common import export, rnn_kernels, targets
@@ -203,7 +204,8 @@ def test_each_core_compiles_and_gives_the_same_numbers(tpu):
         concrete = target.cores[alias].get_concrete_function()
         inputs = any_tensors(concrete.structured_input_signature[0][0])
         expected = loaded[alias](inputs)
-        compiled = tf.function(target.cores[alias].python_function, jit_compile=True)(inputs)
+        with rnn_kernels.portable():
+            compiled = tf.function(target.cores[alias].python_function, jit_compile=True)(inputs)
         for key, value in expected.items():
             assert difference(compiled[key].numpy(), value.numpy()) <= 1e-4, (alias, key)
 
@@ -220,9 +222,25 @@ def test_every_core_has_static_shapes_an_alias_and_no_bfloat16(tpu):
                 assert spec.shape.is_fully_defined() and spec.dtype != tf.bfloat16
 
 
-def test_small_devices_are_refused_with_the_reason(task):
-    if task in targets.TASKS_FOR_SMALL_DEVICES:
-        assert targets.choose("litert", task).name == "litert"
+def test_small_devices_are_refused_before_training_with_the_reason(task):
+    if task == "sentiment":
         return
-    with pytest.raises(InputError, match=f"--target litert is not for {task}: .*LiteRT|device"):
-        targets.choose("litert", task)
+    train = importlib.import_module(f"tasks.{task}.train")
+    with pytest.raises(InputError, match=f"^--target litert is not for {task}: .{{20,}}"):
+        train.main(["--target", "litert"])
+
+
+def test_bfloat16_stays_inside_an_export(task, tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        signatures = globals()[task](tmp_path).sign(targets.PORTABLE)
+        with rnn_kernels.portable():
+            traced = {name: f.get_concrete_function() for name, f in signatures.items()}
+    finally:
+        keras.config.set_dtype_policy(before)
+    for name, concrete in traced.items():
+        specs = signatures[name].input_signature
+        types = {x.dtype for x in (*specs, *concrete.structured_outputs.values())}
+        assert types <= {tf.float32, tf.int32, tf.string, tf.uint8, tf.bool}, name
+    assert "DT_BFLOAT16" in str(traced["tensors"].graph.as_graph_def())
