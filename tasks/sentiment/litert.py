@@ -52,7 +52,10 @@ def convert(model: keras.Model, length: int, *, quantised: bool) -> bytes:
 
     with export.disable_cudnn(model), rnn_kernels.portable():
         concrete = classify.get_concrete_function()
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model)
+        # Not Keras's variables but TensorFlow's inside them: the former are lost on the way.
+        holder = tf.Module()
+        holder.weights = [variable.value for variable in model.variables]
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         # The recurrent loops keep their steps in lists, which become plain tensors.
         converter._experimental_lower_tensor_list_ops = True
@@ -135,13 +138,18 @@ def load(path: Path, file: str = LITERT) -> Served:
     signatures = serving.signatures(
         classifier, vocabulary, settings["labels"], settings["max_tokens"]
     )
-    functions = {
-        name: tf.function(function.python_function).get_concrete_function(
-            **{spec.name: spec for spec in function.input_signature}
-        )
-        for name, function in signatures.items()
-    }
+    functions = {name: _by_name(function) for name, function in signatures.items()}
     return Served(folder, settings, functions)
+
+
+def _by_name(function: export.Function) -> Any:
+    """The same function with its inputs by name, as those of a loaded SavedModel are."""
+
+    def call(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return function.python_function(**inputs)
+
+    specs = {spec.name: spec for spec in function.input_signature}
+    return tf.function(call).get_concrete_function(**specs)
 
 
 def _compare(

@@ -550,7 +550,7 @@ def test_failing_finish_publishes_nothing(task, tmp_path, unverified, error):
 
 
 def test_full_disk_is_an_os_error_and_leaves_nothing(task, tmp_path, monkeypatch):
-    def save(holder, path, signatures):
+    def save(holder, path, signatures, options):
         Path(path, "half").write_text("written")
         raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
