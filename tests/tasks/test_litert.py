@@ -3,14 +3,16 @@
 import json
 
 from common import export, targets
-from tasks.sentiment import evaluate, litert
+from common.text import WordEmbedding
+from tasks.sentiment import evaluate, litert, model
+from tasks.sentiment.config import Config
 from tests.tasks import test_targets
 
 import keras
 import numpy as np
 import pytest
 
-pytest.importorskip("ai_edge_litert")
+Interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +63,18 @@ def test_a_row_longer_than_the_file_takes_gets_the_empty_answer(version):
     found = served.ask("tensors", ids=ids, length=[20, 3])["probabilities"]
     np.testing.assert_array_equal(found[0], 0.0)
     np.testing.assert_allclose(found[1].sum(), 1.0, atol=1e-5)
+
+
+def test_weights_of_8_bits_make_the_file_smaller_and_keep_the_answers(tmp_path):
+    keras.utils.set_random_seed(3)
+    embedding = WordEmbedding(3000, 3000, 48)
+    built = model.build(Config(units=64), embedding, classes=5)
+    embedding.fixed.assign(np.random.default_rng(0).normal(size=(3000, 48)))
+    plain, quantised = (litert.convert(built, 8, quantised=q) for q in (False, True))
+    assert len(quantised) < 0.5 * len(plain)
+    ids, length = np.arange(2, 10, dtype=np.int32)[None], np.array([8], np.int32)
+    expected = built({"ids": ids, "length": length})["probabilities"]
+    for content, tolerance in ((plain, 1e-5), (quantised, 0.03)):
+        runner = Interpreter(model_content=content).get_signature_runner()
+        found = runner(ids=ids, length=length)["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=tolerance)
