@@ -6,7 +6,8 @@
   computes inside, the *core*, is one function per length with static shapes throughout, since a
   TPU's compiler takes no others and no strings, tables or ragged tensors. Each core is a named
   function alias of the SavedModel, by which Cloud TPU's converter finds what to compile.
-- `litert`: a file for telephones and boards, see `common/litert.py`.
+- `litert`: files for telephones and boards, which a task that goes there writes itself; see
+  `tasks/sentiment/litert.py`.
 
 A task's signatures pass their core through `Target.core`, which leaves it alone or makes it static:
 
@@ -38,7 +39,7 @@ def same(steps: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What one export is made for.
+    """What one export is made for; each export has its own.
 
     Attributes:
       name: of the target.
