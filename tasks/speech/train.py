@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common import cli, ctc, export, targets
-from common.data import Corpus, epoch_seed
+from common.data import Corpus, epoch_seed, require
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
@@ -215,6 +215,7 @@ def choose_fusion(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    require("jiwer", "speech")  # now, not after the first epoch
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     target = targets.choose(config.target, evaluate.TASK, no_litert=serving.NO_LITERT)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import cli, export, targets
-from common.data import Corpus, bucket_lengths, epoch_seed, map_in_order
+from common.data import Corpus, bucket_lengths, epoch_seed, map_in_order, require
 from common.distribution import chief_first, make_strategy, worker_index
 from common.release import Card, release
 from common.training import Fitted, Score, fit, set_up, take_weights, warmed_cosine
@@ -151,6 +151,7 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    require("sacrebleu", "translation")  # now, not after the first epoch
     strategy = make_strategy(config.strategy)
     config = config.with_published(ARCHITECTURE)
     target = targets.choose(

@@ -15,9 +15,11 @@ MISSING = [
     ("ner", "seqeval", "ner", []),
     ("dna", "Bio", "dna", ["--data", "a.gb"]),
     ("translation", "tokenizers", "translation", []),
+    ("translation", "sacrebleu", "translation", []),
     ("music", "pretty_midi", "music", []),
     ("speech", "soundfile", "speech", []),
     ("speech", "soxr", "speech", []),
+    ("speech", "jiwer", "speech", []),
     ("video", "av", "video", []),
 ]
 
