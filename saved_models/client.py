@@ -1,11 +1,13 @@
 """Asks TF Serving about a text, a recording, a DNA sequence, a clip, or for music.
 
 Copy this file wherever it is needed: over REST it uses Python's standard library alone, over gRPC
-`tensorflow-serving-api` besides. It prints what a person wants to know of the answer.
+`tensorflow-serving-api` besides. It prints what a person wants to know of the answer; with `--json`
+the answer itself, one JSON object a line.
 
     python client.py sentiment "A warm and funny film."
     python client.py ner "Ada Lovelace lived in London." --grpc localhost:8500
     python client.py translation "Je ne sais pas." --label stable
+    python client.py translation "Je ne sais pas." --json
     python client.py dna AGCCCCTGTGAGGAACTAG
     python client.py speech recording.wav        # 16 bits, mono, 16,000 Hz
     python client.py video clip.ppm              # see below
@@ -13,6 +15,8 @@ Copy this file wherever it is needed: over REST it uses Python's standard librar
 
 A clip is a file of PPM pictures one behind the other, which needs no library to be read:
 `ffmpeg -i clip.mp4 -vf fps=25 -f image2pipe -c:v ppm clip.ppm`.
+
+Exit codes: 0 done, 1 no answer or a file that cannot be used, 2 wrong flags, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -66,10 +70,14 @@ def ask_grpc(
     signature: str = "serving_default",
 ) -> dict:
     """The same over gRPC, which carries sound and pictures in a tenth of the bytes."""
-    import grpc
-    import tensorflow as tf
-    from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
-    from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+    try:
+        import grpc
+        import tensorflow as tf
+        from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
+        from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+    except ImportError as error:
+        package = (error.name or "a package").partition(".")[0]
+        sys.exit(f"error: gRPC needs {package}: pip install tensorflow-serving-api, or use --rest")
 
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     request = predict_pb2.PredictRequest()
@@ -274,19 +282,34 @@ def main(arguments=None):
     parser.add_argument("--grpc", help="ask by gRPC: host:port, such as localhost:8500")
     parser.add_argument("--version", type=int, help="a version of the model; default the newest")
     parser.add_argument("--label", help="or a label of models.config, such as stable")
-    parser.add_argument("--frame_rate", type=float, default=25.0, help="of clips (%(default)s)")
+    parser.add_argument(
+        "--frame_rate", type=float, default=25.0, help="of clips, frames a second (%(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=32, help="frames of music (%(default)s)")
     parser.add_argument("--temperature", type=float, default=1.0, help="of music (%(default)s)")
     parser.add_argument("--top_p", type=float, default=1.0, help="of music (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of music (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the answer for a program")
     options = parser.parse_args(arguments)
     if not options.inputs and options.task != "music":
         parser.error(f"{options.task} needs an input")
     one, address = (ask_grpc, options.grpc) if options.grpc else (ask_rest, options.rest)
     ask = functools.partial(one, address, version=options.version, label=options.label)
+
+    def ask_and_print(model, inputs):
+        answer = ask(model, inputs)
+        print(json.dumps(answer, ensure_ascii=False), flush=True)
+        return answer
+
     try:
-        for line in TASKS[options.task](ask, options.inputs, options):
-            print(line)
+        if options.json:
+            for _ in TASKS[options.task](ask_and_print, options.inputs, options):
+                pass
+        else:
+            for line in TASKS[options.task](ask, options.inputs, options):
+                print(line)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except OSError as error:  # no such file
         sys.exit(f"error: {error}")
 

@@ -1,5 +1,6 @@
 """The client examples, run against the test double; see `server.py` for what that is."""
 
+import json
 import subprocess
 import sys
 import types
@@ -121,6 +122,33 @@ def test_over_grpc_the_client_needs_neither_keras_nor_this_project(server, pytes
     line = [sys.executable, "-P", "-c", script, "sentiment", "superb", "--grpc", server.grpc]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.stdout == "★★★★★  good  superb\n", done.stderr
+
+
+def test_a_program_gets_the_answer_itself(client, monkeypatch, capsys):
+    answer = {
+        "tags": [["B-PER", "O"]],
+        "start": [[0, 5]],
+        "end": [[4, 10]],
+        "tokens": [["Zoë", "x"]],
+    }
+    monkeypatch.setattr(client, "ask_rest", lambda address, model, inputs, **_: answer)
+    client.main(["ner", "Zoë sleeps", "--json"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == answer and "Zoë" in line
+
+
+def test_ctrl_c_and_a_missing_library_leave_no_traceback(client, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "ask_rest", stopped)
+    with pytest.raises(SystemExit) as stop:
+        client.main(["ner", "a"])
+    assert stop.value.code == 130
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    monkeypatch.delitem(sys.modules, "tensorflow_serving.apis", raising=False)
+    with pytest.raises(SystemExit, match="gRPC needs tensorflow_serving: pip install tensorflow-s"):
+        client.main(["ner", "a", "--grpc", "localhost:8500"])
 
 
 def wrong_rate(path):
