@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ class RunConfig:
     score: Literal["validation", "test", "none"] = "validation"
     """split on which the export is scored; 'test' only for a final run"""
     verbose: Literal[0, 1, 2] = 1
-    """0 = silent, 1 = progress bar, 2 = a line an epoch"""
+    """0 = silent, 1 = progress bar (in a pipe or file as 2), 2 = a line an epoch"""
 
     def __post_init__(self) -> None:
         """Checks what no type can say."""
@@ -128,6 +129,8 @@ class RunConfig:
         """The arguments of `common.training.fit` that come from the flags alone."""
         names = ("epochs", "patience", "clip_norm", "average", "resume", "verbose")
         chosen = {name: getattr(self, name) for name in names}
+        if not sys.stdout.isatty():  # where Keras' bar would leave its colours and carriage returns
+            chosen["verbose"] = 2 if self.verbose else 0
         return {**chosen, "settings": self.checkpoint_settings()}
 
     def checkpoint_settings(self) -> dict[str, Any]:
@@ -248,8 +251,7 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt as stop:
-        kept = "stopped. Finished epochs of a training run are kept: add --resume to go on."
-        _end(130, str(stop) or kept)
+        _end(130, str(stop) or _to_go_on())
     except InputError as error:
         _end(2, str(error))
     except (TrainingError, ExportError, FileNotFoundError) as error:
@@ -265,6 +267,16 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     except OSError as error:
         _end(1, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
     sys.exit(0)
+
+
+def _to_go_on() -> str:
+    """What Ctrl-C says of a command; of `train`, how to go on with it."""
+    program = _program() or ""
+    if not program.endswith(".train"):
+        return "stopped."
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    again = f"{program} {shlex.join([*words, '--resume'])}"
+    return f"stopped. Finished epochs are kept; to go on:\n  {again}"
 
 
 def _end(code: int, message: str) -> NoReturn:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import types
 
 from common import cli
 from common.data import InputError
@@ -77,7 +78,8 @@ def test_resuming_may_change_where_but_not_what():
         (ExportError("no signature"), 1, "error: no signature"),
         (FileNotFoundError("no model yet"), 1, "error: no model yet"),
         (OSError(28, "No space left on device", "x/y"), 1, "error: No space left on device: x/y"),
-        (KeyboardInterrupt(), 130, "stopped. Finished epochs of a training run are kept"),
+        (KeyboardInterrupt(), 130, "stopped.\n"),
+        (KeyboardInterrupt("the page is closed"), 130, "\nthe page is closed\n"),
     ],
 )
 def test_a_failure_is_one_message_and_an_exit_code(error, code, said, capsys, monkeypatch):
@@ -89,6 +91,34 @@ def test_a_failure_is_one_message_and_an_exit_code(error, code, said, capsys, mo
         cli.run(main)
     assert stop.value.code == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--data", "my films.csv"], ["--data", "my films.csv", "--resume"]]
+)
+def test_ctrl_c_gives_the_command_that_goes_on(words, capsys, monkeypatch):
+    def main(_):
+        raise KeyboardInterrupt
+
+    module = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="tasks.sentiment.train"))
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setattr(sys, "argv", ["train", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == (
+        "\nstopped. Finished epochs are kept; to go on:\n"
+        "  python -m tasks.sentiment.train --data 'my films.csv' --resume\n"
+    )
+
+
+@pytest.mark.parametrize(("verbose", "in_a_pipe"), [(0, 0), (1, 2), (2, 2)])
+def test_a_progress_bar_is_for_a_terminal(verbose, in_a_pipe, monkeypatch):
+    for is_terminal, expected in ((True, verbose), (False, in_a_pipe)):
+        stream = io.StringIO()
+        stream.isatty = lambda answer=is_terminal: answer
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert Config(verbose=verbose).fit_arguments()["verbose"] == expected
 
 
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
