@@ -21,19 +21,14 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from common import cli, export, remote
-from common.data import InputError
+from common.data import InputError, require
 from common.export import ExportError
 
 import numpy as np
 import PIL.Image
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-try:
-    import gradio as gr
-except ImportError as missing:
-    raise InputError(
-        f"{missing.name} is not installed: pip install 'sequence-suite[demo]'"
-    ) from missing
+gr = require("gradio", "demo")
 
 P = ParamSpec("P")
 R = TypeVar("R")
