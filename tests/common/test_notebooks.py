@@ -55,6 +55,11 @@ def check(name, text):
         assert len(found) == 2 and all(float(share) > 90 for _, share in found)
         changes = re.findall(r"(?:changes the answer by|shares changed by) (\S+)", text)
         assert len(changes) == 4 and all(float(change) < 1e-5 for change in changes)
+    elif name == "transfer":
+        row = r"^(transfer|shuffled|words), (\d+) letters: (\S+)% right"
+        right = {(kind, int(n)): float(share) for kind, n, share in re.findall(row, text, re.M)}
+        assert len(right) == 12 and right["transfer", 16] > 90
+        assert max(right["shuffled", 256], right["words", 256]) < 75
     else:
         shares = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
         valid = {group: int(share) for group, share, _ in shares}
@@ -68,7 +73,7 @@ def check(name, text):
 def test_there_are_notebooks():
     assert set(NOTEBOOKS) == {
         *("sequence_types", "vanishing_gradient", "bidirectional_and_deep"),
-        *("sampling", "attention"),
+        *("sampling", "attention", "transfer"),
     }
 
 
