@@ -1,5 +1,8 @@
 """What tests share."""
 
+import contextlib
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -7,6 +10,15 @@ import pytest
 
 # Development data lies beside the checkout; tests that need it skip without it.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_memory():
+    """Gives back what a module's models and compiled functions took: workers run dozens of them."""
+    yield
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc's
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture

@@ -128,7 +128,14 @@ def music(folder):
     return Small(built, lambda target: serving.signatures(built, target), serving.examples())
 
 
-@pytest.fixture(scope="module", params=TASKS)
+# Their loops take minutes and gigabytes to compile.
+HEAVY = ("dna", "music", "translation")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(t, marks=pytest.mark.slow) if t in HEAVY else t for t in TASKS],
+)
 def task(request):
     return request.param
 
@@ -222,6 +229,7 @@ def test_every_core_has_static_shapes_an_alias_and_no_bfloat16(tpu):
                 assert spec.shape.is_fully_defined() and spec.dtype != tf.bfloat16
 
 
+@pytest.mark.parametrize("task", TASKS)
 def test_small_devices_are_refused_before_training_with_the_reason(task):
     if task == "sentiment":
         return
@@ -230,6 +238,7 @@ def test_small_devices_are_refused_before_training_with_the_reason(task):
         train.main(["--target", "litert"])
 
 
+@pytest.mark.parametrize("task", TASKS)
 def test_bfloat16_stays_inside_an_export(task, tmp_path):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
