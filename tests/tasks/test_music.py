@@ -803,7 +803,11 @@ def test_likely_keys_are_chosen_in_order(head):
 def test_scoring_in_chunks_changes_nothing(monkeypatch):
     built = random_model()
     notes, length = random_notes((3, 9)), tf.constant([9, 4, 1])
-    score = lambda: tf.function(serving.score)(generation.parts(built), notes, length)  # noqa: E731
+
+    def score():
+        parts = generation.parts(built)
+        return tf.function(lambda notes, length: serving.score(parts, notes, length))(notes, length)
+
     whole = score()
     monkeypatch.setattr(serving, "CHUNK", 3)
     for name, value in score().items():
