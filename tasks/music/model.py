@@ -160,6 +160,7 @@ class Outlook(keras.layers.Layer):
 
     def call(self, planes: Any, runs: Any, step: Any) -> Any:
         """Gathers; see the class."""
+        planes = tf.cast(planes, tf.float32)  # under bfloat16 Keras has cast them, the others not
         last = planes[..., 0]
         onsets = tf.nn.relu(last - planes[..., 1])
         angle = tf.cast(step, tf.float32)[..., None] * (2.0 * np.pi / np.array(PERIODS, np.float32))
@@ -252,7 +253,7 @@ class Keys(keras.layers.Layer):
         self.low, self.high, self.frames = low, high, frames
         # Dropped for all keys of a frame at once.
         shape = (None, 1, units)
-        self.drop = [keras.layers.Dropout(dropout, noise_shape=shape) for _ in range(2)]
+        self.drop = [keras.layers.Dropout(dropout, shape, dtype="float32") for _ in range(2)]
         self.supports_masking = True
 
     def build(self, state_shape: Sequence[int | None], *_: Any) -> None:
