@@ -5,8 +5,8 @@
 
 The other model has the same layers and weights, but its frames go through
 `keras.layers.TimeDistributed` and its recurrent layers are Keras's own. Both are measured in turn
-in a training step; the export is ours alone, since the other one, traced for any batch and time,
-mixes the two up. Printed are medians, in clips a second. The last line is one JSON object; in its
+in a training step; the export is ours alone, since the other one fails when it is traced for any
+batch and time. Printed are medians, in clips a second. The last line is one JSON object; in its
 ratios 1.0 is equal, more is faster.
 """
 
