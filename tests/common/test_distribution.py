@@ -41,6 +41,11 @@ def uneven(epoch):
     return functools.reduce(tf.data.Dataset.concatenate, parts)
 
 
+def validation():
+    """Batches of 7 rows and of a single one, whose stand-in on the other worker must not count."""
+    return test_training.batches(np.arange(80, 95), 7)
+
+
 WORKER = """
     import pathlib, sys
     from common import cli, distribution
@@ -58,7 +63,7 @@ WORKER = """
             assert (folder / "prepared").exists()
         model, fitted = test_training.run(
             folder, epochs=epochs, strategy=strategy, clip_norm=0.5, average=0.5, resume=True,
-            train=test_distribution.uneven,
+            train=test_distribution.uneven, validation=test_distribution.validation(),
         )
         losses = [row["val_loss"] for row in fitted.history]
         errors = [row["val_error"] for row in fitted.history]
@@ -132,7 +137,14 @@ def worker(tmp_path, command_environment, pytestconfig):
 
 def one_process(folder, epochs):
     """The same fit in this process."""
-    return test_training.run(folder, epochs=epochs, clip_norm=0.5, average=0.5, train=uneven)
+    return test_training.run(
+        folder,
+        epochs=epochs,
+        clip_norm=0.5,
+        average=0.5,
+        train=uneven,
+        validation=validation(),
+    )
 
 
 @pytest.mark.distribution
