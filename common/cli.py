@@ -75,7 +75,12 @@ class RunConfig:
     """0 = silent, 1 = progress bar (in a pipe or file as 2), 2 = a line an epoch"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Checks what no type can say; makes whole numbers floats where a float is meant."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            # Python takes a whole number where a float is meant; TensorFlow may not.
+            if field.type in ("float", float) and isinstance(value, int):
+                object.__setattr__(self, field.name, float(value))
         if self.data is not None and self.dataset is not None:
             raise InputError("give --dataset or --data, not both")
         self.require_counts("epochs", "patience", "batch_size")

@@ -19,6 +19,7 @@ import pytest
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(cli.RunConfig):
     units: int = 4
+    noise: float = 0.5
 
 
 PRESETS = {
@@ -36,6 +37,12 @@ def test_a_data_set_brings_its_preset_and_flags_override_it():
     assert parse("--dataset", "large") == PRESETS["large"]
     assert parse("--dataset=large", "--units", "7").units == 7
     assert parse("--dataset=large", "--units", "7").learning_rate == 0.5
+
+
+def test_a_whole_number_for_a_float_is_one():
+    config = Config(noise=2, learning_rate=1, epochs=3)
+    assert [type(value) for value in (config.noise, config.learning_rate)] == [float, float]
+    assert (config.noise, config.learning_rate, type(config.epochs)) == (2.0, 1.0, int)
 
 
 def test_own_data_takes_the_default_preset_without_its_data_set(tmp_path):

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 
+from common import export
 from common.data import InputError
+from tests.serving.server import Server
 from tests.tasks import commands
 from tests.tasks.exports import TASKS
 from tests.tasks.own import dna as own_dna
@@ -189,15 +191,19 @@ def page(models, environment):
         page.end(signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def browser(page, driver, tmp_path_factory):
-    """The page, opened."""
+def opened(page, driver, tmp_path_factory):
     # DEMO_SCREENSHOTS names a folder in which to look at them.
     folder = os.environ.get("DEMO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
     browser = Browser(driver, type(tmp_path_factory.getbasetemp())(folder))
     driver.get(page.address)
     browser.until(lambda: browser.find("#sentiment_button").is_displayed(), "the page")
     return browser
+
+
+@pytest.fixture(scope="module")
+def browser(page, driver, tmp_path_factory):
+    """The page, opened."""
+    return opened(page, driver, tmp_path_factory)
 
 
 @needs_browser
@@ -318,6 +324,27 @@ def test_music_is_heard_seen_and_downloaded(browser):
 @needs_browser
 def test_ctrl_c_closes_the_page(models, page):
     assert page.end(signal.SIGINT) == 130
+
+
+@needs_browser
+def test_a_server_answers_instead_and_its_end_is_said(
+    models, environment, driver, tmp_path_factory, request
+):
+    export.write_models_config(models)
+    with Server(models) as server:
+        page = Page("--models", models, "--server", server.rest, environment=environment)
+        request.addfinalizer(lambda: page.end(signal.SIGKILL))
+        browser = opened(page, driver, tmp_path_factory)
+        browser.open("sentiment")
+        browser.type("sentiment", "the film its plot splendid")
+        browser.press("sentiment")
+        assert browser.value("stars") == "★★★★★"
+        browser.open("music")
+        browser.press("music")
+        assert min(browser.image("roll")) > 100
+    browser.open("sentiment")
+    browser.press("sentiment")
+    browser.toast(server.rest)  # which does not answer any more
 
 
 @needs_browser

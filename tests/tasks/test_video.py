@@ -431,6 +431,13 @@ def test_every_preset_is_sound_and_trains_the_set_it_names():
     for name, preset in PRESETS.items():
         assert preset.dataset == name and name in data.LICENCES
         assert preset.bucket_lengths()[-1] == preset.max_length
+        clip = {
+            "frames": np.zeros((5, 8, 6, 3), np.uint8),
+            "frame_rate": np.float32(25),
+            "label": 0,
+        }
+        (fitted,) = data.to_model(tf.data.Dataset.from_tensors(clip), preset)
+        assert fitted["frames"].shape == (fitted["length"], *[preset.image_size] * 2, 3)
 
 
 # --- time and size --------------------------------------------------------------------------------
