@@ -89,7 +89,11 @@ def _decoded(
     def element(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         frames = tf.numpy_function(decode, [example["video"]], tf.uint8)
         frames.set_shape((None, None, None, 3))
-        return {"frames": frames, "frame_rate": tf.constant(rate), "label": example["label"]}
+        return {
+            "frames": frames,
+            "frame_rate": tf.constant(rate, tf.float32),
+            "label": example["label"],
+        }
 
     return examples.map(element, tf.data.AUTOTUNE)
 

@@ -431,13 +431,6 @@ def test_every_preset_is_sound_and_trains_the_set_it_names():
     for name, preset in PRESETS.items():
         assert preset.dataset == name and name in data.LICENCES
         assert preset.bucket_lengths()[-1] == preset.max_length
-        clip = {
-            "frames": np.zeros((5, 8, 6, 3), np.uint8),
-            "frame_rate": np.float32(25),
-            "label": 0,
-        }
-        (fitted,) = data.to_model(tf.data.Dataset.from_tensors(clip), preset)
-        assert fitted["frames"].shape == (fitted["length"], *[preset.image_size] * 2, 3)
 
 
 # --- time and size --------------------------------------------------------------------------------
@@ -705,6 +698,17 @@ def test_a_folder_without_lists_is_dealt_by_recording(tmp_path):
     assert corpus.size("train") == 54
     row = next(corpus.splits["test"].as_numpy_iterator())
     assert row["frames"].shape == (3, 16, 16, 3) and row["frame_rate"] == 12.5
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_decoded_clips_become_what_a_preset_asks_for(name, tmp_path):
+    preset, names = PRESETS[name], ["a.mp4", "b.mp4", "c.mp4"]
+    folder = make_folder(tmp_path / "own", run=names, sit=names)
+    corpus = data.load(
+        flags(data=folder), rate=preset.frame_rate, longest=preset.max_length, seed=1
+    )
+    row = next(iter(data.to_model(corpus.splits["train"], preset)))
+    assert row["frames"].shape == (row["length"], preset.image_size, preset.image_size, 3)
 
 
 def test_lists_in_the_form_of_ucf101_are_kept(tmp_path):
