@@ -82,8 +82,9 @@ class Config(RunConfig):
 PRESETS = {
     "spoken_commands": Config(
         dataset="spoken_commands",
-        epochs=8,
-        patience=8,
+        epochs=6,
+        patience=6,
+        buckets=6,
         cell="gru",
         units=192,
         strides=(3, 1),

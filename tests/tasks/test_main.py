@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from common import cli, report
+from common import cli, export, report
 from common.data import InputError
 from common.training import TrainingError
 from tasks import __main__ as front
@@ -174,6 +174,19 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     assert "failed" in rows[0] and "pip install -e '.[ner]'" in rows[0]
     assert f"{sentiment['accuracy']:.3f}" in rows[1] and " MB" in rows[1]
     assert "[2/2 sentiment " in said.err and "\x1b" not in said.err + said.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_quick_run_trains_all_seven_on_their_default_data(tmp_path, command_environment):
+    environment = {**command_environment, "PYTHONPATH": os.getcwd()}
+    done = command("train", "--quick", folder=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["failed"] == [] and [row["task"] for row in result["tasks"]] == [*front.TASKS]
+    for row in result["tasks"]:
+        assert front.METRICS[row["task"]] in row and row["split"] == "validation"
+        assert (tmp_path / row["model"] / export.GRAPH).is_file()
 
 
 INTERRUPTED = """
