@@ -349,9 +349,8 @@ def augmenter(
             side,
             zoom=tf.reshape((1.0 + config.zoom) ** draw[1], [1]),
             shift=config.shift * draw[None, 2:4],
+            mirrored=config.flip & (draw[4:5] < 0.0),
         )[0]
-        if config.flip:
-            frames = tf.where(draw[4] < 0.0, frames[:, :, ::-1], frames)
         x = tf.cast(frames, tf.float32)
         mean = tf.reduce_mean(x)
         x = (x - mean) * (1.0 + config.brightness * draw[5])

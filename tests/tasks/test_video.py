@@ -485,6 +485,13 @@ def test_pictures_are_resized_as_by_hand(shape):
     assert np.abs(found.numpy() - resized_by_hand(picture, 16)).max() <= 0.51
     if shape == (16, 16):
         np.testing.assert_array_equal(found, picture)
+    both = clips.resize_in_graph(
+        *(np.repeat(value, 2, axis=0) for value in (canvas[None], [shape])),
+        16,
+        mirrored=[False, True],
+    )
+    np.testing.assert_array_equal(both[0, 0], found)
+    np.testing.assert_array_equal(both[1, 0], found[:, ::-1])
 
 
 def test_augmentation_follows_from_seed_and_number():
