@@ -86,7 +86,7 @@ _HDM05 = Config(dataset="hdm05", epochs=16, patience=16, average=0.995)
 PRESETS = {
     # Smaller and fewer pictures than the others: more passes in the same time.
     "gaits": Config(
-        dataset="gaits", epochs=28, patience=28, batch_size=8, image_size=48, frame_rate=10
+        dataset="gaits", epochs=40, patience=40, batch_size=8, image_size=48, frame_rate=10
     ),
     "hdm05": _HDM05,
     "hdm05_views": dataclasses.replace(_HDM05, dataset="hdm05_views"),
