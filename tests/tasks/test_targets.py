@@ -128,7 +128,7 @@ def music(folder):
     return Small(built, lambda target: serving.signatures(built, target), serving.examples())
 
 
-# Their loops take minutes and gigabytes to compile.
+# Their loops take a minute or two each to trace and compile.
 HEAVY = ("dna", "music", "translation")
 
 
