@@ -190,17 +190,21 @@ def in_step(
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
 ) -> Callable[[Any], Any]:
-    """Traces a function of a share for all shapes at once, and so once on each worker.
+    """Traces a function of a share for all shapes at once, and so once.
 
-    Workers know their common operations by the order in which they were traced: one that traced
-    anew, since its share is the first of its size, while another one's is not, would wait for
-    what the others never ask.
+    One device would trace three times, the third time for any shape; each takes seconds. Workers
+    know their common operations by the order in which they were traced: one that traced anew, since
+    its share is the first of its size, while another one's is not, would wait for what the others
+    never ask.
 
     Args:
       function: takes the two that `share` gives.
       dataset: the batches; lengths that vary must be unknown to TensorFlow.
-      strategy: without several workers, the function itself is given back.
+      strategy: for a TPU, which wants each shape by itself, and for several devices of one machine
+        the function itself is given back.
     """
+    if strategy.num_replicas_in_sync == 1 and not isinstance(strategy, tf.distribute.TPUStrategy):
+        return function.get_concrete_function(dataset.element_spec, None)
     if not _has_workers(strategy):
         return function
     # Of any number of rows; this is asked for its shapes alone.

@@ -68,7 +68,7 @@ from tensorflow.python.saved_model import save_context
 Cell = Literal["simple_rnn", "gru", "gru_before", "lstm"]
 States = Sequence[tf.Tensor]
 
-__all__ = ["Weights", "covers", "inner_loop", "may_compile", "portable", "run"]
+__all__ = ["Weights", "covers", "inner_loop", "is_portable", "may_compile", "portable", "run"]
 
 # What each gate's sum is multiplied by before the tanh: 1/2 where the gate is a sigmoid.
 _SCALES = {
@@ -149,6 +149,11 @@ def portable() -> Iterator[None]:
         yield
     finally:
         _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether what is being traced is to be free of compiled functions; see `portable`."""
+    return _portable.get()
 
 
 def covers(layer: keras.layers.RNN, mask: Any, training: bool | None) -> bool:

@@ -13,14 +13,18 @@ A task's signatures pass their core through `Target.core`, which leaves it alone
 
     core = target.core("core", run, timed=["ids"], steps={"attention": same})
     outputs = core(ids=ids, length=length)
+
+What several signatures compute alike, they share: see `shared`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from common import rnn_kernels
 from common.data import InputError
 
 import tensorflow as tf
@@ -28,6 +32,7 @@ import tensorflow as tf
 TargetName = Literal["portable", "gpu", "tpu", "litert"]
 Run = Callable[..., dict[str, tf.Tensor]]  # named tensors -> named tensors
 Steps = Callable[[Any], Any]  # of a core's input -> of one of its outputs
+F = TypeVar("F", bound=Callable[..., Any])
 
 BATCH = 16  # rows of a core: a TPU computes in eights and more, and waits for whole batches
 
@@ -35,6 +40,34 @@ BATCH = 16  # rows of a core: a TPU computes in eights and more, and waits for w
 def same(steps: Any) -> Any:
     """As many steps out as in."""
     return steps
+
+
+def shared(run: F) -> F:
+    """Decorator: an export holds a function once, whatever number of its signatures call it.
+
+    Each signature is a graph of its own; of a plain function each would trace and hold a copy, and
+    exports would be larger and slower to make and to load.
+
+    Args:
+      run: tensors -> any structure of tensors. Made anew for each export, as closures in a task's
+        `signatures` are, since the graph is kept.
+
+    Returns:
+      `run`, as one graph where an export is traced. Elsewhere it is left alone, for what is traced
+      there may hold compiled functions, which an export must not.
+
+    Example:
+      >>> @shared
+      ... def run(ids, length):
+      ...     return model({"ids": ids, "length": length})
+    """
+    once = tf.function(run, autograph=False, reduce_retracing=True)
+
+    @functools.wraps(run)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        return (once if rnn_kernels.is_portable() else run)(*args, **kwargs)
+
+    return either
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from common import crf
 from common.export import Served
-from common.targets import PORTABLE, Target, same
+from common.targets import PORTABLE, Target, same, shared
 from tasks.dna import genes
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import COMPLEMENT, LABELS, Grammar
@@ -103,6 +103,7 @@ def signatures(
         whole = tf.transpose(answer.stack(), [1, 0, 2, 3])
         return tf.reshape(whole, [tf.shape(bases)[0], -1, len(grammar.channels)])[:, :time]
 
+    @shared
     def run(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         # At least one row and one base: of none, convolutions and loops have no result.
         batch, true_time = tf.unstack(tf.shape(bases))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.targets import PORTABLE, Target, same
+from common.targets import PORTABLE, Target, same, shared
 from common.text import locate
 from tasks.ner.data import Reader
 
@@ -56,6 +56,7 @@ def signatures(
     timed = {"tags": same, "probabilities": same}
     core = target.core("core", ask, timed=["words", "characters"], steps=timed)
 
+    @shared
     def run(
         words: tf.Tensor, characters: tf.Tensor, length: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.targets import PORTABLE, Target, same
+from common.targets import PORTABLE, Target, same, shared
 from common.text import Vocabulary, tokenize
 
 import keras
@@ -56,6 +56,7 @@ def signatures(
 
     core = target.core("core", ask, timed=["ids"], steps={"attention": same})
 
+    @shared
     def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         # At least one step, since a loop over none has no last state.
         ids = tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common import ctc
-from common.targets import PORTABLE, Target
+from common.targets import PORTABLE, Target, shared
 from tasks.speech.features import RATE, WINDOW, count_steps
 
 import keras
@@ -145,21 +145,23 @@ def signatures(
         tf.TensorSpec([None], tf.int32, name="length"),
     ]
 
+    run, search = shared(recognizer.run), shared(recognizer.search)
+
     @tf.function(input_signature=inputs)
     def serving_default(audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = recognizer.run(audio, length)
-        return recognizer.read(recognizer.search(outputs["log_probs"], outputs["frames"]))
+        outputs = run(audio, length)
+        return recognizer.read(search(outputs["log_probs"], outputs["frames"]))
 
     @tf.function(input_signature=inputs)
     def tensors(audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = recognizer.run(audio, length)
+        outputs = run(audio, length)
         return {"log_probs": outputs["log_probs"], "frames": outputs["frames"]}
 
     @tf.function(input_signature=inputs)
     def explain(audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = recognizer.run(audio, length)
+        outputs = run(audio, length)
         log_probs, frames = outputs["log_probs"], outputs["frames"]
-        found = recognizer.search(log_probs, frames)
+        found = search(log_probs, frames)
         tokens, count = recognizer.tokens(found)
         path = ctc.align(log_probs, tf.maximum(tokens, 0), frames, count)
         real = tf.sequence_mask(frames, tf.shape(log_probs)[1])[:, :, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.decoding import Decoded
-from common.targets import PORTABLE, Target
+from common.targets import PORTABLE, Target, shared
 from tasks.translation.data import encode_source
 from tasks.translation.model import translate
 from tasks.translation.subwords import END, START, Subwords
@@ -53,6 +53,7 @@ def signatures(
     # The whole search; only the pictures' attention, in `explain`, is computed on the host.
     core = target.core("core", ask, timed=["ids"])
 
+    @shared
     def search(ids: tf.Tensor, length: tf.Tensor) -> tuple[Decoded, tf.Tensor]:
         """Hypotheses of each row, and whether it is answered at all."""
         time = tf.shape(ids)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.targets import PORTABLE, Target, same
+from common.targets import PORTABLE, Target, same, shared
 from tasks.video import clips
 
 import keras
@@ -61,6 +61,7 @@ def signatures(
 
     core = target.core("core", ask, timed=["frames"], steps={"frame_probabilities": same})
 
+    @shared
     def run(frames: tf.Tensor, length: tf.Tensor, answered: tf.Tensor) -> dict[str, tf.Tensor]:
         # A row that gets no answer is run as one step and blanked. A batch of no rows is run as one
         # row, since oneDNN's convolutions fail on none.
@@ -78,6 +79,7 @@ def signatures(
             "length": tf.where(answered, length, 0),
         }
 
+    @shared
     def run_raw(
         frames: tf.Tensor, length: tf.Tensor, size: tf.Tensor, frame_rate: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:

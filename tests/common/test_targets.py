@@ -4,9 +4,10 @@ import json
 import shutil
 import sys
 
-from common import cli, export, targets
+from common import cli, export, rnn_kernels, targets
 from common.data import InputError
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -86,6 +87,46 @@ def test_sizes_beside_batch_and_time_must_be_known():
 def test_other_targets_leave_a_core_alone():
     for name in ("portable", "gpu", "litert"):
         assert targets.Target(name).core("core", toy, timed=["x"]) is toy
+
+
+# --- sharing --------------------------------------------------------------------------------------
+
+
+def sharing(traced):
+    """Two signatures that share a function, which tells when Python runs through it."""
+
+    @targets.shared
+    def double(x):
+        """Twice as much."""
+        traced.append("portable" if rnn_kernels.is_portable() else "live")
+        return {"y": 2.0 * x}
+
+    spec = tf.TensorSpec([None, None], tf.float32, name="x")
+    serving_default = tf.function(double, input_signature=[spec])
+    tensors = tf.function(lambda x: {"y": double(x)["y"][:, :1]}, input_signature=[spec])
+    assert double.__doc__ == "Twice as much."
+    return {"serving_default": serving_default, "tensors": tensors}
+
+
+def test_an_export_holds_a_shared_function_once_and_none_that_was_traced_before(tmp_path):
+    traced = []
+    signatures = sharing(traced)
+    live = signatures["serving_default"](tf.ones([1, 2]))["y"]
+    x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    asked = [{"x": x}]
+    published = export.publish(
+        signatures,
+        model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
+        resources=[],
+        examples={"serving_default": asked, "tensors": asked},
+        settings={},
+        directory=tmp_path / "toy",
+    )
+    assert traced == ["live", "portable"]
+    served = export.load(published)
+    np.testing.assert_array_equal(live, 2.0 * np.ones([1, 2]))
+    np.testing.assert_array_equal(served.ask("serving_default", x=x)["y"], 2.0 * x)
+    np.testing.assert_array_equal(served.ask("tensors", x=x)["y"], 2.0 * x[:, :1])
 
 
 # --- refusals -------------------------------------------------------------------------------------
