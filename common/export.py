@@ -443,10 +443,7 @@ def _save_graph(
     holder.weights = [variable.value for variable in model.variables]
     holder.resources = list(resources)
     holder.cores = target.cores  # so that whoever loads it can ask, compile and lower each alone
-    # Nobody trains what is served; the gradients would be a fifth of the graph.
-    options = tf.saved_model.SaveOptions(
-        function_aliases=target.cores, experimental_custom_gradients=False
-    )
+    options = tf.saved_model.SaveOptions(function_aliases=target.cores)
     try:
         with _full_disk_as_os_error(path):
             tf.saved_model.save(holder, str(path), signatures=live, options=options)

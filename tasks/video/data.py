@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -429,14 +429,17 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
     The individuals of validation and test are in no other split, and no two clips share a view.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Two takes of 60 individuals for training, in place of four of 20."
+    }
     URLS = ()
-    PEOPLE: ClassVar[dict[str, range]] = {
-        "train": range(0, 20),
+    PEOPLE: ClassVar[dict[str, Sequence[int]]] = {
+        "train": (*range(0, 20), *range(32, 72)),
         "validation": range(20, 24),
         "test": range(24, 32),
     }
-    TAKES: ClassVar[dict[str, int]] = {"train": 4, "validation": 3, "test": 3}
+    TAKES: ClassVar[dict[str, int]] = {"train": 2, "validation": 3, "test": 3}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, gaits.ACTIVITIES)

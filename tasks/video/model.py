@@ -21,9 +21,13 @@ HEAD = "head"  # the layer that `--init` replaces where the classes differ
 class FrameChannels(keras.layers.Layer):
     """Turns clips of bytes into pictures for a network that sees one frame at a time.
 
-    Colours become -1..1. With `differences` each picture has two more channels, so that movement
-    shows in every picture whatever its colours: how far each pixel is from the frame before it
-    (nothing in the first one), and how far from the clip's mean.
+    Each picture has two channels more than its colours, so that movement shows in every picture
+    whatever its colours: how far each pixel is from the frame before it (nothing in the first one),
+    and how far from the clip's mean, both as the mean of the three colours.
+
+    Args:
+      colours: black and white are minus and plus so much.
+      changes: from black to white is so much; 0 leaves the two channels out.
 
     Call arguments:
       frames: `<uint8>[batch, time, height, width, 3]`.
@@ -33,10 +37,10 @@ class FrameChannels(keras.layers.Layer):
       `<float>[batch * time, height, width, 3 or 5]`: time is folded into the batch.
     """
 
-    def __init__(self, differences: bool = True, **kwargs: Any):
+    def __init__(self, colours: float = 1.0, changes: float = 1.0, **kwargs: Any):
         """Makes the layer, which has no weights."""
         super().__init__(autocast=False, **kwargs)
-        self.differences = differences
+        self.colours, self.changes = colours, changes
 
     def call(self, frames: Any, mask: Any) -> Any:
         """Scales, compares and folds; see the class."""
@@ -46,28 +50,28 @@ class FrameChannels(keras.layers.Layer):
         frames = tf.raw_ops.PlaceholderWithDefault(
             input=frames, shape=[None, None, *frames.shape[2:]]
         )
-        x = ops.cast(frames, "float32") / 127.5 - 1.0
-        if self.differences:
+        x = ops.cast(frames, "float32") / 255.0
+        colours = (2.0 * self.colours) * (x - 0.5)
+        if self.changes:
             earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
             real = ops.cast(mask, "float32")[..., None, None, None]
             count = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
             mean = ops.sum(x * real, axis=1, keepdims=True) / count
-            # Twice the mean of three differences is about as large as the colours are.
             changes = [
-                2.0 * ops.mean(ops.abs(x - other), axis=-1, keepdims=True)
+                self.changes * ops.mean(ops.abs(x - other), axis=-1, keepdims=True)
                 for other in (earlier, mean)
             ]
-            x = ops.concatenate([x, *changes], axis=-1)
-        return ops.cast(ops.reshape(x, (-1, *x.shape[2:])), self.compute_dtype)
+            colours = ops.concatenate([colours, *changes], axis=-1)
+        return ops.cast(ops.reshape(colours, (-1, *colours.shape[2:])), self.compute_dtype)
 
     def compute_output_spec(self, frames: Any, mask: Any) -> keras.KerasTensor:
         """The shape of the pictures."""
-        shape = (None, *frames.shape[2:4], 5 if self.differences else 3)
+        shape = (None, *frames.shape[2:4], 5 if self.changes else 3)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make the same layer again."""
-        return {**super().get_config(), "differences": self.differences}
+        return {**super().get_config(), "colours": self.colours, "changes": self.changes}
 
 
 @keras.saving.register_keras_serializable("video")
@@ -185,7 +189,7 @@ def build(config: Config, *, classes: int) -> keras.Model:
     frames = keras.Input((None, side, side, 3), dtype="uint8", name="frames")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
-    pictures = FrameChannels(config.differences, name="frame_channels")(frames, mask)
+    pictures = FrameChannels(config.colours, config.changes, name="frame_channels")(frames, mask)
     x = UnfoldTime(name="unfold_time")(frame_features(pictures, config), frames)
     x = keras.layers.Dropout(config.dropout)(x)
     x = stack(

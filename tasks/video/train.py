@@ -28,8 +28,8 @@ import numpy as np
 import tensorflow as tf
 
 # What a fine-tuned model takes over from the published one.
-ARCHITECTURE = ("image_size", "frame_rate", "max_length", "channels", "differences", "features")
-ARCHITECTURE += ("cell", "units", "layers", "pooling")
+ARCHITECTURE = ("image_size", "frame_rate", "max_length", "channels", "colours", "changes")
+ARCHITECTURE += ("features", "cell", "units", "layers", "pooling")
 
 
 def make_model(corpus: Corpus, config: Config) -> keras.Model:

@@ -351,10 +351,10 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "last", "attention"])
-@pytest.mark.parametrize("differences", [True, False])
-def test_more_padding_changes_no_model(pooling, differences):
+@pytest.mark.parametrize("changes", [32, 0])
+def test_more_padding_changes_no_model(pooling, changes):
     config = Config(
-        image_size=8, channels=(8, 8), features=6, units=5, pooling=pooling, differences=differences
+        image_size=8, channels=(8, 8), features=6, units=5, pooling=pooling, changes=changes
     )
     built = model.build(config, classes=3)
     frames, length = noise(8, 8, 8).reshape(2, 4, 8, 8, 3), np.array([4, 2], np.int32)
@@ -369,16 +369,17 @@ def test_more_padding_changes_no_model(pooling, differences):
 
 def test_frame_channels_are_colours_and_how_far_they_change():
     frames, mask = noise(6, 2, 2).reshape(2, 3, 2, 2, 3), np.array([[1, 1, 1], [1, 1, 0]], bool)
-    found = model.FrameChannels(True)(frames, mask).numpy().reshape(2, 3, 2, 2, 5)
-    colours = frames / 127.5 - 1.0
-    np.testing.assert_allclose(found[..., :3], colours, atol=1e-6)
+    layer = model.FrameChannels(colours=0.25, changes=6.0)
+    found = layer(frames, mask).numpy().reshape(2, 3, 2, 2, 5)
+    light = frames / 255.0
+    np.testing.assert_allclose(found[..., :3], 0.5 * light - 0.25, atol=1e-6)
     np.testing.assert_array_equal(found[:, 0, ..., 3], 0.0)
-    expected = 2 * np.abs(np.diff(colours, axis=1)).mean(-1)
-    np.testing.assert_allclose(found[:, 1:, ..., 3], expected, atol=1e-6)
+    expected = 6.0 * np.abs(np.diff(light, axis=1)).mean(-1)
+    np.testing.assert_allclose(found[:, 1:, ..., 3], expected, atol=1e-5)
     for clip, length in enumerate((3, 2)):
-        mean = colours[clip, :length].mean(0)
-        expected = 2 * np.abs(colours[clip] - mean).mean(-1)
-        np.testing.assert_allclose(found[clip, ..., 4], expected, atol=1e-6)
+        mean = light[clip, :length].mean(0)
+        expected = 6.0 * np.abs(light[clip] - mean).mean(-1)
+        np.testing.assert_allclose(found[clip, ..., 4], expected, atol=1e-5)
 
 
 def test_group_normalisation_is_keras_s_in_fewer_passes():
@@ -769,6 +770,8 @@ def test_bad_folders_are_told(tmp_path, change, message):
         (["--channels", "12"], "--channels must be multiples of 8"),
         (["--image_size", "50"], "--image_size must be a multiple of 16"),
         (["--zoom", "1"], "--zoom must be in [0, 1)"),
+        (["--colours", "0"], "--colours must be positive, got 0"),
+        (["--changes", "-1"], "--changes must be 0 or more, got -1"),
         (["--data", "gone"], "gone: no such folder; expected a folder with a folder of clips"),
     ],
 )

@@ -53,7 +53,7 @@ def write_fasta(path, records):
 TINY = ["--filters", "12", "--units", "12", "--layers", "1", "--convolutions", "1", "--dropout"]
 TINY += ["0", "--average", "0", "--learning_rate", "0.01", "--window", "1350", "--verbose", "0"]
 TINY += ["--max_length", "20000", "--spliced", "--start_codons", "ATG"]
-TRAIN = ("--data", "my.fa", "--epochs", 10, "--score", "test", *TINY)
+TRAIN = ("--data", "my.fa", "--epochs", 4, "--score", "test", *TINY)
 
 
 def write_data(folder):
