@@ -49,8 +49,9 @@ def shared(run: F) -> F:
     exports would be larger and slower to make and to load.
 
     Args:
-      run: tensors -> any structure of tensors. Made anew for each export, as closures in a task's
-        `signatures` are, since the graph is kept.
+      run: tensors -> any structure of tensors, without AutoGraph: loops and conditions on tensors
+        are TensorFlow's. Made anew for each export, as closures in a task's `signatures` are, since
+        the graph is kept.
 
     Returns:
       `run`, as one graph where an export is traced. Elsewhere it is left alone, for what is traced
