@@ -198,6 +198,7 @@ def test_fine_tuning_takes_the_weights_over(trained, command_environment):
     assert export.load(folder / "tuned" / "music").settings["config"]["units"] == 16
 
 
+@pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_folder(tmp_path / "midi", 60, seed=2)
     words = ["--data", "midi", "--epochs", 6, "--deterministic", *TINY, "--batch_size", 4]

@@ -169,6 +169,7 @@ def test_help_has_examples_and_defaults(name, tmp_path, command_environment):
     assert f"python -m tasks.sentiment.{name}" in done.stdout and "(default: " in done.stdout
 
 
+@pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_csv(tmp_path / "my.csv", own_reviews(1500, seed=1))
     words = ["--data", "my.csv", "--epochs", "5", "--patience", "9", *TINY, "--deterministic"]

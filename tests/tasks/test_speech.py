@@ -154,6 +154,7 @@ def test_help_has_examples_and_defaults(name, tmp_path, command_environment):
     assert f"python -m tasks.speech.{name}" in done.stdout and "(default: " in done.stdout
 
 
+@pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_folder(tmp_path / "mine", 120, seed=1)
     words = ["--data", "mine", "--epochs", "5", *TINY, "--deterministic", "--score", "none"]

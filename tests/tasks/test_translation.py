@@ -147,6 +147,7 @@ def test_fine_tuning_takes_over_subwords_and_weights(trained, command_environmen
     assert answer == b"The black dog sleeps."
 
 
+@pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_tsv(tmp_path / "my.tsv", own_pairs(seed=1))
     words = ["--data", "my.tsv", "--epochs", "4", "--patience", "9", *TINY, "--deterministic"]

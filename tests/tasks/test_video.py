@@ -182,6 +182,7 @@ def test_fine_tuning_replaces_the_head(trained, command_environment, served):
     assert ask(tuned, [body("bowing", 3)], [RATE])["probabilities"].shape == (1, 2)
 
 
+@pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(trained, command_environment):
     folder = trained[0] / "resumed"
     folder.mkdir()
