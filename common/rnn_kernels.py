@@ -23,11 +23,14 @@ which; `inner_loop` chooses, from shapes and surroundings:
 left to Keras. bfloat16 and float16 are computed in float32 and cast back.
 
 XLA compiles anew for every shape: the first training step takes 0.8 s (stock Keras: 0.3 s), and
-each new pair of batch and time 0.75 s and 2.4 MB, as measured for 128 units on two cores. A
-dimension that is known only at run time is therefore padded: up to 8 rows to a power of two, more
-to multiples of 8, beyond 128 to eighths of a power of two, steps likewise but from 8 on. So lengths
-up to 1024 give at most 40 shapes. The walk stops at the last step that was asked for, so padded
-ones cost only their share of the large products, and padded rows have gradients of exactly zero.
+each new pair of batch and time 0.75 s and 2.4 MB, as measured for 128 units on two cores. So what
+is compiled is the walk alone, without the large products, which depend on the width of the input,
+and sequences are turned around outside: all layers of equal cells and units, whatever their input
+and direction, share their programs. A dimension that is known only at run time is padded: up to 8
+rows to a power of two, more to multiples of 8, beyond 128 to eighths of a power of two, steps
+likewise but from 8 on. So lengths up to 1024 give at most 40 shapes. The walk stops at the last
+step that was asked for, so padded ones cost only their share of the large products, and padded rows
+have gradients of exactly zero.
 
 Where the time goes, for an LSTM training step at batch 32, 100 steps, 128 inputs, 128 units, on one
 core: 35 ms, of which 12 forward, 18 back and 5 for the gradient of the input. The large products
@@ -39,9 +42,9 @@ work, the zeroing of arrays and the transposes the rest. Over the shapes of
 XLA vectorises a step back only where each gate lies in an array of its own (the index of a row that
 is read more than once stays inside the loop): hence the `tf.split` before that walk. What was tried
 and did not pay: XLA's vector width, threading, oneDNN and XNNPACK flags (within noise),
-`BlockLSTMV2` for plain inference (1.3 times faster at batch 1, 1.5 times slower at 32), large
-products outside the compiled programs (4 % at most). Rows are not sorted by length inside a batch:
-`common.data.batches` already brings rows of like length together.
+`BlockLSTMV2` for plain inference (1.3 times faster at batch 1, 1.5 times slower at 32). Rows are
+not sorted by length inside a batch: `common.data.batches` already brings rows of like length
+together.
 
 Limits: second derivatives do not go through the compiled form (nest gradient tapes eagerly, where
 it is plain); every padded step that the caller passes is walked; and Keras's `model.export` must be
@@ -109,16 +112,11 @@ class _Walk:
     """What a walk does, whatever it is given."""
 
     cell: Cell
-    go_backwards: bool
     zero_output: bool  # at masked steps; else the last real output is repeated
-
-    def at(self, k: Any, time: Any) -> Any:
-        """The position in the input of the k-th step."""
-        return time - 1 - k if self.go_backwards else k
 
 
 class _Kept(NamedTuple):
-    """What the way back needs; time-major, in input order.
+    """What the way back needs; time-major.
 
     Attributes:
         states: `<float>[time, batch, units]`, the first state after each step.
@@ -281,8 +279,10 @@ def run(
     Returns:
         Outputs `<float>[batch, time, units]` and the list of final states `<float>[batch, units]`.
     """
-    walk = _Walk(cell, go_backwards, zero_output)
+    walk = _Walk(cell, zero_output)
     given = x.dtype
+    if go_backwards:  # turned here, both directions share all programs
+        x, mask = tf.reverse(x, [1]), None if mask is None else tf.reverse(mask, [1])
     if given in (tf.bfloat16, tf.float16):
         x, states, weights = tf.nest.map_structure(
             lambda v: None if v is None else tf.cast(v, tf.float32), (x, list(states), weights)
@@ -320,7 +320,7 @@ def _run_padded(
         steps = _round_up(true_time, 8) - true_time
     if batch is None or time is None:
         # Padding in time comes behind what is read: the walk does not get there.
-        more = [[0, rows], [steps, 0] if walk.go_backwards else [0, steps]]
+        more = [[0, rows], [0, steps]]
         x = tf.pad(x, [*more, [0, 0]])
         mask = None if mask is None else tf.pad(mask, more)
         states = [tf.pad(state, [[0, rows], [0, 0]]) for state in states]
@@ -361,18 +361,23 @@ def _run(
     length: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """The walk as one differentiable op, forward and back in `parts` parts of the batch."""
-    count = len(states)
+    cell, count = walk.cell, len(states)
     masks = _cut(mask, parts)
     xs = _cut(x, parts)
-    program = functools.partial(_program, compiled=compiled, shapes=(tuple(x.shape), weights.units))
+    program = functools.partial(
+        _program, compiled=compiled, shapes=(tuple(x.shape[:2]), weights.units)
+    )
 
     def pieces(states: States) -> list[list[tf.Tensor]]:
         return [list(piece) for piece in zip(*[_cut(s, parts) for s in states], strict=True)]
 
     def forward(save: bool, states: States, weights: Weights) -> list[tuple[Any, ...]]:
         walked = program(_forward_program, walk, save)
-        starts = pieces(states)
-        return [walked(xs[i], masks[i], starts[i], weights, length) for i in range(parts)]
+        starts, inner = pieces(states), weights._replace(kernel=None)
+        return [
+            walked(_project(xs[i], weights.kernel), masks[i], starts[i], inner, length)
+            for i in range(parts)
+        ]
 
     @tf.custom_gradient
     def call(x: tf.Tensor, *more: tf.Tensor) -> Any:
@@ -386,15 +391,19 @@ def _run(
             d_outputs = _cut(tf.convert_to_tensor(d_outputs), parts)
             starts, d_ends = pieces(states), pieces(d_finals)
             back = program(_backward_program, walk, True)
-            d = [
-                back(d_outputs[i], d_ends[i], xs[i], masks[i], starts[i], weights, kept[i], length)
-                for i in range(parts)
-            ]
-            to_input = program(_input_gradient, walk, True)
-            d_x = [to_input(d[i][0], weights.kernel, xs[i]) for i in range(parts)]
-            d_states = [_join([piece[1][k] for piece in d]) for k in range(count)]
-            d_weights = [tf.add_n(same) for same in zip(*[piece[2] for piece in d], strict=True)]
-            return [_join(d_x), *d_states, *d_weights]
+            inner = weights._replace(kernel=None)
+            d_xs, d_starts, d_parts = [], [], []
+            for i in range(parts):
+                sums, d_start = back(
+                    d_outputs[i], d_ends[i], masks[i], starts[i], inner, kept[i], length
+                )
+                d_projection, d_part = _weight_gradients(cell, xs[i], starts[i][0], sums, kept[i])
+                d_xs.append(_input_gradient(d_projection, weights.kernel))
+                d_starts.append(d_start)
+                d_parts.append(d_part)
+            d_states = [_join([d_start[k] for d_start in d_starts]) for k in range(count)]
+            d_weights = [tf.add_n(same) for same in zip(*d_parts, strict=True)]
+            return [_join(d_xs), *d_states, *d_weights]
 
         finals = [_join([piece[1][k] for piece in done]) for k in range(count)]
         return (_join([piece[0] for piece in done]), *finals), gradient
@@ -434,33 +443,31 @@ def _forward_program(
     walk: _Walk,
     compiled: bool,
     save: bool,
-    x: tf.Tensor,
+    projection: tf.Tensor,
     mask: tf.Tensor | None,
     states: States,
     weights: Weights,
     length: tf.Tensor | None,
 ) -> tuple[tf.Tensor, list[tf.Tensor], _Kept | None]:
-    """Outputs in reading order, final states, and what the way back needs, if it is to be kept."""
+    """Outputs, final states, and what the way back needs, if it is to be kept."""
     if not compiled and not save:
-        after, finals = _infer(walk, x, mask, states, weights)
+        after, finals = _infer(walk, projection, mask, states, weights)
         kept = None
     else:
         # XLA vectorises the tanh of a GRU only where its value is kept: 1.4 times faster so.
         keep = save or walk.cell == "gru"
-        kept, finals = _forward(walk, x, mask, states, weights, length, keep)
+        kept, finals = _forward(walk, projection, mask, states, weights, length, keep)
         after = kept.states
     outputs = _swap(after)
     if mask is not None:
         zero = tf.zeros([], outputs.dtype)
         outputs = tf.where(_shown(walk, mask)[:, :, None], outputs, zero)
-    if walk.go_backwards:
-        outputs = tf.reverse(outputs, [1])
     return outputs, finals, kept if save else None
 
 
 def _forward(
     walk: _Walk,
-    x: tf.Tensor,
+    projection: tf.Tensor,
     mask: tf.Tensor | None,
     states: States,
     weights: Weights,
@@ -468,7 +475,6 @@ def _forward(
     keep: bool,
 ) -> tuple[_Kept, list[tf.Tensor]]:
     """The walk through `length` steps (all, if `None`)."""
-    projection = _project(x, weights)
     time = _size(projection, 0)
     mask_array = None if mask is None else _array(tf.transpose(mask)[:, :, None])
     step = functools.partial(_STEPS[walk.cell], weights=weights, scale=_scale(walk.cell, weights))
@@ -482,17 +488,16 @@ def _forward(
         arrays += (gates,)  # written over the projection
 
     def body(k: tf.Tensor, states: States, arrays: Any) -> Any:
-        t = walk.at(k, time)
-        made, extra, new = step((arrays[-1] if keep_gates else gates).read(t), states)
+        made, extra, new = step((arrays[-1] if keep_gates else gates).read(k), states)
         if mask_array is not None:
-            real = mask_array.read(t)
+            real = mask_array.read(k)
             new = [tf.where(real, a, b) for a, b in zip(new, states, strict=True)]
         values = [new[0]]
         if keep_extra:
             values.append(new[1] if walk.cell == "lstm" else extra)
         if keep_gates:
             values.append(made)
-        written = tuple(a.write(t, v) for a, v in zip(arrays, values, strict=True))
+        written = tuple(a.write(k, v) for a, v in zip(arrays, values, strict=True))
         return k + 1, tuple(new), written
 
     end = time if length is None else length
@@ -512,31 +517,28 @@ def _backward_program(
     save: bool,
     d_outputs: tf.Tensor,
     d_finals: States,
-    x: tf.Tensor,
     mask: tf.Tensor | None,
     states: States,
     weights: Weights,
     kept: _Kept,
     length: tf.Tensor | None,
-) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-    """Gradients by the projection `<float>[time * batch, gates * units]`, states and weights."""
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Gradients by the sums of a step, each `<float>[time * batch, width]`, and by the states."""
     del save
-    zero = tf.zeros([], x.dtype)
+    zero = tf.zeros([], d_outputs.dtype)
     time = _size(kept.states, 0)
-    if walk.go_backwards:
-        d_outputs = tf.reverse(d_outputs, [1])
     mask_array = None
     if mask is not None:
         d_outputs = tf.where(_shown(walk, mask)[:, :, None], d_outputs, zero)
         mask_array = _array(tf.transpose(mask)[:, :, None])
-    before = _before(walk, kept.states, states[0])
+    before = _before(kept.states, states[0])
     d_array = _array(_swap(d_outputs))
     gates = [] if kept.gates is None else tf.split(kept.gates, len(_SCALES[walk.cell]), axis=2)
     sources = {
         "simple_rnn": lambda: [kept.states],
         "gru": lambda: [*gates, before, kept.extra],
         "gru_before": lambda: [*gates, before],
-        "lstm": lambda: [*gates, kept.extra, _before(walk, kept.extra, states[1])],
+        "lstm": lambda: [*gates, kept.extra, _before(kept.extra, states[1])],
     }[walk.cell]()
     arrays = [_array(source) for source in sources]
     # Transposed once: in the loop a transposed factor costs 40 % more.
@@ -551,7 +553,7 @@ def _backward_program(
     through = transposed[: widths[0]]
 
     def body(k: tf.Tensor, d: States, outs: Any) -> Any:
-        t = walk.at(k - 1, time)
+        t = k - 1
         d = [d[0] + d_array.read(t), *d[1:]]
         sums, direct = _BACK_STEPS[walk.cell]([a.read(t) for a in arrays], d, transposed)
         if mask_array is not None:
@@ -564,60 +566,65 @@ def _backward_program(
         if direct[0] is not None:
             d_h += direct[0]
         written = tuple(out.write(t, s) for out, s in zip(outs, sums, strict=True))
-        return k - 1, (d_h, *direct[1:]), written
+        return t, (d_h, *direct[1:]), written
 
     outs = tuple(_room(states[0], time, width) for width in widths)
     end = tf.convert_to_tensor(time if length is None else length)
     _, d_states, outs = tf.while_loop(lambda k, *_: k > 0, body, (end, tuple(d_finals), outs))
-    sums = [tf.reshape(o.stack(), [-1, width]) for o, width in zip(outs, widths, strict=True)]
-    flat = [tf.reshape(v, [-1, v.shape[-1]]) for v in (_swap(x), before)]
-    d_projection, d_weights = _weight_gradients(walk.cell, *flat, sums, kept, units)
-    return d_projection, list(d_states), d_weights
+    return [out.stack() for out in outs], list(d_states)
+
+
+# --- The large products, outside the compiled programs: those fit layers of any input width -------
+
+
+def _project(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """`<float>[batch, time, features]` to `<float>[time, batch, gates * units]`."""
+    x = _swap(x)
+    features, width = kernel.shape
+    flat = tf.matmul(tf.reshape(x, [-1, features]), kernel)
+    return tf.reshape(flat, [_size(x, 0), _size(x, 1), width])
 
 
 def _weight_gradients(
-    cell: Cell, x: tf.Tensor, h: tf.Tensor, sums: list[tf.Tensor], kept: _Kept, units: int
+    cell: Cell, x: tf.Tensor, first: tf.Tensor, sums: list[tf.Tensor], kept: _Kept
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """One large product for each weight, or for all of them.
 
     Args:
         cell: which.
-        x: `<float>[time * batch, features]`.
-        h: `<float>[time * batch, units]`, the state before each step.
+        x: `<float>[batch, time, features]`.
+        first: `<float>[batch, units]`, the initial state.
         sums: gradients by the recurrent products, and in a GRU by the candidate's sum.
         kept: by the forward walk.
-        units: width of the state.
 
     Returns:
-        The gradient by the projection, and those by the weights in the order of `Weights`.
+        The gradient by the projection `<float>[time, batch, gates * units]`, and those by the
+        weights in the order of `Weights`.
     """
+    rows, features, units = [_size(x, 1), _size(x, 0)], x.shape[-1], first.shape[-1]
+    x, h, *sums = (_flat(v) for v in (_swap(x), _before(kept.states, first), *sums))
     if cell in ("lstm", "simple_rnn"):
         product = _product(tf.concat([x, h, tf.ones_like(x[:, :1])], 1), sums[0])
-        features = x.shape[-1]
-        return sums[0], [product[:features], product[features:-1], product[-1]]
+        d_weights = [product[:features], product[features:-1], product[-1]]
+        return tf.reshape(sums[0], [*rows, sums[0].shape[-1]]), d_weights
     d_projection = tf.concat([sums[0][:, : 2 * units], sums[1]], 1)
     d_kernel, d_bias = _product(x, d_projection), tf.reduce_sum(d_projection, 0)
     if cell == "gru":
         d_candidate = tf.reduce_sum(sums[0][:, 2 * units :], 0)
         d_recurrent_bias = tf.concat([d_bias[: 2 * units], d_candidate], 0)
-        return d_projection, [d_kernel, _product(h, sums[0]), d_bias, d_recurrent_bias]
-    reset = _half(tf.reshape(kept.gates[:, :, units : 2 * units], [-1, units]))
-    d_recurrent = tf.concat([_product(h, sums[0]), _product(reset * h, sums[1])], 1)
-    return d_projection, [d_kernel, d_recurrent, d_bias]
+        d_weights = [d_kernel, _product(h, sums[0]), d_bias, d_recurrent_bias]
+    else:
+        reset = _half(_flat(kept.gates[:, :, units : 2 * units]))
+        d_recurrent = tf.concat([_product(h, sums[0]), _product(reset * h, sums[1])], 1)
+        d_weights = [d_kernel, d_recurrent, d_bias]
+    return tf.reshape(d_projection, [*rows, 3 * units]), d_weights
 
 
-def _input_gradient(
-    walk: _Walk,
-    compiled: bool,
-    save: bool,
-    d_projection: tf.Tensor,
-    kernel: tf.Tensor,
-    x: tf.Tensor,
-) -> tf.Tensor:
-    """Gradient by the input; a program of its own, so that a graph without need of it drops it."""
-    del walk, compiled, save
-    flat = tf.matmul(d_projection, kernel, transpose_b=True)
-    return _swap(tf.reshape(flat, [_size(x, 1), _size(x, 0), kernel.shape[0]]))
+def _input_gradient(d_projection: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Gradient by the input `<float>[batch, time, features]`."""
+    flat = tf.matmul(_flat(d_projection), kernel, transpose_b=True)
+    time, batch = _size(d_projection, 0), _size(d_projection, 1)
+    return _swap(tf.reshape(flat, [time, batch, kernel.shape[0]]))
 
 
 # --- One step forward: (kept gates, extra, new states) --------------------------------------------
@@ -727,20 +734,17 @@ _BACK_STEPS = {
 
 
 def _infer(
-    walk: _Walk, x: tf.Tensor, mask: tf.Tensor | None, states: States, weights: Weights
+    walk: _Walk, projection: tf.Tensor, mask: tf.Tensor | None, states: States, weights: Weights
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """States after each step `<float>[time, batch, units]`, in input order, and the final ones."""
+    """States after each step `<float>[time, batch, units]`, and the final ones."""
     bias = weights.bias
     if walk.cell == "gru":
         # The gates' bias goes into the projection; the candidate's must wait for the reset gate.
         gates, candidate = tf.split(weights.recurrent_bias, [2 * weights.units, weights.units])
         bias += tf.concat([gates, tf.zeros_like(candidate)], 0)
         weights = weights._replace(recurrent_bias=candidate)
-    projection = _project(x, weights, bias)
+    projection += bias
     real = None if mask is None else tf.transpose(mask)[:, :, None]
-    if walk.go_backwards:
-        projection = tf.reverse(projection, [0])
-        real = None if real is None else tf.reverse(real, [0])
     step = functools.partial(_infer_step, walk.cell, weights)
     if projection.shape[0] == 1:
         finals = step(
@@ -754,8 +758,7 @@ def _infer(
     )
     after = [tf.reshape(room, [-1, _size(room, 2), room.shape[3]]) for room in rooms]
     finals = [room[time + _UNROLL - 1] for room in after]
-    outputs = after[0][_UNROLL : _UNROLL + time]
-    return tf.reverse(outputs, [0]) if walk.go_backwards else outputs, finals
+    return after[0][_UNROLL : _UNROLL + time], finals
 
 
 def _chunked(value: tf.Tensor | None, count: Any) -> tf.TensorArray | None:
@@ -856,27 +859,22 @@ def _swap(value: tf.Tensor) -> tf.Tensor:
     return tf.transpose(value, [1, 0, 2])
 
 
+def _flat(value: tf.Tensor) -> tf.Tensor:
+    """`[time, batch, width]` to `[time * batch, width]`."""
+    return tf.reshape(value, [-1, value.shape[-1]])
+
+
 def _size(value: tf.Tensor, axis: int) -> Any:
     """A dimension: a number where it is known."""
     return tf.shape(value)[axis] if value.shape[axis] is None else value.shape[axis]
 
 
 def _scale(cell: Cell, weights: Weights) -> tf.Tensor:
-    return tf.constant(np.repeat(_SCALES[cell], weights.units), weights.kernel.dtype)
+    return tf.constant(np.repeat(_SCALES[cell], weights.units), weights.recurrent.dtype)
 
 
 def _product(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.matmul(a, b, transpose_a=True)
-
-
-def _project(x: tf.Tensor, weights: Weights, bias: tf.Tensor | None = None) -> tf.Tensor:
-    """`<float>[batch, time, features]` to `<float>[time, batch, gates * units]`."""
-    x = _swap(x)
-    features, width = weights.kernel.shape
-    flat = tf.matmul(tf.reshape(x, [-1, features]), weights.kernel)
-    if bias is not None:
-        flat += bias
-    return tf.reshape(flat, [_size(x, 0), _size(x, 1), width])
 
 
 def _array(value: tf.Tensor) -> tf.TensorArray:
@@ -891,10 +889,8 @@ def _room(like: tf.Tensor, time: Any, width: int | None = None) -> tf.TensorArra
     return tf.TensorArray(like.dtype, time, element_shape=shape)
 
 
-def _before(walk: _Walk, after: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+def _before(after: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
     """The state before each step, `<float>[time, batch, units]`, from those after each."""
-    if walk.go_backwards:
-        return tf.concat([after[1:], first[None]], 0)
     return tf.concat([first[None], after[:-1]], 0)
 
 
@@ -903,4 +899,4 @@ def _shown(walk: _Walk, mask: tf.Tensor) -> tf.Tensor:
     if walk.zero_output:
         return mask
     # From a row's first real step on: before it there is no output to repeat.
-    return tf.cumsum(tf.cast(mask, tf.int32), axis=1, reverse=walk.go_backwards) > 0
+    return tf.cumsum(tf.cast(mask, tf.int32), axis=1) > 0

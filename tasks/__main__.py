@@ -51,8 +51,8 @@ METRICS = {
 # Published for the default data, on its test split. The others' default data is the project's own,
 # or was never scored by others; tasks/<task>/README.md has the benchmarks.
 PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
-# What TensorFlow says of itself, and of the GPU that is not there.
-NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*cuda")
+# What TensorFlow says of itself, and of the GPU or the AVX-512 that is not there.
+NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*(cuda|oneDNN)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

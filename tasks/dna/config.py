@@ -85,4 +85,4 @@ PRESETS = {
 }
 DEFAULT = "bacteria"
 # What `python -m tasks train --quick` asks for.
-QUICK = {"epochs": 2, "windows": 200}
+QUICK = {"epochs": 1, "windows": 200}

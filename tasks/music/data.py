@@ -20,6 +20,7 @@ from common.data import (
     InputError,
     batches,
     bucket_lengths,
+    map_in_processes,
     prepare,
     require,
     split_by_hash,
@@ -362,7 +363,7 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
 
 
 def read_chorales() -> list[Piece]:
-    """Parses the four-part works of Bach in music21's corpus; takes a minute or two.
+    """Parses the four-part works of Bach in music21's corpus; takes a minute or so.
 
     Raises:
       InputError: music21 is not installed.
@@ -370,24 +371,30 @@ def read_chorales() -> list[Piece]:
     music21 = require("music21", "music", ", or train on your own files with --data FOLDER")
     paths = sorted(music21.corpus.getComposer("bach"), key=lambda path: path.name)
     say(f"parsing {len(paths)} works of music21's corpus, once")
-    steps, _ = GRIDS["bach_chorales"]
-    found = {}
-    for path in tqdm(paths, unit=" works", disable=None):
-        parts = music21.converter.parse(path).parts
-        if len(parts) != 4:
-            continue
-        notes = [
-            (pitch.midi, float(note.offset), float(note.quarterLength))
-            for part in parts
-            for note in part.flatten().notes
-            for pitch in note.pitches
-        ]
-        pitch, start, length = np.array(notes).T
-        # A frame holds what sounds when it begins.
-        start, end = (np.ceil(x * steps - 1e-6).astype(int) for x in (start, start + length))
-        frames = midi.to_frames(pitch.astype(int), start, end)
-        found.setdefault(frames.tobytes(), Piece(path.name, frames))
+    works = map_in_processes(read_chorale, paths)
+    found: dict[bytes, Piece] = {}
+    for work in tqdm(works, total=len(paths), unit=" works", disable=None):
+        if work is not None:
+            found.setdefault(work.notes.tobytes(), work)
     return list(found.values())
+
+
+def read_chorale(path: Path) -> Piece | None:
+    """Parses one work; None if it has not four parts."""
+    parts = require("music21", "music").converter.parse(path).parts
+    if len(parts) != 4:
+        return None
+    notes = [
+        (pitch.midi, float(note.offset), float(note.quarterLength))
+        for part in parts
+        for note in part.flatten().notes
+        for pitch in note.pitches
+    ]
+    steps, _ = GRIDS["bach_chorales"]
+    pitch, start, length = np.array(notes).T
+    # A frame holds what sounds when it begins.
+    start, end = (np.ceil(x * steps - 1e-6).astype(int) for x in (start, start + length))
+    return Piece(path.name, midi.to_frames(pitch.astype(int), start, end))
 
 
 def same_tune(rows: Sequence[Piece], *, run: int = 10, share: float = 0.2) -> list[list[int]]:

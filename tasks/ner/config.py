@@ -103,4 +103,4 @@ PRESETS = {
 }
 DEFAULT = "everyday_entities"
 # What `python -m tasks train --quick` asks for.
-QUICK = {"epochs": 6}
+QUICK = {"epochs": 4}

@@ -17,7 +17,16 @@ from typing import Any, ClassVar
 
 from common import cli
 from common.cli import EvaluateConfig, RunConfig
-from common.data import SPLITS, Corpus, InputError, batches, prepare, read_lines, split_by_hash
+from common.data import (
+    SPLITS,
+    Corpus,
+    InputError,
+    batches,
+    map_in_processes,
+    prepare,
+    read_lines,
+    split_by_hash,
+)
 from tasks.video import clips, gaits, render
 from tasks.video.config import Config
 
@@ -446,23 +455,33 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        return {split: self._generate_examples(split) for split in SPLITS}
+        takes = {
+            split: [
+                (activity, person, take)
+                for activity in gaits.ACTIVITIES
+                for person in self.PEOPLE[split]
+                for take in range(self.TAKES[split])
+            ]
+            for split in SPLITS
+        }
+        videos = map_in_processes(film, [take for split in SPLITS for take in takes[split]])
+        return {split: self._generate_examples(takes[split], videos) for split in SPLITS}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        for activity in gaits.ACTIVITIES:
-            for person in self.PEOPLE[split]:
-                for take in range(self.TAKES[split]):
-                    frames = gaits.clip(activity, person, take, rate=RATE, size=SIZE)
-                    name = f"{activity} {person}"
-                    yield (
-                        f"{name} {take}",
-                        {
-                            "video": clips.encode(frames, RATE),
-                            "label": activity,
-                            "name": name,
-                            "view": take,
-                        },
-                    )
+    def _generate_examples(
+        self, takes: Sequence[tuple[str, int, int]], videos: Iterator[bytes]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        # The splits are written in order, so each finds its own clips next.
+        for activity, person, take in takes:
+            name = f"{activity} {person}"
+            yield (
+                f"{name} {take}",
+                {"video": next(videos), "label": activity, "name": name, "view": take},
+            )
+
+
+def film(take: tuple[str, int, int]) -> bytes:
+    """The mp4 file of an activity, an individual and a take."""
+    return clips.encode(gaits.clip(*take, rate=RATE, size=SIZE), RATE)
 
 
 # Three ways to use one prepared data set.

@@ -1,8 +1,13 @@
 """Files, splits, buckets and order; every message a user can cause."""
 
 import hashlib
+import itertools
 import os
+import subprocess
+import sys
+import time
 import zipfile
+from pathlib import Path
 
 from common import data
 from common.data import InputError
@@ -200,3 +205,56 @@ def test_a_package_that_cannot_be_fetched_says_what_to_do(tmp_path, monkeypatch)
     with pytest.raises(InputError, match=r"cannot fetch no-such-package.*--manual_dir FOLDER"):
         data.fetch_package(package, tmp_path / "kept")
     assert not list((tmp_path / "kept").iterdir())
+
+
+def process_of(number):
+    """What the processes of the next tests do."""
+    if number < 0:
+        raise InputError(f"{number} is negative")
+    return number, os.getpid()
+
+
+def test_processes_answer_in_order_and_pass_errors_on(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    answers = data.map_in_processes(process_of, [*range(240), *[-1] * 10], chunk=4)
+    numbers, processes = zip(*itertools.islice(answers, 240), strict=True)
+    assert numbers == tuple(range(240)) and os.getpid() not in processes
+    with pytest.raises(InputError, match="-1 is negative"):
+        next(answers)
+
+
+@pytest.mark.parametrize("why", ["one core", "a script"])
+def test_where_processes_do_not_help_the_own_one_answers(why, monkeypatch):
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(os, "cpu_count", lambda: 1 if why == "one core" else 2)
+    if why == "a script":
+        monkeypatch.setattr(main, "__spec__", None)
+        monkeypatch.setattr(main, "__file__", "mine.py", raising=False)
+    answers = list(data.map_in_processes(process_of, list(range(250))))
+    assert answers == [(number, os.getpid()) for number in range(250)]
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks Linux which processes live")
+def test_processes_end_with_a_killed_parent():
+    script = (
+        "import sys\nfrom common import data\nfrom tests.common import test_data\n"
+        "def main():\n"
+        "    for _, process in data.map_in_processes(test_data.process_of, list(range(10**6))):\n"
+        "        print(process, flush=True)\n"
+        "main()\n"
+    )
+    line = [sys.executable, "-c", script]
+    parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    def lives():  # a dead process that nobody has asked about has no command line
+        command = Path(f"/proc/{child}/cmdline")
+        return command.exists() and command.read_bytes()
+
+    deadline = time.time() + 30
+    while lives() and time.time() < deadline:
+        time.sleep(0.1)
+    assert not lives()

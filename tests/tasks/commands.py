@@ -70,6 +70,15 @@ def check_refused(main, words, message, capsys, monkeypatch):
     assert os.listdir() == before
 
 
+def check_help(module, capsys):
+    """`--help` shows how the command is called and what it does if nothing is said."""
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert f"python -m {module.__name__}" in said and "(default: " in said
+
+
 def check_signatures(served, golden):
     """Compares the names, types and shapes of an export's signatures with a file."""
     found = {}

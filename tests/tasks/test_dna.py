@@ -153,13 +153,9 @@ def test_fine_tuning_starts_from_the_published_weights(trained, served, tmp_path
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
-def test_help_has_examples_and_defaults(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        {"train": train, "evaluate": evaluate, "predict": predict}[name].main(["--help"])
-    said = capsys.readouterr().out
-    assert stop.value.code == 0
-    assert f"python -m tasks.dna.{name}" in said and "(default: " in said
+@pytest.mark.parametrize("module", [train, evaluate, predict])
+def test_help_has_examples_and_defaults(module, capsys):
+    commands.check_help(module, capsys)
 
 
 # --- answers --------------------------------------------------------------------------------------
