@@ -162,7 +162,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path, worker):
 
 
 @pytest.mark.distribution
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_worker_ends_the_run_and_a_restart_finishes_it(tmp_path, worker, victim):
     folder = tmp_path / "run"
     processes = worker(folder, 5000)

@@ -21,7 +21,21 @@ KINDS = [
     {"cell": "gru", "input_feeding": True, "encoder_layers": 2, "shared": True},
     {"cell": "lstm", "input_feeding": True, "decoder_layers": 3, "attention": "additive"},
 ]
-kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
+
+
+def each_kind(slow=()):
+    """Parametrizes a test by `kind`; those of some places in `KINDS` are slow tests."""
+    marked = {place: pytest.mark.slow for place in slow}
+    return pytest.mark.parametrize(
+        "kind",
+        [
+            pytest.param(kind, marks=marked.get(place, ()), id="-".join(map(str, kind.values())))
+            for place, kind in enumerate(KINDS)
+        ],
+    )
+
+
+kinds = each_kind()
 
 
 def make(**kind):
@@ -205,7 +219,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
         np.testing.assert_allclose(found.score[0, place], scores[sequence], atol=1e-4)
 
 
-@kinds
+@each_kind(slow=(0, 3))
 def test_a_beam_of_one_is_greedy_and_batch_mates_change_nothing(kind):
     model = make(**kind)
     greedy = search(model, IDS, LENGTH, beam=0)
@@ -222,7 +236,7 @@ def test_a_beam_of_one_is_greedy_and_batch_mates_change_nothing(kind):
 # --- files, errors, learning ----------------------------------------------------------------------
 
 
-@kinds
+@each_kind(slow=(0, 3))
 def test_a_keras_file_gives_the_same_models(kind, tmp_path):
     model = make(**kind)
     model.save(tmp_path / "m.keras")

@@ -280,6 +280,31 @@ def test_directions_side_by_side_equal_keras(tmp_path):
     assert_close(gradients, wanted, 1e-4)
 
 
+def test_layers_share_programs_whatever_their_input_and_direction(monkeypatch):
+    traced = []
+
+    def counted(body):
+        def trace(*args):
+            traced.append(body.__name__)
+            return body(*args)
+
+        return trace
+
+    rnn_kernels._program.cache_clear()
+    for name in ("_forward_program", "_backward_program"):
+        monkeypatch.setattr(rnn_kernels, name, counted(getattr(rnn_kernels, name)))
+    lower, upper = (rnn.bidirectional(rnn.LSTM(32, return_sequences=True)) for _ in range(2))
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            out = tf.reduce_sum(tf.sin(upper(lower(x))))  # of widths 4 and 64
+        return tape.gradient(out, [*lower.trainable_weights, *upper.trainable_weights])
+
+    assert is_compiled(step.get_concrete_function(tf.constant(data(batch=16, time=9))))
+    assert traced == ["_forward_program", "_backward_program"]
+
+
 # --- which form is chosen -------------------------------------------------------------------------
 
 

@@ -174,6 +174,7 @@ def test_predict_and_evaluate_build_no_keras_model(trained):
     commands.check_no_keras_model("ner", "Ada sleeps", folder=trained[0])
 
 
+@pytest.mark.slow  # sentiment is tested likewise
 def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
     trained, command_environment, served
 ):

@@ -124,10 +124,11 @@ def test_fine_tuning_keeps_letters_and_replaces_the_head_for_new_ones(
     trained, tmp_path, command_environment, monkeypatch
 ):
     folder, _ = trained
-    words = ["--init", "saved_models/speech/1", "--epochs", 3, *TINY]
+    words = ["--init", "saved_models/speech/1", *TINY]
     write_folder(tmp_path / "same", 30, seed=5)
     done = command(
         *("train", "--data", tmp_path / "same", "--output", tmp_path / "one", *words),
+        *("--epochs", 3),
         folder=folder,
         environment=command_environment,
     )
@@ -135,9 +136,10 @@ def test_fine_tuning_keeps_letters_and_replaces_the_head_for_new_ones(
     assert json.loads(done.stdout.splitlines()[-1])["wer"] <= 0.34
     assert export.load(tmp_path / "one" / "speech").settings["letters"] == [" ", "a", "b", "c"]
     monkeypatch.setitem(TONES, "d", (3000.0, 200.0))
-    write_folder(tmp_path / "more", 40, seed=6)
+    write_folder(tmp_path / "more", 12, seed=6)
     done = command(
         *("train", "--data", tmp_path / "more", "--output", tmp_path / "two", *words),
+        *("--epochs", 1, "--score", "none"),
         folder=folder,
         environment=command_environment,
     )

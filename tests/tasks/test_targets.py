@@ -128,8 +128,8 @@ def music(folder):
     return Small(built, lambda target: serving.signatures(built, target), serving.examples())
 
 
-# Their loops take a minute or two each to trace and compile.
-HEAVY = ("dna", "music", "translation")
+# They take a minute or two each to trace and compile.
+HEAVY = ("dna", "music", "speech", "translation", "video")
 
 
 @pytest.fixture(

@@ -202,6 +202,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(trained, comman
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow  # sentiment is tested likewise
 def test_bfloat16_and_mirrored_training_answer_in_float32(trained, command_environment):
     words = ["--data", "clips", "--epochs", 2, "--score", "none", "--output", "bfloat16", *TINY]
     words += ["--precision", "bfloat16", "--strategy", "mirrored"]
