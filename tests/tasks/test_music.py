@@ -183,6 +183,7 @@ def test_predict_and_evaluate_build_no_keras_model(trained, tmp_path, monkeypatc
     evaluate.main(["--model", version, "--samples", "0", "--data", str(trained[0] / "midi")])
 
 
+@pytest.mark.slow  # dna is tested likewise
 def test_fine_tuning_takes_the_weights_over(trained, command_environment):
     folder, done = trained
     write_folder(folder / "new", 30, seed=9)

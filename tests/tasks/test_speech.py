@@ -120,31 +120,38 @@ def test_predict_and_evaluate_build_no_keras_model(trained):
     commands.check_no_keras_model("speech", "mine/wavs/r0.wav", folder=trained[0])
 
 
-def test_fine_tuning_keeps_letters_and_replaces_the_head_for_new_ones(
-    trained, tmp_path, command_environment, monkeypatch
-):
+FINE_TUNING = ("--init", "saved_models/speech/1", *TINY)
+
+
+def test_fine_tuning_keeps_the_letters(trained, tmp_path, command_environment):
     folder, _ = trained
-    words = ["--init", "saved_models/speech/1", *TINY]
     write_folder(tmp_path / "same", 30, seed=5)
     done = command(
-        *("train", "--data", tmp_path / "same", "--output", tmp_path / "one", *words),
+        *("train", "--data", tmp_path / "same", "--output", tmp_path, *FINE_TUNING),
         *("--epochs", 3),
         folder=folder,
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["wer"] <= 0.34
-    assert export.load(tmp_path / "one" / "speech").settings["letters"] == [" ", "a", "b", "c"]
+    assert export.load(tmp_path / "speech").settings["letters"] == [" ", "a", "b", "c"]
+
+
+@pytest.mark.slow  # sentiment is tested likewise
+def test_fine_tuning_replaces_the_head_for_new_letters(
+    trained, tmp_path, command_environment, monkeypatch
+):
+    folder, _ = trained
     monkeypatch.setitem(TONES, "d", (3000.0, 200.0))
     write_folder(tmp_path / "more", 12, seed=6)
     done = command(
-        *("train", "--data", tmp_path / "more", "--output", tmp_path / "two", *words),
+        *("train", "--data", tmp_path / "more", "--output", tmp_path, *FINE_TUNING),
         *("--epochs", 1, "--score", "none"),
         folder=folder,
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(tmp_path / "two" / "speech")
+    tuned = export.load(tmp_path / "speech")
     assert tuned.settings["letters"] == [" ", "a", "b", "c", "d"]
     assert tuned.ask("tensors", **evaluate.request([sounds(1, 1)[0][1]]))["log_probs"].shape[2] == 6
 

@@ -129,7 +129,7 @@ def music(folder):
 
 
 # They take a minute or two each to trace and compile.
-HEAVY = ("dna", "music", "speech", "translation", "video")
+HEAVY = ("dna", "music", "sentiment", "speech", "translation", "video")
 
 
 @pytest.fixture(

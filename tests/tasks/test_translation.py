@@ -122,6 +122,7 @@ def test_help_has_examples_and_defaults(module, capsys):
     commands.check_help(module, capsys)
 
 
+@pytest.mark.slow  # sentiment is tested likewise
 def test_fine_tuning_takes_over_subwords_and_weights(trained, command_environment, served):
     folder, _ = trained
     # A word that changes its meaning; everything else is known.

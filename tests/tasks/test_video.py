@@ -162,6 +162,7 @@ def test_windows_show_every_frame_and_hold_few(count):
     assert len(seen) == (1 if count <= 6 else -(-(count - 4) // 2) + 1)
 
 
+@pytest.mark.slow  # sentiment is tested likewise
 def test_fine_tuning_replaces_the_head(trained, command_environment, served):
     folder, _ = trained
     for label in ("bowing", "waving"):
