@@ -388,7 +388,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 def map_in_processes(
     function: Callable[[Row], Answer], rows: Sequence[Row], *, chunk: int = 8
 ) -> Iterator[Answer]:
-    """What `map` gives, made by a process for each core: for work that Python does itself.
+    """What `map` gives, made by a process for each core, eight at most: for work in pure Python.
 
     The processes are new ones, since a copy of a process that runs TensorFlow can stand still. Each
     imports what `function` needs, which takes seconds: fewer than 200 rows are not worth it. A
@@ -406,7 +406,8 @@ def map_in_processes(
       >>> list(map_in_processes(math.sqrt, [1.0, 4.0, 9.0]))
       [1.0, 2.0, 3.0]
     """
-    main, count = sys.modules["__main__"], min(os.cpu_count() or 1, len(rows) // 100)
+    # No more than eight, for each holds an imported TensorFlow: 700 MB.
+    main, count = sys.modules["__main__"], min(os.cpu_count() or 1, len(rows) // 100, 8)
     is_script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
     if is_script or count < 2:
         yield from map(function, rows)
