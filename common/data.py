@@ -385,9 +385,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
 
 
-def map_in_processes(
-    function: Callable[[Row], Answer], rows: Sequence[Row], *, chunk: int = 8
-) -> Iterator[Answer]:
+def map_in_processes(function: Callable[[Row], Answer], rows: Sequence[Row]) -> Iterator[Answer]:
     """What `map` gives, made by a process for each core, eight at most: for work in pure Python.
 
     The processes are new ones, since a copy of a process that runs TensorFlow can stand still. Each
@@ -397,7 +395,6 @@ def map_in_processes(
     Args:
       function: of a module; it, the rows and the answers travel between processes.
       rows: what it is given.
-      chunk: so many rows go to a process at a time.
 
     Raises:
       Exception: what `function` raised.
@@ -416,7 +413,7 @@ def map_in_processes(
         count, multiprocessing.get_context("spawn"), initializer=_live_with_parent
     )
     try:
-        yield from pool.map(function, rows, chunksize=chunk)
+        yield from pool.map(function, rows, chunksize=8)
     finally:
         pool.shutdown(cancel_futures=True)
 

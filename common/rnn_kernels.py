@@ -90,13 +90,13 @@ class Weights(NamedTuple):
     """The weights of a cell, with gates in Keras's order.
 
     Attributes:
-        kernel: `<float>[features, gates * units]`.
+        kernel: `<float>[features, gates * units]`; `None` inside the programs, which do without.
         recurrent: `<float>[units, gates * units]`.
         bias: `<float>[gates * units]`, added to the projection of the input.
         recurrent_bias: `<float>[gates * units]`, added to the recurrent product; in a `"gru"` only.
     """
 
-    kernel: tf.Tensor
+    kernel: tf.Tensor | None
     recurrent: tf.Tensor
     bias: tf.Tensor
     recurrent_bias: tf.Tensor | None = None
@@ -523,7 +523,7 @@ def _backward_program(
     kept: _Kept,
     length: tf.Tensor | None,
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
-    """Gradients by the sums of a step, each `<float>[time * batch, width]`, and by the states."""
+    """Gradients by the sums of a step, each `<float>[time, batch, width]`, and by the states."""
     del save
     zero = tf.zeros([], d_outputs.dtype)
     time = _size(kept.states, 0)

@@ -216,7 +216,7 @@ def process_of(number):
 
 def test_processes_answer_in_order_and_pass_errors_on(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    answers = data.map_in_processes(process_of, [*range(240), *[-1] * 10], chunk=4)
+    answers = data.map_in_processes(process_of, [*range(240), *[-1] * 10])
     numbers, processes = zip(*itertools.islice(answers, 240), strict=True)
     assert numbers == tuple(range(240)) and os.getpid() not in processes
     with pytest.raises(InputError, match="-1 is negative"):
