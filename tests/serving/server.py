@@ -143,7 +143,9 @@ class Batcher:
     def __init__(self, ask, parameters):
         self.ask, self.parameters = ask, parameters
         self.sizes = []
-        self._waiting = queue.SimpleQueue()
+        # No `SimpleQueue`: in CPython 3.11 its `get` waits past its timeout, for the next request,
+        # where another thread was quicker to take what woke it.
+        self._waiting = queue.Queue()
         count = parameters.num_batch_threads.value
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
         for thread in self._threads:

@@ -254,7 +254,9 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
     texts = [f"{'the plot ' * (n % 7)}{('superb', 'awful')[n % 2]}" for n in range(64)]
     with grpc.insecure_channel(batching_server.grpc, options=double.UNLIMITED) as channel:
         stub = PredictionServiceStub(channel)
-        futures = [stub.Predict.future(request_of("sentiment", text=[text])) for text in texts]
+        futures = [
+            stub.Predict.future(request_of("sentiment", text=[text]), timeout=120) for text in texts
+        ]
         shown = [
             stub.Predict.future(
                 request_of(
@@ -263,7 +265,8 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
                     length=np.array([12 + 4 * n], np.int32),
                     size=np.array([clip.shape[1:3]], np.int32),
                     frame_rate=np.array([video.RATE], np.float32),
-                )
+                ),
+                timeout=120,
             )
             for n, clip in enumerate(clips)
         ]
