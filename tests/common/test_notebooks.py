@@ -10,7 +10,6 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(common.__file__).with_name("notebooks")
-ROOT = FOLDER.parents[1]
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
@@ -83,7 +82,7 @@ def test_a_notebook_runs_and_tells_what_it_promises(name, command_environment, m
     notebook = read(name)
     for cell in code(notebook):
         cell.outputs = []
-    place = {"metadata": {"path": str(ROOT)}}
+    place = {"metadata": {"path": str(FOLDER)}}  # where Jupyter starts it
     NotebookClient(notebook, timeout=500, kernel_name="python3", resources=place).execute()
     check(name, printed(notebook))
 
