@@ -9,7 +9,7 @@ import re
 import sys
 import tarfile
 
-from common import cli, crf, export
+from common import cli, crf
 from common.data import InputError
 from common.training import take_weights
 from tasks.dna import data, evaluate, genes, model, predict, serving, train
@@ -48,17 +48,6 @@ def genbank(name, sequence, features):
 
 def command(name, *words, **kwargs):
     return commands.run(f"dna.{name}", *words, **kwargs)
-
-
-@pytest.fixture(scope="module")
-def trained(exports, tmp_path_factory):
-    """A folder in which a user has trained on files of their own, and the command's outcome."""
-    return exports.copy("dna", tmp_path_factory.mktemp("user"))
-
-
-@pytest.fixture(scope="module")
-def served(trained):
-    return export.load(trained[0] / "saved_models" / "dna")
 
 
 # --- the commands ---------------------------------------------------------------------------------

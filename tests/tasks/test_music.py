@@ -66,17 +66,6 @@ def request(rows=1, **changes):
     return {**asked, **{name: np.asarray(value) for name, value in changes.items()}}
 
 
-@pytest.fixture(scope="module")
-def trained(exports, tmp_path_factory):
-    """A folder in which a user has trained on their own MIDI files, and the command's outcome."""
-    return exports.copy("music", tmp_path_factory.mktemp("user"))
-
-
-@pytest.fixture(scope="module")
-def served(trained):
-    return export.load(trained[0] / "saved_models" / "music")
-
-
 # --- the commands ---------------------------------------------------------------------------------
 
 

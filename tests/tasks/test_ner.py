@@ -31,17 +31,6 @@ def command(name, *words, **kwargs):
     return commands.run(f"ner.{name}", *words, **kwargs)
 
 
-@pytest.fixture(scope="module")
-def trained(exports, tmp_path_factory):
-    """A folder in which a user has trained on a file of their own, and the command's outcome."""
-    return exports.copy("ner", tmp_path_factory.mktemp("user"))
-
-
-@pytest.fixture(scope="module")
-def served(trained):
-    return export.load(trained[0] / "saved_models" / "ner")
-
-
 # --- the commands ---------------------------------------------------------------------------------
 
 

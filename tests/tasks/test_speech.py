@@ -39,17 +39,6 @@ def command(name, *words, **kwargs):
     return commands.run(f"speech.{name}", *words, **kwargs)
 
 
-@pytest.fixture(scope="module")
-def trained(exports, tmp_path_factory):
-    """A folder in which a user has trained on their own recordings, and the command's outcome."""
-    return exports.copy("speech", tmp_path_factory.mktemp("user"))
-
-
-@pytest.fixture(scope="module")
-def served(trained):
-    return export.load(trained[0] / "saved_models" / "speech")
-
-
 def sounds(count, seed):
     rng = np.random.default_rng(seed)
     return [(text, speak(text, rng)) for text in texts(count, seed)]

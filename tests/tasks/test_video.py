@@ -45,17 +45,6 @@ def noise(time, height=SIDE, width=SIDE, seed=0, channels=3):
     return random.integers(0, 256, (time, height, width, channels), np.uint8)
 
 
-@pytest.fixture(scope="module")
-def trained(exports, tmp_path_factory):
-    """A folder in which a user has trained on clips of their own, and the command's outcome."""
-    return exports.copy("video", tmp_path_factory.mktemp("user"))
-
-
-@pytest.fixture(scope="module")
-def served(trained):
-    return export.load(trained[0] / "saved_models" / "video")
-
-
 def ask(served, batch, rates, signature="serving_default"):
     return served.ask(signature, **serving.request(batch, rates))
 

@@ -1,0 +1,21 @@
+"""What the tests of a task's commands share: `test_<task>.py` names the task."""
+
+from common import export
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def task(request):
+    return request.path.stem.removeprefix("test_")
+
+
+@pytest.fixture(scope="module")
+def trained(task, exports, tmp_path_factory):
+    """A folder in which a user has trained on files of their own, and the command's outcome."""
+    return exports.copy(task, tmp_path_factory.mktemp("user"))
+
+
+@pytest.fixture(scope="module")
+def served(task, trained):
+    return export.load(trained[0] / "saved_models" / task)
