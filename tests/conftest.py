@@ -21,7 +21,7 @@ def free_memory():
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data():
     """The folder of real development data."""
     if not SHARED.is_dir():

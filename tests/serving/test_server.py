@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import json
 import re
 import shutil
@@ -247,6 +248,23 @@ def test_a_batch_is_padded_with_the_first_element_and_never_too_large():
     with pytest.raises(double.StatusError, match="equal 0th-dimension size"):
         batcher({"x": np.zeros((2, 1)), "y": np.zeros((1, 1))})
     batcher.close()
+
+
+def test_no_request_waits_for_the_next_one():
+    """Idle threads race for the requests; the one that comes too late goes on with its batch."""
+    parameters = double.messages()["BatchingParameters"]()
+    parameters.max_batch_size.value, parameters.num_batch_threads.value = 64, 8
+    parameters.batch_timeout_micros.value = 200
+    batcher = double.Batcher(lambda inputs: {"y": inputs["x"] + 1}, parameters)
+    with (
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+        contextlib.closing(batcher),  # which sets free what waits, so that the pool can end
+    ):
+        for wave in range(300):
+            asked = [pool.submit(batcher, {"x": np.array([wave])}) for _ in range(8)]
+            _, left = concurrent.futures.wait(asked, timeout=20)
+            assert not left, f"{len(left)} without an answer in wave {wave}"
+            assert [answer.result()["y"].item() for answer in asked] == [wave + 1] * 8
 
 
 def test_64_clients_at_once_get_their_own_answers(batching_server, served):

@@ -472,11 +472,8 @@ def pairs_of(corpus, split):
 
 
 @pytest.fixture(scope="module")
-def tatoeba(tmp_path_factory, request):
-    shared = request.getfixturevalue("pytestconfig").rootpath.parent / "shared" / "data"
-    if not shared.is_dir():
-        pytest.skip("development data not found (data)")
-    manual = shared / "translation" / "tatoeba-fra-eng"
+def tatoeba(tmp_path_factory, shared_data):
+    manual = shared_data / "translation" / "tatoeba-fra-eng"
     folder = tmp_path_factory.mktemp("tfds")
     source = flags(dataset="tatoeba", manual_dir=manual, data_dir=folder)
     return data.load(source, languages=FRENCH, seed=1)
