@@ -30,9 +30,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from common import cli, export, report
-from common.data import InputError
-from common.training import TrainingError
+from common.commands import cli, report
+from common.errors import InputError, TrainingError
+from common.serving.served import SETTINGS, latest, versions
 
 import tyro
 
@@ -111,11 +111,11 @@ def describe(task: str, models: Path) -> dict[str, Any]:
         "data": f"{config.DEFAULT} (default)",
         "model": config.Config.__doc__.splitlines()[0].rstrip("."),
         "scores": {},
-        "versions": export.versions(models / task),
+        "versions": versions(models / task),
     }
     if said["versions"]:
-        newest = export.latest(models / task)
-        settings = json.loads((newest / export.SETTINGS).read_text(encoding="utf-8"))
+        newest = latest(models / task)
+        settings = json.loads((newest / SETTINGS).read_text(encoding="utf-8"))
         trained = settings["training_data"]
         said["data"] = trained["dataset"] or Path(trained["data"]).name
         with contextlib.suppress(FileNotFoundError):

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from common import cli, export, remote
-from common.data import InputError, require
-from common.export import ExportError
+from common.commands import cli
+from common.errors import ExportError, InputError, require
+from common.serving.served import Remote, Served, connect, load_export, versions
 
 import numpy as np
 import PIL.Image
@@ -32,7 +32,7 @@ gr = require("gradio", "demo")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Model = export.Served | remote.Remote
+Model = Served | Remote
 
 TITLE = "Sequence Suite"
 # Fonts that the reader's system has, so that the page needs no network.
@@ -125,7 +125,7 @@ def sentiment(model: Model) -> None:
         said = predict.describe(text, answer, labels)
         if not said["stars"]:
             raise InputError(said["message"])
-        seen = model.ask("explain", text=np.array([text], dtype=object))
+        seen = model.call("explain", text=np.array([text], dtype=object))
         shares = seen["attention"][0] / max(seen["attention"][0].max(), 1e-9)
         words = [token.decode() for token in seen["tokens"][0]]
         marked = list(zip(words, shares.tolist(), strict=False))
@@ -360,15 +360,15 @@ def load(flags: Demo) -> dict[str, Model]:
       InputError: there is none.
       ExportError: the server does not answer.
     """
-    found = {task: flags.models / task for task in TABS if export.versions(flags.models / task)}
+    found = {task: flags.models / task for task in TABS if versions(flags.models / task)}
     if not found:
         raise InputError(
             f"{flags.models} holds no export. Make some: python -m tasks train --quick "
             f"--output {flags.models}"
         )
     if flags.server is not None:
-        return {task: remote.connect(flags.server, path) for task, path in found.items()}
-    return {task: export.load(path) for task, path in found.items()}
+        return {task: connect(flags.server, path) for task, path in found.items()}
+    return {task: load_export(path) for task, path in found.items()}
 
 
 def build(models: Mapping[str, Model]) -> gr.Blocks:

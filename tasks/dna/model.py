@@ -7,7 +7,7 @@ from typing import Any
 
 from common.crf import CRF, LOW, Scores, log_likelihood_of_set
 from common.rnn import length_mask, stack
-from common.training import Losses
+from common.training.fit import Losses
 from tasks.dna import genes
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.data import Paths

@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.files import open_output
+from common.serving.served import Served, load_export
 from tasks.dna import data, evaluate, genes
 from tasks.dna.evaluate import TASK
 from tasks.dna.genes import Gene, Record
@@ -38,7 +41,7 @@ SHOWN = 60_000  # bases that a picture shows where no region is given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     sequences: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -180,7 +183,7 @@ def parse_region(text: str | None, size: int) -> tuple[int, int]:
 
 
 def draw(
-    served: export.Served, record: Record, found: Iterable[Gene], path: Path, region: str | None
+    served: Served, record: Record, found: Iterable[Gene], path: Path, region: str | None
 ) -> None:
     """Draws predicted and known genes as tracks, above them how likely each base is coding."""
     low, high = parse_region(region, len(record.sequence))
@@ -192,7 +195,7 @@ def draw(
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.9 * len(rows)])
     if high - low <= served.settings["max_bases"]:
         part = np.array([record.sequence[low:high]], object)
-        shares = served.ask("explain", sequence=part)["probabilities"][0]
+        shares = served.call("explain", sequence=part)["probabilities"][0]
         place = np.arange(low + 1, high + 1)
         upper.fill_between(place, shares[:, 1], color="tab:blue", linewidth=0, label="forward")
         upper.fill_between(place, -shares[:, 2], color="tab:orange", linewidth=0, label="reverse")
@@ -220,7 +223,7 @@ def draw(
 # --- the command ----------------------------------------------------------------------------------
 
 
-def write(flags: Predict, served: export.Served, out: TextIO) -> tuple[Record, list[Gene]] | None:
+def write(flags: Predict, served: Served, out: TextIO) -> tuple[Record, list[Gene]] | None:
     """Answers record by record; gives the first one for the picture."""
     grammar = evaluate.grammar_of(served)
     kept: list[tuple[Record, bool]] = []
@@ -256,8 +259,8 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.sequences and not flags.file:
         raise InputError("give a sequence, as in: predict AGCCCCTGTGAGGAACTAG, or --file PATH")
-    served = export.load(flags.model or Path("saved_models") / TASK)
-    with cli.open_output(flags.output) as out:
+    served = load_export(flags.model or Path("saved_models") / TASK)
+    with open_output(flags.output) as out:
         first = write(flags, served, out)
     if first is None:
         raise InputError("no sequence given")

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common import crf
-from common.export import Served
-from common.targets import PORTABLE, Target, same, shared
+from common.serving.served import Served
+from common.serving.targets import PORTABLE, Target, same, shared
 from tasks.dna import genes
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import COMPLEMENT, LABELS, Grammar
@@ -208,7 +208,7 @@ def signatures(
             tf.concat([earlier, emissions], axis=1),
         )
         length = tf.where(first, time, time + 1)
-        after, _, pointers = crf.viterbi_walk(row, length, chain.scores, chain.constraints)
+        after, _, pointers = crf.viterbi_forward(row, length, chain.scores, chain.constraints)
         pointers = tf.where(first[:, None, None], pointers[:, :-1], pointers[:, 1:])
         return {
             "after": after,
@@ -273,10 +273,10 @@ def walk_record(served: Served, grammar: Grammar, bases: np.ndarray) -> Iterator
     for start in range(0, size, PIECE):
         end = min(size, start + PIECE)
         low, high = max(0, start - CONTEXT), min(size, end + CONTEXT)
-        read = served.ask("network", bases=bases[None, low:high], length=[high - low])
+        read = served.call("network", bases=bases[None, low:high], length=[high - low])
         beyond = max(0, MARGIN - start), max(0, end + MARGIN - size)
         around = bases[max(0, start - MARGIN) : min(size, end + MARGIN)]
-        step = served.ask(
+        step = served.call(
             "walk",
             bases=np.pad(around, beyond)[None],
             channels=read["channels"][:, start - low : end - low],

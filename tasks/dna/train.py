@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from common import cli, export, targets
-from common.data import Corpus, InputError
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli
+from common.commands.release import Card, release
+from common.datasets import Corpus
+from common.errors import InputError
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.dna import data, evaluate, genes, model, serving
 from tasks.dna.config import DEFAULT, PRESETS, Config
 from tasks.dna.genes import Grammar, Record
@@ -76,7 +79,7 @@ def train_model(
         if config.init is None:
             model.fill(built, paths)
         else:
-            source = export.load(config.init)
+            source = load_export(config.init)
             take_weights(built, keras.models.load_model(source.path / "model.keras"))
         steps = data.steps_per_epoch(paths, config) * config.epochs
         optimizer = keras.optimizers.Adam(warmed_cosine(config.learning_rate, steps=steps))
@@ -108,7 +111,7 @@ def main(argv: list[str]) -> None:
     built, fitted = train_model(corpus, config, strategy)
     grammar = genes.grammar(config.spliced, config.start_codons)
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         records = data.records(corpus.splits[config.score])
         scored = evaluate.score(served, records)
         evaluate.print_report(scored, evaluate.ceiling(records, grammar))

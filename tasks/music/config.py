@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
-from common.data import InputError
+from common.commands.config import RunConfig
+from common.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Config(RunConfig):
         """Checks what no type can say."""
         super().__post_init__()
         self.require_counts("steps_per_quarter", "units", "layers", "key_units", "members")
-        self.require_shares("input_dropout", "dropout", "key_dropout")
+        self.require_fractions("input_dropout", "dropout", "key_dropout")
         if self.max_length < 2:
             raise InputError(f"--max_length must be 2 or more, got {self.max_length}")
         if self.steps_per_quarter > 48:

@@ -13,19 +13,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.cli import EvaluateConfig, RunConfig, say
-from common.data import (
-    SPLITS,
-    Corpus,
-    InputError,
-    batches,
-    bucket_lengths,
-    map_in_processes,
-    prepare,
-    require,
-    split_by_hash,
-    split_rows,
-)
+from common.commands.cli import say
+from common.commands.config import RunConfig
+from common.data import batches, bucket_lengths, map_in_processes
+from common.datasets import SPLITS, Corpus, DataSource, prepare, split_by_hash, split_rows
+from common.errors import InputError, require
 from tasks.music import midi
 from tasks.music.config import Config
 from tasks.music.midi import KEYS
@@ -55,7 +47,7 @@ class Piece(NamedTuple):
     notes: np.ndarray
 
 
-def load(source: RunConfig | EvaluateConfig, *, steps_per_quarter: int, seed: int) -> Corpus:
+def load(source: DataSource, *, steps_per_quarter: int, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     Args:

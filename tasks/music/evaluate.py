@@ -16,8 +16,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common import cli, export, report
-from common.data import InputError, map_in_order
+from common.commands import cli, report
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.music import data, midi
 from tasks.music.data import KEYS, Piece
 
@@ -29,7 +32,7 @@ COPY = 8  # frames in a row that also stand in the training music make a copy
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     batch_size: int = 8
@@ -93,7 +96,7 @@ class Scored:
     seconds: float
 
 
-def score(served: export.Served, rows: Sequence[Piece], *, batch_size: int = 8) -> Scored:
+def score(served: Served, rows: Sequence[Piece], *, batch_size: int = 8) -> Scored:
     """Scores an export on pieces of two frames and more.
 
     Raises:
@@ -106,7 +109,7 @@ def score(served: export.Served, rows: Sequence[Piece], *, batch_size: int = 8) 
 
     def ask(batch: list[Piece]) -> list[tuple[np.ndarray, np.ndarray]]:
         notes, length = pad([row.notes for row in batch])
-        found = served.ask("tensors", notes=notes, length=length)
+        found = served.call("tensors", notes=notes, length=length)
         pairs = zip(found["nll"], found["probabilities"], length, strict=True)
         return [(nll[: n - 1], shares[: n - 1]) for nll, shares, n in pairs]
 
@@ -122,7 +125,7 @@ def score(served: export.Served, rows: Sequence[Piece], *, batch_size: int = 8) 
 
 
 def sample(
-    served: export.Served,
+    served: Served,
     count: int,
     *,
     steps: int,
@@ -139,7 +142,7 @@ def sample(
     for start in range(0, count, batch_size):
         seeds = np.arange(start, min(count, start + batch_size))
         rows = np.ones(len(seeds))
-        answer = served.ask(
+        answer = served.call(
             "serving_default",
             prime=np.zeros((len(seeds), 1, KEYS)),
             prime_length=0 * seeds,
@@ -282,7 +285,7 @@ class Comparison:
 
 
 def compare(
-    served: export.Served,
+    served: Served,
     training: Sequence[Piece],
     held_out: Sequence[Piece],
     *,
@@ -379,7 +382,7 @@ def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
         )
 
 
-def _load(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Piece]]:
+def _load(served: Served, flags: Evaluate) -> tuple[str, str, list[Piece]]:
     """Finds what to score: its name, the split, and the pieces."""
     trained = served.settings["training_data"]
     flags = flags.or_trained_on(trained)
@@ -392,7 +395,7 @@ def _load(served: export.Served, flags: Evaluate) -> tuple[str, str, list[Piece]
     return corpus.name, flags.split, data.pieces(corpus.splits[flags.split])
 
 
-def _training_pieces(served: export.Served, flags: Evaluate) -> list[Piece]:
+def _training_pieces(served: Served, flags: Evaluate) -> list[Piece]:
     """The pieces that the model learnt from; none, with a word about it, if they are gone."""
     own = dataclasses.replace(flags, dataset=None, data=None, split="train")
     try:
@@ -407,7 +410,7 @@ def _training_pieces(served: export.Served, flags: Evaluate) -> list[Piece]:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     name, split, rows = _load(served, flags)
     scored = score(served, rows, batch_size=flags.batch_size)
     training = _training_pieces(served, flags) if flags.samples else []

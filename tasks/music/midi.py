@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common.data import InputError, require
+from common.errors import InputError, require
 
 import numpy as np
 import scipy.io.wavfile

@@ -506,6 +506,6 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
 def losses(
     outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Each member's NLL a frame, the first included, as `common.training.fit` takes it."""
+    """Each member's NLL a frame, the first included, as `common.training.fit.fit` takes it."""
     # Summed, not averaged, over the members: each learns as fast as it would alone.
     return tf.reduce_sum(outputs["members"], axis=(1, 2)), tf.cast(batch["length"], tf.float32)

@@ -17,8 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.music import midi
 from tasks.music.data import KEYS
 from tasks.music.evaluate import TASK
@@ -27,7 +29,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     out: Path = Path("music.mid")
@@ -77,7 +79,7 @@ def read_prime(flags: Predict, settings: Mapping[str, Any]) -> np.ndarray:
     return frames.astype(np.float32)
 
 
-def play(served: export.Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
+def play(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
     """Asks the export for music: `<float32>[time, 88]`, the prime first.
 
     Raises:
@@ -89,7 +91,7 @@ def play(served: export.Served, prime: np.ndarray, flags: Predict) -> np.ndarray
             f"{len(prime)} frames of prime and --steps {flags.steps} are more than {longest:,} "
             "frames; shorten the prime by --prime_steps"
         )
-    answer = served.ask(
+    answer = served.call(
         "serving_default",
         prime=np.concatenate([prime, np.zeros((1, KEYS))])[None],
         prime_length=[len(prime)],
@@ -128,7 +130,7 @@ def to_line(said: Mapping[str, Any]) -> str:
 def main(argv: list[str]) -> None:
     """Asks and writes; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     settings = served.settings
     prime = read_prime(flags, settings)
     notes = play(served, prime, flags)

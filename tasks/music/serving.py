@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common.rnn import length_mask
-from common.targets import PORTABLE, Target, fit, same
+from common.serving.targets import PORTABLE, Target, fit, same
 from tasks.music.generation import Frame, Parts, generate, parts
 from tasks.music.model import KEYS, Past, look_back
 

@@ -16,11 +16,14 @@ import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export, targets
-from common.data import Corpus, epoch_seed
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli
+from common.commands.release import Card, release
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.music import data, evaluate, model, serving
 from tasks.music.config import DEFAULT, PRESETS, Config
 
@@ -47,7 +50,7 @@ def with_published(config: Config) -> Config:
     """These settings; for `--init` with the architecture and the grid of the published model."""
     if config.init is None:
         return config
-    steps = export.load(config.init).settings["steps_per_quarter"]
+    steps = load_export(config.init).settings["steps_per_quarter"]
     return dataclasses.replace(config.with_published(ARCHITECTURE), steps_per_quarter=steps)
 
 
@@ -57,7 +60,7 @@ def train_model(
     """Builds and fits; the model holds the best epoch's weights."""
     low, high, frames = data.key_range(rows["train"])
     cli.say(f"{frames:,} frames to learn from; keys {low} to {high} of 0 to {data.KEYS - 1} sound")
-    source = None if config.init is None else export.load(config.init)
+    source = None if config.init is None else load_export(config.init)
     if source is not None:
         low, high = min(low, source.settings["low"]), max(high, source.settings["high"])
     with strategy.scope():
@@ -98,7 +101,7 @@ def main(argv: list[str]) -> None:
     built, fitted = train_model(rows, config, strategy)
     keys = built.get_layer("keys_0")
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, rows[config.score])
         compared = evaluate.compare(served, rows["train"], rows[config.score])
         evaluate.print_comparison(compared)

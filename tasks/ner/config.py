@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
+from common.commands.config import RunConfig
 from common.data import bucket_lengths
 
 
@@ -73,8 +73,8 @@ class Config(RunConfig):
         super().__post_init__()
         self.require_counts("max_length", "word_length", "dimension", "units", "layers", "members")
         self.require_counts("character_dimension", "character_filters")
-        self.require_shares("exchange", "lower_case", "word_dropout", "subword_dropout")
-        self.require_shares("character_dropout", "embedding_dropout", "dropout")
+        self.require_fractions("exchange", "lower_case", "word_dropout", "subword_dropout")
+        self.require_fractions("character_dropout", "embedding_dropout", "dropout")
         self.require_positive("outside_weight")
 
     def bucket_lengths(self) -> list[int]:

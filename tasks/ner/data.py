@@ -12,21 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.cli import EvaluateConfig, RunConfig
-from common.data import (
+from common.data import batches
+from common.datasets import (
     SPLITS,
     Corpus,
-    InputError,
+    DataSource,
     PackageArchive,
-    batches,
     fetch_package,
     find_splits,
     prepare,
-    read_lines,
-    read_member,
     split_by_hash,
     split_rows,
 )
+from common.errors import InputError
+from common.files import read_lines, read_member
 from common.text import Vocabulary, locate, rewrite, tokenize
 from tasks.ner.config import Config
 
@@ -63,7 +62,7 @@ def entity_types(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({tag[2:] for tag in tags if tag != OUTSIDE}))
 
 
-def load(source: RunConfig | EvaluateConfig, *, seed: int) -> Corpus:
+def load(source: DataSource, *, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     The elements are `{tokens: <string>[time], tags: <int64>[time]}`, a tag being an index of the

@@ -15,8 +15,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from common import cli, export, report
-from common.data import Corpus, InputError, map_in_order, require
+from common.commands import cli, report
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.datasets import Corpus
+from common.errors import InputError, require
+from common.serving.served import Served, load_export
 from tasks.ner import data
 from tasks.ner.data import OUTSIDE, Sentence
 
@@ -27,7 +31,7 @@ TASK = "ner"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     plot: Path | None = None
@@ -80,9 +84,7 @@ METRICS = ("precision", "recall", "f1")
 SEQEVAL = ("precision", "recall", "f1-score")
 
 
-def tag(
-    served: export.Served, sentences: Sequence[Sequence[str]], *, batch_size: int
-) -> list[list[str]]:
+def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) -> list[list[str]]:
     """Asks an export for the tags of tokens, through its signature `tokens`, in order."""
 
     def ask(batch: list[Sequence[str]]) -> list[list[str]]:
@@ -90,7 +92,7 @@ def tag(
         padded = np.full((len(batch), max(length)), "", dtype=object)
         for row, tokens in enumerate(batch):
             padded[row, : len(tokens)] = tokens
-        tags = served.ask("tokens", tokens=padded, length=length)["tags"]
+        tags = served.call("tokens", tokens=padded, length=length)["tags"]
         return [[t.decode() for t in tags[row, :n]] for row, n in enumerate(length)]
 
     return list(map_in_order(ask, sentences, batch_size=batch_size, length_of=len))
@@ -116,7 +118,7 @@ class Scored:
 
 
 def score(
-    served: export.Served, rows: Sequence[Sentence], types: Sequence[str], *, batch_size: int = 64
+    served: Served, rows: Sequence[Sentence], types: Sequence[str], *, batch_size: int = 64
 ) -> Scored:
     """Scores an export on sentences.
 
@@ -152,7 +154,7 @@ def check_types(model: Sequence[str], corpus: Sequence[str], name: str) -> None:
 
 
 def _load_split(
-    served: export.Served, flags: Evaluate
+    served: Served, flags: Evaluate
 ) -> tuple[str, str, list[Sentence], tuple[str, ...]]:
     """Finds what to score: its name, the split, its sentences, and the types of the data."""
     trained = served.settings["training_data"]
@@ -188,7 +190,7 @@ def print_report(scored: Scored) -> None:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     name, split, rows, types = _load_split(served, flags)
     known = data.entity_types(served.settings["labels"])
     check_types(known, types, name)

@@ -7,8 +7,8 @@ from typing import Any
 
 from common.crf import CRF, Scores, viterbi
 from common.rnn import length_mask, stack
-from common.text import WordEmbedding
-from common.training import Losses
+from common.training.fit import Losses
+from common.word_embedding import WordEmbedding
 from tasks.ner.config import Config
 
 import keras
@@ -299,7 +299,7 @@ def build(
 
 
 def make_losses(model: keras.Model) -> Losses:
-    """The true tags' negative log-likelihood, as `common.training.fit` takes it."""
+    """The true tags' negative log-likelihood, as `common.training.fit.fit` takes it."""
     committee = model.get_layer(f"{HEAD}_committee")
 
     def losses(

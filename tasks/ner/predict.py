@@ -17,8 +17,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import cli, export
-from common.data import InputError, map_in_order, read_lines
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.data import map_in_order
+from common.errors import InputError
+from common.files import read_lines
+from common.serving.served import Served, load_export
 from tasks.ner import data
 from tasks.ner.evaluate import TASK
 
@@ -34,7 +38,7 @@ SENTENCE_ENDS = (".", "!", "?", "...", ";")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -87,7 +91,7 @@ def read_texts(flags: Predict) -> Iterator[str]:
 
 
 def answers(
-    served: export.Served, texts: Iterable[str], *, batch_size: int
+    served: Served, texts: Iterable[str], *, batch_size: int
 ) -> Iterator[tuple[str, Tagged]]:
     """Asks an export about texts of any length: gives each with its tags, in order."""
     limit = served.settings["max_tokens"]
@@ -97,7 +101,7 @@ def answers(
         places = [0] * len(batch)
         while rows := [row for row, text in enumerate(batch) if places[row] < len(text)]:
             pieces = [_piece(batch[row], places[row], limit * CHARACTERS) for row in rows]
-            found = served.ask("serving_default", text=np.array(pieces, dtype=object))
+            found = served.call("serving_default", text=np.array(pieces, dtype=object))
             for index, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
                 tagged = _row(found, index)
                 count, step = len(tagged.tokens), len(piece)
@@ -182,9 +186,9 @@ def to_line(said: dict[str, Any], colours: dict[str, int] | None) -> str:
     return mark(said["text"], names, colours)
 
 
-def draw(served: export.Served, text: str, path: Path) -> None:
+def draw(served: Served, text: str, path: Path) -> None:
     """Draws how likely each word of a text is to belong to a name of each type."""
-    seen = served.ask("explain", text=np.array([text], dtype=object))
+    seen = served.call("explain", text=np.array([text], dtype=object))
     tagged = _row(seen, 0)
     if not tagged.tokens:
         raise InputError(f"no word to draw in {text!r}")
@@ -214,7 +218,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.texts and not flags.file:
         raise InputError('give a text, as in: predict "Ada lives in Rome.", or --file PATH')
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     types = data.entity_types(served.settings["labels"])
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(types)}
     shown = colours if sys.stdout.isatty() else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.targets import PORTABLE, Target, same, shared
+from common.serving.targets import PORTABLE, Target, same, shared
 from common.text import locate
 from tasks.ner.data import Reader
 

@@ -16,12 +16,17 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from common import cli, export, report, targets
-from common.data import Corpus, epoch_seed, require
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.text import PACKAGED_VECTORS, Vocabulary, WordEmbedding, new_embedding, rewrite
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli, report
+from common.commands.release import Card, release
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.errors import require
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.text import Vocabulary, rewrite
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.word_embedding import PACKAGED_VECTORS, WordEmbedding, new_embedding
 from tasks.ner import data, evaluate, model, serving
 from tasks.ner.config import DEFAULT, PRESETS, Config
 from tasks.ner.data import Sentence
@@ -78,7 +83,7 @@ def published_model(
     corpus: Corpus, rows: Sequence[Sentence], config: Config, folder: Path
 ) -> tuple[keras.Model, data.Reader]:
     """Builds on a published model: its vocabularies, its weights, its head if the tags agree."""
-    source = export.load(config.init)
+    source = load_export(config.init)
     paths = [shutil.copy(source.path / "assets" / name, folder) for name in (WORDS, CHARACTERS)]
     reader = data.Reader(*map(Vocabulary, paths), config.word_length)
     old = keras.models.load_model(source.path / "model.keras")
@@ -155,7 +160,7 @@ def main(argv: list[str]) -> None:
     folder = config.run_folder(evaluate.TASK, worker_index(strategy))
     built, reader, fitted = train_model(corpus, config, folder, strategy)
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         rows = data.sentences(corpus.splits[config.score], corpus.labels)
         scored = evaluate.score(served, rows, data.entity_types(corpus.labels))
         types, truth, predicted = scored.confusion()

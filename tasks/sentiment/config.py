@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
-from common.data import InputError, bucket_lengths
+from common.commands.config import RunConfig
+from common.data import bucket_lengths
+from common.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class Config(RunConfig):
         """Checks what no type can say."""
         super().__post_init__()
         self.require_counts("max_length", "dimension", "units", "layers", "members")
-        self.require_shares("word_dropout", "subword_dropout", "embedding_dropout")
-        self.require_shares("dropout", "head_dropout", "label_smoothing")
+        self.require_fractions("word_dropout", "subword_dropout", "embedding_dropout")
+        self.require_fractions("dropout", "head_dropout", "label_smoothing")
         if not self.pooling:
             raise InputError("--pooling needs one kind of pooling or more")
         if self.labels and not 2 <= len(set(self.labels)) == len(self.labels) <= 10:

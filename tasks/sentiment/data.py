@@ -11,22 +11,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.cli import EvaluateConfig, RunConfig
-from common.data import (
+from common.data import batches
+from common.datasets import (
     SPLITS,
     Corpus,
-    InputError,
+    DataSource,
     PackageArchive,
-    batches,
     fetch_package,
     find_splits,
     prepare,
-    read_lines,
-    read_member,
-    read_table,
     split_by_hash,
     split_rows,
 )
+from common.errors import InputError
+from common.files import read_lines, read_member, read_table
 from common.text import Vocabulary, tokenize
 from tasks.sentiment.config import Config
 
@@ -49,7 +47,7 @@ LEAKS = frozenset(
 )
 
 
-def load(source: RunConfig | EvaluateConfig, *, labels: tuple[str, ...] = (), seed: int) -> Corpus:
+def load(source: DataSource, *, labels: tuple[str, ...] = (), seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names; the labels go from worst to best.
 
     The elements are `{text: <string>[], label: <int64>[]}`, `label` being an index of the labels.

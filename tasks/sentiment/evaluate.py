@@ -16,8 +16,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, report
-from common.data import InputError, map_in_order
+from common.commands import cli, report
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError
+from common.serving.served import LITERT, Served, latest, load_export, versions
 from tasks.sentiment import data, litert
 
 import numpy as np
@@ -27,7 +30,7 @@ TASK = "sentiment"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     plot: Path | None = None
@@ -54,20 +57,20 @@ def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dic
     }
 
 
-def load(model: Path | None) -> export.Served:
+def load(model: Path | None) -> Served:
     """Loads a version or the newest of a folder, a SavedModel or LiteRT's file."""
     path = model or Path("saved_models") / TASK
-    folder = export.latest(path) if export.versions(path) else path
-    return litert.load(folder) if (folder / export.LITERT).exists() else export.load(path)
+    folder = latest(path) if versions(path) else path
+    return litert.load(folder) if (folder / LITERT).exists() else load_export(path)
 
 
 def answers(
-    served: export.Served, texts: Iterable[str], *, batch_size: int
+    served: Served, texts: Iterable[str], *, batch_size: int
 ) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
     """Asks an export about texts: gives each with its answer of `serving_default`, in order."""
 
     def ask(batch: list[str]) -> list[tuple[str, dict[str, np.ndarray]]]:
-        outputs = served.ask("serving_default", text=np.array(batch, dtype=object))
+        outputs = served.call("serving_default", text=np.array(batch, dtype=object))
         rows = ({name: value[row] for name, value in outputs.items()} for row in range(len(batch)))
         return list(zip(batch, rows, strict=True))
 
@@ -84,7 +87,7 @@ class Scored:
     seconds: float
 
 
-def score(served: export.Served, reviews: Any, *, batch_size: int = 64) -> Scored:
+def score(served: Served, reviews: Any, *, batch_size: int = 64) -> Scored:
     """Scores an export on a data set of `{text, label}`, from raw text to class."""
     start = time.perf_counter()
     pairs = [(row["text"].decode(), int(row["label"])) for row in reviews.as_numpy_iterator()]
@@ -111,7 +114,7 @@ def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
         )
 
 
-def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
+def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, Any]:
     """Finds what to score: its name, the split, and a data set of `{text, label}`."""
     labels = tuple(served.settings["labels"])
     trained = served.settings["training_data"]

@@ -17,9 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, rnn_kernels
-from common.export import LITERT, SETTINGS, ExportError, Served
-from common.targets import Target
+from common import rnn_kernels
+from common.commands import cli
+from common.errors import ExportError
+from common.serving.publish import Example, Function, disable_cudnn, publish_folder
+from common.serving.served import LITERT, SETTINGS, Served, latest
+from common.serving.targets import Target
 from common.text import Vocabulary
 from tasks.sentiment import serving
 
@@ -50,7 +53,7 @@ def convert(model: keras.Model, length: int, *, quantised: bool) -> bytes:
         outputs = model({"ids": ids, "length": length}, training=False)
         return {name: tf.cast(outputs[name], tf.float32) for name in ("probabilities", "attention")}
 
-    with export.disable_cudnn(model), rnn_kernels.portable():
+    with disable_cudnn(model), rnn_kernels.portable():
         concrete = classify.get_concrete_function()
         # Not Keras's variables but TensorFlow's inside them: the former are lost on the way.
         holder = tf.Module()
@@ -65,24 +68,24 @@ def convert(model: keras.Model, length: int, *, quantised: bool) -> bytes:
 
 
 def publish(
-    signatures: Mapping[str, export.Function],
+    signatures: Mapping[str, Function],
     *,
     model: keras.Model,
     resources: Sequence[Vocabulary],
     settings: Mapping[str, Any],
-    examples: Mapping[str, Sequence[export.Example]],
+    examples: Mapping[str, Sequence[Example]],
     directory: Path,
     target: Target,
     finish: Callable[[Path], None] | None = None,
     tolerance: float = 1e-4,
 ) -> Path:
-    """Writes, verifies and publishes the next version, as `common.export.publish` does.
+    """Writes, verifies and publishes the next version, as `common.serving.publish.publish` does.
 
     Args:
       signatures: of `tasks.sentiment.serving`, which the float file must equal.
       model: what to convert.
       resources: the vocabulary.
-      settings: as for `common.export.publish`; `max_tokens` is the fixed length.
+      settings: as for `common.serving.publish.publish`; `max_tokens` is the fixed length.
       examples: requests for each signature.
       directory: of the versions.
       target: `litert`.
@@ -112,7 +115,7 @@ def publish(
             with open(staged / "model_card.md", "a", encoding="utf-8") as card:
                 card.write(f"\n{describe_sizes(staged)}.\n")
 
-    return export.publish_folder(write, settings=settings, directory=directory)
+    return publish_folder(write, settings=settings, directory=directory)
 
 
 def describe_sizes(folder: Path) -> str:
@@ -131,7 +134,7 @@ def load(path: Path, file: str = LITERT) -> Served:
     Raises:
       ExportError: the runtime is not installed.
     """
-    folder = path if (path / file).exists() else export.latest(path)
+    folder = path if (path / file).exists() else latest(path)
     settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     classifier = _Interpreted(folder / file)
     vocabulary = Vocabulary(folder / VOCABULARY)
@@ -142,7 +145,7 @@ def load(path: Path, file: str = LITERT) -> Served:
     return Served(folder, settings, functions)
 
 
-def _by_name(function: export.Function) -> Any:
+def _by_name(function: Function) -> Any:
     """The same function with its inputs by name, as those of a loaded SavedModel are."""
 
     def call(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -152,11 +155,9 @@ def _by_name(function: export.Function) -> Any:
     return tf.function(call).get_concrete_function(**specs)
 
 
-def _compare(
-    served: Served, live: export.Function, name: str, request: export.Example, tolerance: float
-) -> None:
+def _compare(served: Served, live: Function, name: str, request: Example, tolerance: float) -> None:
     """Asks both the same."""
-    found = served.ask(name, **request)
+    found = served.call(name, **request)
     expected = live(*(tf.constant(request[s.name], s.dtype) for s in live.input_signature))
     for key, value in expected.items():
         wanted = value.numpy()

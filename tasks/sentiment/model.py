@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from common.attention import MaskedPooling
 from common.rnn import length_mask, stack
-from common.text import WordEmbedding
-from common.training import Losses
+from common.training.fit import Losses
+from common.word_embedding import WordEmbedding
 from tasks.sentiment.config import Config
 
 import keras
@@ -81,7 +81,7 @@ def targets(config: Config, classes: int) -> np.ndarray:
 
 
 def make_losses(config: Config, classes: int) -> Losses:
-    """Each member's cross-entropy against `targets`, as `common.training.fit` takes it."""
+    """Each member's cross-entropy against `targets`, as `common.training.fit.fit` takes it."""
     table = tf.constant(targets(config, classes))
 
     def losses(

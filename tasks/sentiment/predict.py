@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import InputError, read_lines, read_table
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.files import read_lines, read_table
+from common.serving.served import Served
 from tasks.sentiment.evaluate import answers, load
 
 import numpy as np
@@ -26,7 +29,7 @@ from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -78,14 +81,14 @@ def to_line(said: dict[str, Any]) -> str:
     return f"{drawn}  {stars} star{'s' if stars > 1 else ' '} {share:4.0%}{named}  {said['text']}"
 
 
-def draw(served: export.Served, text: str, path: Path) -> None:
+def draw(served: Served, text: str, path: Path) -> None:
     """Draws the words of a text, each shaded by its share in the answer, and the classes."""
-    seen = served.ask("explain", text=np.array([text], dtype=object))
+    seen = served.call("explain", text=np.array([text], dtype=object))
     tokens = [token.decode() for token in seen["tokens"][0]]
     if not tokens:
         raise InputError(f"no word to draw in {text!r}")
     shares = seen["attention"][0]
-    answer = served.ask("serving_default", text=np.array([text], dtype=object))
+    answer = served.call("serving_default", text=np.array([text], dtype=object))
     figure = Figure(figsize=(8, 1.5 + 0.28 * len(tokens)), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.barh(range(len(tokens)), shares, color="tab:blue")

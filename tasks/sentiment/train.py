@@ -15,18 +15,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export, report, targets
-from common.data import Corpus, epoch_seed
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.text import (
-    PACKAGED_VECTORS,
-    Vocabulary,
-    WordEmbedding,
-    count_words,
-    new_embedding,
-)
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli, report
+from common.commands.release import Card, release
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.text import Vocabulary, count_words
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.word_embedding import PACKAGED_VECTORS, WordEmbedding, new_embedding
 from tasks.sentiment import data, evaluate, litert, model, serving
 from tasks.sentiment.config import DEFAULT, PRESETS, Config
 
@@ -61,7 +59,7 @@ def published_model(
     reviews: Corpus, config: Config, folder: Path
 ) -> tuple[keras.Model, Vocabulary]:
     """Builds on a published model: its vocabulary, its weights, and its head if classes agree."""
-    source = export.load(config.init)
+    source = load_export(config.init)
     path = shutil.copy(source.path / "assets" / "vocabulary.txt", folder / "vocabulary.txt")
     old = keras.models.load_model(source.path / "model.keras")
     embedding = WordEmbedding.from_config(old.get_layer("embedding").get_config())
@@ -126,7 +124,7 @@ def main(argv: list[str]) -> None:
     folder = config.run_folder(evaluate.TASK, worker_index(strategy))
     built, vocabulary, fitted = train_model(reviews, config, folder, strategy)
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, reviews.splits[config.score])
         picture = plots / "confusion_matrix.png"
         report.confusion_matrix(scored.truth, scored.predicted, reviews.labels, picture)
@@ -146,7 +144,7 @@ def main(argv: list[str]) -> None:
         score=score,
         card=make_card(reviews, config),
         target=target,
-        form=litert if target.name == "litert" else export,
+        **({"publish": litert.publish, "load": litert.load} if target.name == "litert" else {}),
     )
 
 

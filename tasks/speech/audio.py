@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from common.data import InputError, require
+from common.errors import InputError, require
 from tasks.speech.features import RATE
 
 import numpy as np

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
-from common.data import InputError
+from common.commands.config import RunConfig
+from common.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Config(RunConfig):
         """Checks what no type can say."""
         super().__post_init__()
         self.require_counts("buckets", "bands", "channels", "units", "layers", "beam", "min_count")
-        self.require_shares("dropout", "time_share", "speed")
+        self.require_fractions("dropout", "time_share", "speed")
         self.require_positive("max_seconds")
         if min(self.strides) < 1:
             raise InputError(f"--strides must be 1 or more, got {self.strides}")

@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from common import cli, ctc
-from common.cli import EvaluateConfig, RunConfig
-from common.data import SPLITS, Corpus, InputError, batches, prepare, read_lines, split_rows
+from common import ctc
+from common.commands import cli
+from common.data import batches
+from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
+from common.errors import InputError
+from common.files import read_lines
 from tasks.speech import audio, synthesis
 from tasks.speech.config import Config
 from tasks.speech.features import RATE, count_frames
@@ -88,7 +91,7 @@ SOURCES = {
 }
 
 
-def load(source: RunConfig | EvaluateConfig, *, seed: int) -> Corpus:
+def load(source: DataSource, *, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     The elements are `{id: <string>[], audio: <float32>[samples], text: <string>[]}`, 16 kHz in

@@ -16,8 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import InputError, map_in_order, require
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError, require
+from common.serving.served import Served, load_export
 from tasks.speech import data
 
 import numpy as np
@@ -26,7 +29,7 @@ TASK = "speech"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     batch_size: int = 16
@@ -56,12 +59,12 @@ def metrics(truth: Sequence[str], said: Sequence[str]) -> dict[str, float]:
 
 
 def answers(
-    served: export.Served, sounds: Iterable[np.ndarray], *, batch_size: int
+    served: Served, sounds: Iterable[np.ndarray], *, batch_size: int
 ) -> Iterator[tuple[str, float]]:
     """Asks an export about sounds `<float32>[samples]`: text and confidence of each, in order."""
 
     def ask(batch: list[np.ndarray]) -> list[tuple[str, float]]:
-        found = served.ask("serving_default", **request(batch))
+        found = served.call("serving_default", **request(batch))
         texts = [text.decode() for text in found["text"]]
         return list(zip(texts, found["confidence"].tolist(), strict=True))
 
@@ -89,7 +92,7 @@ class Scored:
     audio_seconds: float
 
 
-def score(served: export.Served, rows: Any, *, batch_size: int = 16) -> Scored:
+def score(served: Served, rows: Any, *, batch_size: int = 16) -> Scored:
     """Scores an export on a data set of `{id, audio, text}`, from sound to text."""
     start = time.perf_counter()
     ids, truth, samples = [], [], 0
@@ -132,7 +135,7 @@ def print_report(scored: Scored, count: int) -> None:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     trained = served.settings["training_data"]
     flags = flags.or_trained_on(trained)
     if flags.data is not None and flags.data.resolve() != Path(trained["data"] or "").resolve():

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from common.data import split_by_hash
+from common.datasets import split_by_hash
 
 # What the default model is tried on; no sentence with two of its pairs is ever made.
 HELD_OUT = "the quick brown fox jumped over the lazy dog"

@@ -66,7 +66,7 @@ def build(config: Config, *, symbols: int) -> keras.Model:
 def losses(
     outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """CTC per letter, as `common.training.fit` takes it."""
+    """CTC per letter, as `common.training.fit.fit` takes it."""
     length = batch["label_length"]
     labels = batch["label"][:, : tf.reduce_max(length)]
     values = ctc.loss(outputs["log_probs"], labels, outputs["frames"], length)

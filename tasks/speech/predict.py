@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.speech import audio, evaluate, serving
 from tasks.speech.evaluate import TASK, answers
 
@@ -28,7 +30,7 @@ from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -51,7 +53,7 @@ class _Asked(NamedTuple):
 
 
 def transcribe(
-    served: export.Served, paths: Iterable[Path], *, batch_size: int
+    served: Served, paths: Iterable[Path], *, batch_size: int
 ) -> Iterator[dict[str, Any]]:
     """Transcribes files, in order, without holding more than a few batches of pieces.
 
@@ -135,9 +137,9 @@ def to_line(said: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def draw(served: export.Served, sound: np.ndarray, path: Path) -> None:
+def draw(served: Served, sound: np.ndarray, path: Path) -> None:
     """Draws the log-mel frames of a sound, its letters where they are heard, and their chances."""
-    seen = served.ask("explain", **evaluate.request([sound]))
+    seen = served.call("explain", **evaluate.request([sound]))
     text, steps = seen["text"][0].decode(), int(seen["frames"][0])
     if not steps:
         raise InputError("nothing to draw: the recording is silent or too short")
@@ -179,7 +181,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.files:
         raise InputError("give a sound file, as in: predict greeting.wav")
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     broken: list[str] = []
 
     def said() -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common import ctc
-from common.targets import PORTABLE, Target, shared
+from common.serving.targets import PORTABLE, Target, shared
 from tasks.speech.features import RATE, WINDOW, count_steps
 
 import keras

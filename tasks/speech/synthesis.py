@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from common import cli
-from common.data import InputError, require
+from common.commands import cli
+from common.errors import InputError, require
 from tasks.speech import audio
 from tasks.speech.features import RATE
 from tasks.speech.grammar import Sentence, sentences

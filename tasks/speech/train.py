@@ -17,11 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import cli, ctc, export, targets
-from common.data import Corpus, epoch_seed, require
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common import ctc
+from common.commands import cli
+from common.commands.release import Card, release
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.errors import require
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.speech import data, evaluate, model, predict, serving
 from tasks.speech.config import DEFAULT, PRESETS, Config
 from tasks.speech.features import RATE
@@ -65,7 +70,7 @@ def prepare(config: Config) -> Prepared:
     data.check(validation, dataclasses.replace(config, speed=0.0), "validation")
     letters = data.alphabet(train.texts)
     if config.init is not None:
-        published = tuple(export.load(config.init).settings["letters"])
+        published = tuple(load_export(config.init).settings["letters"])
         letters = published if set(letters) <= set(published) else letters
     return Prepared(corpus, train, validation, letters)
 
@@ -74,7 +79,7 @@ def new_model(config: Config, letters: Sequence[str]) -> keras.Model:
     """Builds a model, for `--init` with published weights: its head, too, if the letters agree."""
     built = model.build(config, symbols=len(letters))
     if config.init is not None:
-        source = export.load(config.init)
+        source = load_export(config.init)
         old = keras.models.load_model(source.path / "model.keras")
         same = tuple(source.settings["letters"]) == tuple(letters)
         take_weights(built, old, but=None if same else model.HEAD)
@@ -239,7 +244,7 @@ def main(argv: list[str]) -> None:
         target=target,
     )
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         rows = prepared.corpus.splits[config.score]
         scored = evaluate.score(served, rows)
         first = next(rows.take(1).as_numpy_iterator())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from common.cli import RunConfig
-from common.data import InputError
+from common.commands.config import RunConfig
+from common.errors import InputError
 
 SEARCH = ("beam", "length_penalty")
 
@@ -71,7 +71,7 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Checks what no type can say."""
         super().__post_init__()
-        self.require_shares("subword_dropout", "dropout", "label_smoothing")
+        self.require_fractions("subword_dropout", "dropout", "label_smoothing")
         self.require_counts("embedding", "units", "encoder_layers", "decoder_layers", "beam")
         if self.units % 2:
             raise InputError(f"--units must be even, got {self.units}")

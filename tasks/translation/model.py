@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common import decoding, encoder_decoder
-from common.training import Losses
+from common.training.fit import Losses
 from tasks.translation.config import Config
 from tasks.translation.subwords import END, PAD, START
 
@@ -32,7 +32,7 @@ def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
 
 
 def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
-    """Cross-entropy of the next subword, smoothed, as `common.training.fit` takes it.
+    """Cross-entropy of the next subword, smoothed, as `common.training.fit.fit` takes it.
 
     Against a target of which the share `s` is spread over all subwords it is
 

@@ -23,7 +23,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from common.data import InputError, read_lines
+from common.errors import InputError
+from common.files import read_lines
 
 __all__ = ["expand"]
 

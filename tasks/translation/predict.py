@@ -17,8 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import InputError, read_lines
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.files import read_lines
+from common.serving.served import Served, load_export
 from tasks.translation.evaluate import TASK, answers
 
 import numpy as np
@@ -27,7 +30,7 @@ from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     texts: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -90,9 +93,9 @@ def to_line(said: dict[str, Any]) -> str:
     return "\n".join(f"{one['score']:8.3f}  {one['translation']}" for one in said["n_best"])
 
 
-def draw(served: export.Served, text: str, path: Path) -> None:
+def draw(served: Served, text: str, path: Path) -> None:
     """Draws which subwords of a sentence each subword of its translation looked at."""
-    seen = served.ask("explain", text=np.array([text], dtype=object))
+    seen = served.call("explain", text=np.array([text], dtype=object))
     source, target = (
         [token.decode() for token in seen[name][0] if token] for name in ("tokens", "target_tokens")
     )
@@ -116,7 +119,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.texts and not flags.file:
         raise InputError('give a sentence, as in: predict "Où est la gare ?", or --file PATH')
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     beam = served.settings["config"]["beam"]
     if flags.n_best > beam:
         raise InputError(f"--n_best {flags.n_best} is more than the export's beam of {beam}")

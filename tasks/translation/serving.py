@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from common.decoding import Decoded
-from common.targets import PORTABLE, Target, shared
+from common.serving.targets import PORTABLE, Target, shared
 from tasks.translation.data import encode_source
 from tasks.translation.model import translate
 from tasks.translation.subwords import END, START, Subwords

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.data import InputError, require
+from common.errors import InputError, require
 
 import tensorflow as tf
 

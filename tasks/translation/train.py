@@ -18,11 +18,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, targets
-from common.data import Corpus, bucket_lengths, epoch_seed, map_in_order, require
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.training import Fitted, Score, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli
+from common.commands.release import Card, release
+from common.data import bucket_lengths, epoch_seed, map_in_order
+from common.datasets import Corpus
+from common.errors import require
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, Score, fit, set_up, take_weights, warmed_cosine
 from tasks.translation import data, evaluate, model, predict, serving
 from tasks.translation.config import DEFAULT, PRESETS, Config
 from tasks.translation.subwords import Subwords, learn
@@ -67,7 +71,7 @@ def new_subwords(corpus: Corpus, config: Config, folder: Path) -> tuple[Subwords
 
 def published_subwords(config: Config, folder: Path) -> tuple[Subwords, Subwords]:
     """Takes over the subwords of the published model."""
-    assets = export.load(config.init).path / "assets"
+    assets = load_export(config.init).path / "assets"
     names = (TARGET, TARGET) if config.shared_subwords else (SOURCE, TARGET)
     found = [Subwords(shutil.copy(assets / name, folder / name)) for name in names]
     return (found[1], found[1]) if config.shared_subwords else (found[0], found[1])
@@ -127,7 +131,7 @@ def train_model(
     with strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
         if config.init is not None:
-            path = export.load(config.init).path / "model.keras"
+            path = load_export(config.init).path / "model.keras"
             take_weights(built, keras.models.load_model(path))
         steps = math.ceil(whole.source.nrows() / config.batch_size)
         schedule = warmed_cosine(config.learning_rate, steps=steps * config.epochs)
@@ -167,7 +171,7 @@ def main(argv: list[str]) -> None:
     folder = config.run_folder(evaluate.TASK, worker_index(strategy))
     built, reader, writer, fitted = train_model(corpus, config, folder, strategy)
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, corpus.splits[config.score])
         evaluate.print_report(scored)
         predict.draw(served, max(scored.sources[:50], key=len), plots / "attention.png")

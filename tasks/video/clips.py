@@ -17,8 +17,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common import cli
-from common.data import InputError, require
+from common.commands import cli
+from common.errors import InputError, require
 
 import numpy as np
 import tensorflow as tf

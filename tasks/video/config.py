@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from common.cli import RunConfig
-from common.data import InputError, bucket_lengths
+from common.commands.config import RunConfig
+from common.data import bucket_lengths
+from common.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,8 +71,8 @@ class Config(RunConfig):
         self.require_positive("frame_rate", "colours")
         if self.changes < 0.0:
             raise InputError(f"--changes must be 0 or more, got {self.changes}")
-        self.require_shares("dropout", "head_dropout", "label_smoothing")
-        self.require_shares("zoom", "shift", "speed", "brightness")
+        self.require_fractions("dropout", "head_dropout", "label_smoothing")
+        self.require_fractions("zoom", "shift", "speed", "brightness")
         if not self.channels or any(count < 8 or count % 8 for count in self.channels):
             raise InputError(f"--channels must be multiples of 8, got {self.channels}")
         if self.image_size % 2 ** len(self.channels):

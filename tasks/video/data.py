@@ -15,18 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
-from common import cli
-from common.cli import EvaluateConfig, RunConfig
-from common.data import (
-    SPLITS,
-    Corpus,
-    InputError,
-    batches,
-    map_in_processes,
-    prepare,
-    read_lines,
-    split_by_hash,
-)
+from common.commands import cli
+from common.data import batches, map_in_processes
+from common.datasets import SPLITS, Corpus, DataSource, prepare, split_by_hash
+from common.errors import InputError
+from common.files import read_lines
 from tasks.video import clips, gaits, render
 from tasks.video.config import Config
 
@@ -42,7 +35,7 @@ RATE = 12.5  # frames a second
 UCF101_RATE = 25.0  # frames a second of its files; the catalogue gives frames alone
 
 
-def load(source: RunConfig | EvaluateConfig, *, rate: float, longest: int, seed: int) -> Corpus:
+def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
     """Loads what `--dataset` or `--data` names.
 
     The elements are `{frames: <uint8>[time, height, width, 3], frame_rate: <float32>[],

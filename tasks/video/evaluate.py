@@ -15,8 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, report
-from common.data import InputError, map_in_order
+from common.commands import cli, report
+from common.commands.config import EvaluateConfig
+from common.data import map_in_order
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.video import data, serving
 
 import numpy as np
@@ -26,7 +29,7 @@ TASK = "video"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(cli.EvaluateConfig):
+class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
     batch_size: int = 8
@@ -51,12 +54,12 @@ def metrics(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
 
 
 def answers(
-    served: export.Served, clips: Iterable[tuple[np.ndarray, float]], *, batch_size: int
+    served: Served, clips: Iterable[tuple[np.ndarray, float]], *, batch_size: int
 ) -> Iterable[dict[str, np.ndarray]]:
     """Asks an export about clips `(<uint8>[time, height, width, 3], frames a second)`, in order."""
 
     def ask(batch: list[tuple[np.ndarray, float]]) -> list[dict[str, np.ndarray]]:
-        outputs = served.ask("serving_default", **serving.request(*zip(*batch, strict=True)))
+        outputs = served.call("serving_default", **serving.request(*zip(*batch, strict=True)))
         return [{name: value[row] for name, value in outputs.items()} for row in range(len(batch))]
 
     return map_in_order(
@@ -74,7 +77,7 @@ class Scored:
     seconds: float
 
 
-def score(served: export.Served, examples: Any, *, batch_size: int = 8) -> Scored:
+def score(served: Served, examples: Any, *, batch_size: int = 8) -> Scored:
     """Scores an export on a data set of `data.load`, from raw frames to class."""
     start = time.perf_counter()
     truth: list[int] = []
@@ -91,7 +94,7 @@ def score(served: export.Served, examples: Any, *, batch_size: int = 8) -> Score
     return Scored(truth, predicted, metrics(truth, predicted), time.perf_counter() - start)
 
 
-def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
+def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, Any]:
     """Finds what to score: its name, the split, and a data set as `data.load` gives it."""
     settings = served.settings
     labels = tuple(settings["labels"])
@@ -116,7 +119,7 @@ def _load_split(served: export.Served, flags: Evaluate) -> tuple[str, str, Any]:
 def main(argv: list[str]) -> None:
     """Scores and prints; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     name, split, examples = _load_split(served, flags)
     scored = score(served, examples, batch_size=flags.batch_size)
     labels = served.settings["labels"]

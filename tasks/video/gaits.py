@@ -18,8 +18,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from common import cli
-from common.data import InputError
+from common.commands import cli
+from common.errors import InputError
 from tasks.video import clips, render
 
 import numpy as np

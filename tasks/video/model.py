@@ -7,7 +7,7 @@ from typing import Any
 
 from common.attention import MaskedPooling
 from common.rnn import length_mask, stack
-from common.training import Losses
+from common.training.fit import Losses
 from tasks.video.config import Config
 
 import keras
@@ -213,7 +213,7 @@ def build(config: Config, *, classes: int) -> keras.Model:
 
 
 def make_losses(config: Config, classes: int) -> Losses:
-    """The cross-entropy against smoothed labels, as `common.training.fit` takes it."""
+    """The cross-entropy against smoothed labels, as `common.training.fit.fit` takes it."""
     smoothing = config.label_smoothing
 
     def losses(

@@ -17,8 +17,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import PredictConfig
+from common.errors import InputError
+from common.serving.served import Served, load_export
 from tasks.video import clips, serving
 from tasks.video.evaluate import TASK, answers
 
@@ -30,7 +32,7 @@ Window = tuple[int, list[np.ndarray]]  # the first frame's number, the frames
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(cli.PredictConfig):
+class Predict(PredictConfig):
     """Flags of `predict`."""
 
     clips: tyro.conf.Positional[tuple[Path, ...]] = ()
@@ -76,13 +78,13 @@ def windows(frames: Iterable[np.ndarray], *, longest: int, window: int) -> Itera
         start, part = start + hop, part[hop:]
 
 
-def _window_frames(served: export.Served, seconds: float) -> dict[str, int]:
+def _window_frames(served: Served, seconds: float) -> dict[str, int]:
     settings = served.settings
     count = round(seconds * settings["frame_rate"])
     return {"longest": settings["max_frames"], "window": count}
 
 
-def describe(served: export.Served, path: Path, flags: Predict) -> dict[str, Any]:
+def describe(served: Served, path: Path, flags: Predict) -> dict[str, Any]:
     """One clip's answer as plain values.
 
     Raises:
@@ -119,7 +121,7 @@ def describe(served: export.Served, path: Path, flags: Predict) -> dict[str, Any
     }
 
 
-def describe_all(served: export.Served, flags: Predict) -> Iterator[dict[str, Any]]:
+def describe_all(served: Served, flags: Predict) -> Iterator[dict[str, Any]]:
     """Answers about each clip; among several, one that cannot be read has a message instead."""
     for path in flags.clips:
         try:
@@ -142,7 +144,7 @@ def to_line(said: dict[str, Any]) -> str:
     return f"{said['activity']} {said['probability']:.0%}  {said['clip']} ({said['seconds']:.1f} s)"
 
 
-def draw(served: export.Served, said: dict[str, Any], flags: Predict, *, shown: int = 10) -> None:
+def draw(served: Served, said: dict[str, Any], flags: Predict, *, shown: int = 10) -> None:
     """Draws a strip of a clip's frames, and under it the likeliest activities over time."""
     settings = served.settings
     rate, labels = settings["frame_rate"], settings["labels"]
@@ -152,7 +154,7 @@ def draw(served: export.Served, said: dict[str, Any], flags: Predict, *, shown: 
     path = Path(said["clip"])
     frames = clips.read_frames(path, rate=rate)
     for start, part in windows(frames, **_window_frames(served, flags.window)):
-        answer = served.ask("explain", **serving.request([np.stack(part)], [rate]))
+        answer = served.call("explain", **serving.request([np.stack(part)], [rate]))
         steps = answer["frame_probabilities"][0, : answer["length"][0]]
         total[start : start + len(steps)] += steps
         seen[start : start + len(steps)] += 1
@@ -181,7 +183,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Predict, argv, doc=__doc__)
     if not flags.clips:
         raise InputError("give a video file, as in: predict clip.avi")
-    served = export.load(flags.model or Path("saved_models") / TASK)
+    served = load_export(flags.model or Path("saved_models") / TASK)
     first = cli.print_answers(flags, describe_all(served, flags), to_line=to_line)
     if flags.plot:
         if first["activity"] is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from common.targets import PORTABLE, Target, same, shared
+from common.serving.targets import PORTABLE, Target, same, shared
 from tasks.video import clips
 
 import keras

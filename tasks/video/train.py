@@ -15,11 +15,14 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common import cli, export, report, targets
-from common.data import Corpus, epoch_seed
-from common.distribution import chief_first, make_strategy, worker_index
-from common.release import Card, release
-from common.training import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.commands import cli, report
+from common.commands.release import Card, release
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.serving import targets
+from common.serving.served import Served, load_export
+from common.training.distribution import chief_first, make_strategy, worker_index
+from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
 from tasks.video import data, evaluate, model, serving
 from tasks.video.config import DEFAULT, PRESETS, Config
 
@@ -36,7 +39,7 @@ def make_model(corpus: Corpus, config: Config) -> keras.Model:
     """Builds the model; with `--init` on a published one, whose head stays if the classes agree."""
     built = model.build(config, classes=len(corpus.labels))
     if config.init is not None:
-        source = export.load(config.init)
+        source = load_export(config.init)
         same_classes = tuple(source.settings["labels"]) == corpus.labels
         old = keras.models.load_model(source.path / "model.keras")
         take_weights(built, old, but=None if same_classes else model.HEAD)
@@ -108,7 +111,7 @@ def main(argv: list[str]) -> None:
     folder = config.run_folder(evaluate.TASK, worker_index(strategy))
     built, fitted = train_model(corpus, config, folder, strategy)
 
-    def score(served: export.Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
         scored = evaluate.score(served, corpus.splits[config.score])
         picture = plots / "confusion_matrix.png"
         report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)

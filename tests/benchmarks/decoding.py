@@ -22,8 +22,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import cli, encoder_decoder, export, report
+from common import encoder_decoder
+from common.commands import report
+from common.commands.config import EvaluateConfig
 from common.decoding import length_penalty
+from common.serving.served import load_export
 from tasks.translation import data, train
 from tasks.translation.subwords import END, PAD, START, Subwords
 
@@ -50,7 +53,7 @@ def measure(translate, batches):
 
 def by_export(served):
     def translate(texts):
-        answer = served.ask("serving_default", text=np.array(texts, dtype=object))
+        answer = served.call("serving_default", text=np.array(texts, dtype=object))
         return [text.decode() for text in answer["translation"]]
 
     return translate
@@ -209,13 +212,13 @@ def main():
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--by_keras", type=int, default=200, help="sentences for the Python loop")
     options = parser.parse_args()
-    source = cli.EvaluateConfig(
+    source = EvaluateConfig(
         dataset="multi30k", manual_dir=options.manual_dir, data_dir=options.data_dir
     )
     corpus = data.load(source, languages=("fr", "en"), seed=1)
     texts = [row["source"].decode() for row in corpus.splits["test"].as_numpy_iterator()]
     texts = texts[: options.sentences]
-    served = export.load(options.model)
+    served = load_export(options.model)
     beam = served.settings["config"]["beam"]
     weights = keras.models.load_model(served.path / "model.keras").count_params()
 

@@ -13,7 +13,9 @@ import json
 import time
 from pathlib import Path
 
-from common import cli, export, report
+from common.commands import report
+from common.commands.config import EvaluateConfig
+from common.serving.served import load_export
 from tasks.dna import data, evaluate
 from tasks.dna.genes import Gene
 
@@ -53,11 +55,11 @@ def main():
     parser.add_argument("--manual_dir", type=Path)
     parser.add_argument("--data_dir", type=Path)
     options = parser.parse_args()
-    source = cli.EvaluateConfig(
+    source = EvaluateConfig(
         dataset=options.dataset, manual_dir=options.manual_dir, data_dir=options.data_dir
     )
     records = data.records(data.load(source, seed=1).splits[options.split])
-    served = export.load(options.model)
+    served = load_export(options.model)
     grammar = evaluate.grammar_of(served)
     tallies = {name: evaluate.Tally() for name in ("ours", "prodigal", "everything is coding")}
     seconds = dict.fromkeys(tallies, 0.0)

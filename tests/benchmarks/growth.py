@@ -13,7 +13,7 @@ import json
 import math
 from pathlib import Path
 
-from common import report
+from common.commands import report
 from tests.benchmarks.rnn import interleaved, train_calls
 
 from matplotlib.figure import Figure

@@ -14,7 +14,8 @@ import statistics
 import time
 from pathlib import Path
 
-from common import export, report
+from common.commands import report
+from common.serving.served import load_export
 from tasks.music import generation
 from tasks.music.data import KEYS
 
@@ -42,12 +43,12 @@ def main():
     parser.add_argument("--python_steps", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    served = export.load(options.model)
+    served = load_export(options.model)
     layers = generation.parts(keras.models.load_model(served.path / "model.keras"))
 
     def ask(steps, rows=1):
         ones = np.ones(rows)
-        answer = served.ask(
+        answer = served.call(
             "serving_default",
             prime=np.zeros((rows, 1, KEYS)),
             prime_length=0 * ones,

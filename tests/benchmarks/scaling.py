@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.scaling --workers 1 2 4 --steps 40
 
-A tagger of one bidirectional LSTM is fitted by `common.training.fit` on made-up sequences under
+A tagger of one bidirectional LSTM is fitted by `common.training.fit.fit` on made-up sequences under
 `MultiWorkerMirroredStrategy`, whose workers are processes of this machine that speak over the
 loopback device. Each worker is given one core, as if it were a machine of its own: with more
 workers than cores they share, and the last column says so. Weak scaling: `--batch` rows for each
@@ -43,8 +43,9 @@ def free_ports(count):
 
 def work(rows, steps):
     """Fits as one of the workers of `TF_CONFIG`; prints times and sizes as JSON."""
-    from common import rnn, training
-    from common.distribution import make_strategy
+    from common import rnn
+    from common.training.distribution import make_strategy
+    from common.training.fit import fit
 
     import keras
     import numpy as np
@@ -79,7 +80,7 @@ def work(rows, steps):
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        training.fit(
+        fit(
             model,
             optimizer=optimizer,
             losses=losses,

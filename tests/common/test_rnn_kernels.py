@@ -5,7 +5,9 @@
 
 import resource
 
-from common import export, rnn, rnn_kernels
+from common import rnn, rnn_kernels
+from common.errors import ExportError
+from common.serving.scan import scan
 from tests.common.test_rnn import (
     CELLS,
     assert_close,
@@ -334,9 +336,9 @@ def test_scan_refuses_what_was_not_traced_portably(tmp_path):
         return tmp_path / name
 
     with rnn_kernels.portable():
-        export.scan(save("portable"))
-    with pytest.raises(export.ExportError, match="compiled by XLA"):
-        export.scan(save("compiled"))
+        scan(save("portable"))
+    with pytest.raises(ExportError, match="compiled by XLA"):
+        scan(save("compiled"))
 
 
 @cells

@@ -2,19 +2,14 @@
 
 import re
 
-from common.data import InputError
-from common.text import (
-    Vocabulary,
+from common.errors import InputError
+from common.text import Vocabulary, count_words, frequent, locate, rewrite, tokenize
+from common.word_embedding import (
     WordEmbedding,
-    count_words,
     embedding_matrix,
-    frequent,
-    locate,
     new_embedding,
-    rewrite,
     subword_table,
     subwords,
-    tokenize,
     word_vectors,
 )
 

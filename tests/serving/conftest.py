@@ -4,7 +4,8 @@ import importlib.util
 import os
 import shutil
 
-from common import export
+from common.serving.publish import write_models_config
+from common.serving.served import load_export
 from tests.serving.server import Server
 from tests.tasks.exports import TASKS
 
@@ -19,14 +20,14 @@ def root(exports, tmp_path_factory):
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     for task in TASKS if worker == "gw0" else reversed(TASKS):
         shutil.copytree(exports.version(task), root / task / "1")
-    export.write_models_config(root)
+    write_models_config(root)
     return root
 
 
 @pytest.fixture(scope="session")
 def served(root):
     """The same exports, asked without a server."""
-    return {task: export.load(root / task) for task in TASKS}
+    return {task: load_export(root / task) for task in TASKS}
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,8 @@ import threading
 import time
 from pathlib import Path
 
-from common import export, export_check
+from common.serving import check
+from common.serving.served import versions
 
 import grpc
 import numpy as np
@@ -222,8 +223,8 @@ class Version:
 
     def __init__(self, folder, parameters):
         self.number = int(folder.name)
-        self.signatures = export_check.read_signatures(folder)
-        self._ask = export_check.load_in_python(folder, self.signatures)
+        self.signatures = check.read_signatures(folder)
+        self._ask = check.load_in_python(folder, self.signatures)
         self.batchers = {}
         if parameters is not None:
             for name in self.signatures:
@@ -296,8 +297,8 @@ class Server:
         self._grpc.stop(grace=5).wait()
         self._http.shutdown()
         self._http.server_close()
-        for versions in self._models.values():
-            for version in versions.values():
+        for loaded in self._models.values():
+            for version in loaded.values():
                 version.close()
 
     def reload(self, config=None):
@@ -308,7 +309,7 @@ class Server:
         models, labels = {}, {}
         for entry in config.model_config_list.config:
             folder = self.root / Path(entry.base_path).relative_to("/models")
-            wanted = self._wanted(entry, export.versions(folder))
+            wanted = self._wanted(entry, versions(folder))
             old = self._models.get(entry.name, {})
             models[entry.name] = {
                 number: old.get(number) or Version(folder / str(number), self._parameters)
@@ -407,7 +408,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = request.model_spec
         version = self.server.of_spec(spec)
         signature = spec.signature_name or "serving_default"
-        answers = version.predict(signature, export_check.to_arrays(request.inputs))
+        answers = version.predict(signature, check.to_arrays(request.inputs))
         outputs = version.signatures[signature].outputs
         response = predict_pb2.PredictResponse()
         for name in request.output_filter or answers:

@@ -60,7 +60,7 @@ def test_the_client_gets_what_the_export_answers(task, protocol, client, server,
 
     def ask_and_check(model, inputs):
         answer = ask(model, inputs)
-        expected = served[task].ask("serving_default", **inputs)
+        expected = served[task].call("serving_default", **inputs)
         assert set(answer) == set(expected)
         for name, array in expected.items():
             if array.dtype == object:

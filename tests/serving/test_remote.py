@@ -1,7 +1,8 @@
-"""A model on a server answers `common.remote` as the export itself answers."""
+"""A model on a server answers `common.serving.served` as the export itself answers."""
 
-from common import export, remote
-from common.export import ExportError
+from common.errors import ExportError
+from common.serving.publish import WARM_UP
+from common.serving.served import connect
 from tests.tasks.exports import TASKS
 
 import numpy as np
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.serving
 def requests_of(path):
     """The first warm-up request of each signature: name, inputs."""
     found = {}
-    for record in tf.data.TFRecordDataset(str(path / export.WARM_UP)).as_numpy_iterator():
+    for record in tf.data.TFRecordDataset(str(path / WARM_UP)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
         found.setdefault(request.model_spec.signature_name, inputs)
@@ -24,11 +25,11 @@ def requests_of(path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_server_answers_as_the_export(task, root, served, server):
-    model = remote.connect(server.rest, root / task)
+    model = connect(server.rest, root / task)
     assert model.settings == served[task].settings and model.path == root / task / "1"
     for signature, inputs in requests_of(root / task / "1").items():
-        expected = served[task].ask(signature, **inputs)
-        found = model.ask(signature, **inputs)
+        expected = served[task].call(signature, **inputs)
+        found = model.call(signature, **inputs)
         assert set(found) == set(expected)
         for name, value in expected.items():
             assert found[name].dtype == value.dtype and found[name].shape == value.shape, name
@@ -39,23 +40,23 @@ def test_a_server_answers_as_the_export(task, root, served, server):
 
 
 def test_text_that_is_no_utf_8_arrives_as_it_is(root, served, server):
-    model = remote.connect(server.rest, root / "ner")
+    model = connect(server.rest, root / "ner")
     text = np.array([b"Ada\xff lives in Rome ."], object)
-    found, expected = (one.ask("serving_default", text=text) for one in (model, served["ner"]))
+    found, expected = (one.call("serving_default", text=text) for one in (model, served["ner"]))
     assert found["tokens"].tolist() == expected["tokens"].tolist()
 
 
 def test_what_a_server_refuses_is_said(root, server, tmp_path):
-    model = remote.connect(server.rest, root / "sentiment")
+    model = connect(server.rest, root / "sentiment")
     with pytest.raises(ExportError, match=r"has no 'sing', only \['explain', "):
-        model.ask("sing", text=["x"])
+        model.call("sing", text=["x"])
     with pytest.raises(ExportError, match=r"'serving_default' takes \['text'\], not \['words'\]"):
-        model.ask("serving_default", words=["x"])
+        model.call("serving_default", words=["x"])
     with pytest.raises(ExportError, match=r"/v1/models/sentiment:predict: ."):
-        model.ask("serving_default", text=[["x"], ["y"]])  # of a wrong rank
+        model.call("serving_default", text=[["x"], ["y"]])  # of a wrong rank
     with pytest.raises(ExportError, match=r"/v1/models/chess/metadata: ."):
-        remote.connect(server.rest, tmp_path / "chess")
+        connect(server.rest, tmp_path / "chess")
     with pytest.raises(ExportError, match=r"127\.0\.0\.1:9/v1/models/ner/metadata: .*refused"):
-        remote.connect("http://127.0.0.1:9", root / "ner")
+        connect("http://127.0.0.1:9", root / "ner")
     with pytest.raises(FileNotFoundError):
-        remote.connect(server.rest, tmp_path / "sentiment")
+        connect(server.rest, tmp_path / "sentiment")

@@ -4,7 +4,7 @@ Only a wrong rank or type raises. All through `serving_default`; what a bad row'
 task's `serving.py` says.
 """
 
-from common import export_check
+from common.serving import check
 from tests.tasks.exports import TASKS
 from tests.tasks.own import dna, speech, video
 
@@ -155,7 +155,7 @@ STRATEGIES = {
 }
 
 
-def check(served, task, rows, answer):
+def check_answer(served, task, rows, answer):
     """Every answer is finite and well formed, and a bad row's is the stated empty one."""
     for name, array in answer.items():
         assert len(array) == len(rows)
@@ -248,14 +248,14 @@ def assert_rows_equal(together, alone):
             np.pad(a, [(0, n) for n in most - a.shape], constant_values=nothing)
             for a in (found, array)
         )
-        assert export_check.difference(one, other) <= tolerance, name
+        assert check.difference(one, other) <= tolerance, name
 
 
 def check_together_and_alone(served, task, rows):
-    answer = served.ask("serving_default", **request(task, rows))
-    check(served, task, rows, answer)
+    answer = served.call("serving_default", **request(task, rows))
+    check_answer(served, task, rows, answer)
     for row, given_ in enumerate(rows):
-        alone = served.ask("serving_default", **request(task, [given_], seed=1))
+        alone = served.call("serving_default", **request(task, [given_], seed=1))
         together = {name: value[row : row + 1] for name, value in answer.items()}
         assert_rows_equal(together, alone)
 
@@ -298,11 +298,11 @@ def test_batches_of_none_of_one_and_of_257_rows(task, size, served):
     few_rows = rows_of(task)
     rows = [few_rows[n % len(few_rows)] for n in range(size)]
     asked = {name: value[:size] for name, value in request(task, rows or few_rows).items()}
-    answer = served[task].ask("serving_default", **asked)
-    check(served[task], task, rows, answer)
+    answer = served[task].call("serving_default", **asked)
+    check_answer(served[task], task, rows, answer)
     for row in range(min(size, len(few_rows))):
         together = {name: value[row : row + 1] for name, value in answer.items()}
-        alone = served[task].ask("serving_default", **request(task, [rows[row]], seed=1))
+        alone = served[task].call("serving_default", **request(task, [rows[row]], seed=1))
         assert_rows_equal(together, alone)
         last = size - size % len(few_rows) - len(few_rows) + row
         again = {name: value[last : last + 1] for name, value in answer.items()}
@@ -340,7 +340,7 @@ def test_a_minute_and_more_than_the_stated_maximum(task, served):
 def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, served):
     good = request(task, rows_of(task)[:2])
     version = root / task / "1"
-    ask_cpp = export_check.load_in_cpp(version, export_check.read_signatures(version))
+    ask_cpp = check.load_in_cpp(version, check.read_signatures(version))
     good = {
         name: value.astype(spec.dtype.as_numpy_dtype)
         for name, value in good.items()
@@ -352,16 +352,16 @@ def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, serv
     }
     for name, value in good.items():
         with pytest.raises((tf.errors.InvalidArgumentError, TypeError, ValueError)):
-            served[task].ask("serving_default", **{**good, name: value[None]})
+            served[task].call("serving_default", **{**good, name: value[None]})
         wrong = (
             np.zeros(value.shape) if value.dtype == object else np.full(value.shape, b"a", object)
         )
         with pytest.raises((TypeError, ValueError)):
-            served[task].ask("serving_default", **{**good, name: wrong})
+            served[task].call("serving_default", **{**good, name: wrong})
         for other in (value[None], value[0]):  # TensorFlow's C++ loader
             try:
                 ask_cpp("serving_default", {**good, name: np.asarray(other, value.dtype)})
             except RuntimeError as error:
                 assert "C++ loader" in str(error)
     answer = ask_cpp("serving_default", good)
-    check(served[task], task, rows_of(task)[:2], answer)
+    check_answer(served[task], task, rows_of(task)[:2], answer)

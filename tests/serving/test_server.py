@@ -10,7 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from common import export, export_check
+from common.errors import ExportError
+from common.serving import check
+from common.serving.publish import write_models_config
 from tests.serving import server as double
 from tests.tasks.exports import TASKS
 from tests.tasks.own import video
@@ -72,7 +74,7 @@ def assert_same(answer, expected, tolerance=1e-5):
         behind = [(0, more) for more in np.subtract(found.shape, array.shape)]
         nothing = b"" if array.dtype == object else -1 if name == "alignment" else 0
         array = np.pad(array, behind, constant_values=nothing)
-        assert export_check.difference(found, array) <= tolerance, name
+        assert check.difference(found, array) <= tolerance, name
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -111,7 +113,7 @@ def test_status_and_metadata_say_what_the_golden_files_say(task, server, stub, p
 def test_rest_takes_rows_and_columns_and_base64(server, served):
     url = f"{server.rest}/v1/models/sentiment:predict"
     texts = ["superb", "awful plot", "\u00fcber"]
-    wanted = served["sentiment"].ask("serving_default", text=texts)
+    wanted = served["sentiment"].call("serving_default", text=texts)
     by_column = get(url, {"inputs": {"text": texts}})[1]["outputs"]
     assert by_column["stars"] == wanted["stars"].tolist()
     np.testing.assert_allclose(by_column["probabilities"], wanted["probabilities"], rtol=1e-6)
@@ -180,7 +182,7 @@ def test_not_a_number_passes_json_as_the_server_reads_it(server, served):
     body = {"inputs": {"audio": rows, "length": [8000, 8000]}}
     said = get(f"{server.rest}/v1/models/speech:predict", body)[1]["outputs"]
     assert said["text"][0] == "" and said["confidence"][0] == 0
-    alone = served["speech"].ask("serving_default", audio=[sound], length=[8000])
+    alone = served["speech"].call("serving_default", audio=[sound], length=[8000])
     assert said["text"][1] == alone["text"][0].decode()
 
 
@@ -191,12 +193,12 @@ def test_not_a_number_passes_json_as_the_server_reads_it(server, served):
 def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batching_server):
     """All warm-up requests at once, of other lengths each, padded as the server pads."""
     version = batching_server.find(task)
-    records = export_check.read_records(batching_server.root / task / "1")
+    records = check.read_records(batching_server.root / task / "1")
     by_signature = {}
     for record in records:
         name = record.request.model_spec.signature_name
-        inputs = export_check.to_arrays(record.request.inputs)
-        pair = (inputs, export_check.to_arrays(record.response.outputs))
+        inputs = check.to_arrays(record.request.inputs)
+        pair = (inputs, check.to_arrays(record.response.outputs))
         by_signature.setdefault(name, []).append(pair)
         # Its rows one by one, as clients send them.
         count = len(next(iter(inputs.values())))
@@ -290,9 +292,9 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
         ]
         said = [tf.make_ndarray(future.result().outputs["label"])[0] for future in futures]
         seen = [tf.make_ndarray(f.result().outputs["probabilities"])[0] for f in shown]
-    assert said == served["sentiment"].ask("serving_default", text=texts)["label"].tolist()
+    assert said == served["sentiment"].call("serving_default", text=texts)["label"].tolist()
     for n, (clip, found) in enumerate(zip(clips, seen, strict=True)):
-        alone = served["video"].ask(
+        alone = served["video"].call(
             "serving_default",
             frames=clip[None, : 12 + 4 * n],
             length=[12 + 4 * n],
@@ -310,7 +312,7 @@ def two_versions(root, tmp_path):
     """A folder with two versions of one model; the second gives the labels other names."""
     for number in ("1", "2"):
         shutil.copytree(root / "sentiment" / "1", tmp_path / "sentiment" / number)
-    export.write_models_config(tmp_path)
+    write_models_config(tmp_path)
     return tmp_path
 
 
@@ -367,14 +369,14 @@ def test_the_list_keeps_what_a_person_wrote_for_a_model(two_versions):
     entry.version_labels["stable"] = 1
     path.write_text(str(config))
     shutil.copytree(two_versions / "sentiment", two_versions / "ner")
-    export.write_models_config(two_versions)
+    write_models_config(two_versions)
     again = double.read_text(path, model_server_config_pb2.ModelServerConfig())
     assert [e.name for e in again.model_config_list.config] == ["ner", "sentiment"]
     assert again.model_config_list.config[1] == entry
     assert not again.model_config_list.config[0].version_labels
     path.write_text("no message {")
-    with pytest.raises(export.ExportError, match=r"models\.config: .*delete it"):
-        export.write_models_config(two_versions)
+    with pytest.raises(ExportError, match=r"models\.config: .*delete it"):
+        write_models_config(two_versions)
 
 
 def test_the_list_names_the_folders_that_have_a_version(root):

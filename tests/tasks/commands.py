@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 
-from common import cli, export
+from common.commands import cli
+from common.serving.served import versions
 
 import pytest
 
@@ -41,7 +42,7 @@ def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
-    assert export.versions(log.parent.parent) == []
+    assert versions(log.parent.parent) == []
 
 
 def check_no_keras_model(task, *words, folder):

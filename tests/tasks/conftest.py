@@ -1,6 +1,6 @@
 """What the tests of a task's commands share: `test_<task>.py` names the task."""
 
-from common import export
+from common.serving.served import load_export
 
 import pytest
 
@@ -18,4 +18,4 @@ def trained(task, exports, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(task, trained):
-    return export.load(trained[0] / "saved_models" / task)
+    return load_export(trained[0] / "saved_models" / task)

@@ -11,8 +11,8 @@ import sys
 import threading
 import time
 
-from common import export
-from common.data import InputError
+from common.errors import InputError
+from common.serving.publish import write_models_config
 from tests.serving.server import Server
 from tests.tasks import commands
 from tests.tasks.exports import TASKS
@@ -330,7 +330,7 @@ def test_ctrl_c_closes_the_page(models, page):
 def test_a_server_answers_instead_and_its_end_is_said(
     models, environment, driver, tmp_path_factory, request
 ):
-    export.write_models_config(models)
+    write_models_config(models)
     with Server(models) as server:
         page = Page("--models", models, "--server", server.rest, environment=environment)
         request.addfinalizer(lambda: page.end(signal.SIGKILL))

@@ -9,9 +9,11 @@ import re
 import sys
 import tarfile
 
-from common import cli, crf
-from common.data import InputError
-from common.training import take_weights
+from common import crf
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from common.training.fit import take_weights
 from tasks.dna import data, evaluate, genes, model, predict, serving, train
 from tasks.dna.config import PRESETS, Config
 from tasks.dna.genes import LABELS, UNKNOWN, Gene, Record
@@ -157,14 +159,14 @@ def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
 def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     good = spliced_record(np.random.default_rng(1)).sequence
     rows = [good, "", "ACGJ", "-", b"\xff\xfe", "A" * 20_001, good.lower()]
-    answer = served.ask("serving_default", sequence=np.array(rows, object))
+    answer = served.call("serving_default", sequence=np.array(rows, object))
     assert [len(labels) for labels in answer["labels"]] == [len(good), 0, 0, 0, 0, 0, len(good)]
     shares = answer["probabilities"]
     assert np.isfinite(shares).all() and not shares[1:6].any()
     np.testing.assert_allclose(shares[0, : len(good)].sum(axis=-1), 1.0, atol=1e-5)
     assert not shares[0, len(good) :].any()
     assert answer["labels"][0] == answer["labels"][6]
-    alone = served.ask("serving_default", sequence=[good])
+    alone = served.call("serving_default", sequence=[good])
     assert alone["labels"][0] == answer["labels"][0]
     np.testing.assert_allclose(alone["probabilities"][0], shares[0, : len(good)], atol=1e-5)
 
@@ -173,25 +175,25 @@ def test_junk_in_the_padding_and_impossible_lengths(served):
     random = np.random.default_rng(0)
     bases = (1 << random.integers(0, 4, (4, 300))).astype(np.int32)
     length = np.array([300, 120, 1, 77], np.int32)
-    plain = served.ask("tensors", bases=bases, length=length)
+    plain = served.call("tensors", bases=bases, length=length)
     junk = np.concatenate([bases, random.integers(-99, 99, (4, 40))], axis=1).astype(np.int32)
     for row, count in enumerate(length):
         junk[row, count:] = random.integers(-99, 99, 340 - count)
-    found = served.ask("tensors", bases=junk, length=length)
+    found = served.call("tensors", bases=junk, length=length)
     for name, value in plain.items():
         np.testing.assert_allclose(found[name][:, :300], value, atol=1e-5)
         assert not found[name][:, 300:].any()
-    wrong = served.ask("tensors", bases=bases, length=[301, 0, -5, 77])
+    wrong = served.call("tensors", bases=bases, length=[301, 0, -5, 77])
     assert not wrong["labels"][:3].any() and not wrong["probabilities"][:3].any()
     np.testing.assert_allclose(wrong["probabilities"][3], plain["probabilities"][3], atol=1e-5)
-    nothing = served.ask("tensors", bases=np.zeros((2, 0), np.int32), length=[0, 0])
+    nothing = served.call("tensors", bases=np.zeros((2, 0), np.int32), length=[0, 0])
     assert nothing["probabilities"].shape == (2, 0, 5)
 
 
 @pytest.mark.parametrize("size", [0, 1, 9])
 def test_any_batch_size_is_answered(served, size):
     for name in ("serving_default", "explain"):
-        answer = served.ask(name, sequence=np.array([ACCEPTANCE] * size, object))
+        answer = served.call(name, sequence=np.array([ACCEPTANCE] * size, object))
         assert all(len(value) == size for value in answer.values())
 
 
@@ -199,7 +201,7 @@ def test_both_strands_are_read_alike(served):
     """The network's averaged answer to the reverse complement is the mirror of its own."""
     record = spliced_record(np.random.default_rng(5))
     grammar = evaluate.grammar_of(served)
-    one, other = served.ask("explain", sequence=[record.sequence, complement(record.sequence)])[
+    one, other = served.call("explain", sequence=[record.sequence, complement(record.sequence)])[
         "signals"
     ]
     np.testing.assert_allclose(one, other[::-1][:, grammar.swap], atol=1e-4)
@@ -209,9 +211,9 @@ def test_probabilities_are_marginals_and_labels_the_best_path(served):
     record = spliced_record(np.random.default_rng(6))
     bases = genes.encode(record.sequence)[None]
     length = [bases.shape[1]]
-    answer = served.ask("tensors", bases=bases, length=length)
+    answer = served.call("tensors", bases=bases, length=length)
     live = keras.models.load_model(served.path / "model.keras")
-    seen = served.ask("explain", sequence=[record.sequence])
+    seen = served.call("explain", sequence=[record.sequence])
     emissions = live.get_layer("emissions")(seen["signals"], bases, np.array(length))
     chain, grammar = live.get_layer("crf"), evaluate.grammar_of(served)
     np.testing.assert_array_equal(chain.viterbi(emissions, length)[0], answer["states"])
@@ -236,7 +238,7 @@ def test_a_long_record_is_walked_in_pieces_to_the_same_path(served, monkeypatch)
     for start in range(0, len(bases), 450):
         low, end = max(0, start - 180), min(len(bases), start + 450)
         high = min(len(bases), end + 180)
-        read = served.ask("network", bases=bases[None, low:high], length=[high - low])["channels"]
+        read = served.call("network", bases=bases[None, low:high], length=[high - low])["channels"]
         channels.append(read[:, start - low : end - low])
     live = keras.models.load_model(served.path / "model.keras")
     length = np.array([len(bases)])
@@ -251,7 +253,7 @@ def test_the_export_reads_long_rows_in_the_same_pieces(served):
     record = spliced_record(np.random.default_rng(3), genes_wanted=60)
     bases = genes.encode(record.sequence)[: serving.PIECE + 3000]
     assert len(bases) > serving.PIECE
-    states = served.ask("tensors", bases=bases[None], length=[len(bases)])["states"][0]
+    states = served.call("tensors", bases=bases[None], length=[len(bases)])["states"][0]
     walked = np.concatenate(list(serving.walk_record(served, evaluate.grammar_of(served), bases)))
     np.testing.assert_array_equal(states, walked)
 
@@ -686,7 +688,7 @@ def test_every_preset_trains_the_set_it_names():
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 def test_records_survive_the_data_set():

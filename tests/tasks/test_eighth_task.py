@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import tasks
-from common import export
+from common.serving.served import load_export
 from tests.tasks import commands
 
 import numpy as np
@@ -64,10 +64,10 @@ def test_the_answer_is_the_one_on_the_page(outcomes):
 
 
 def test_the_export_answers_rows_of_any_kind(outcomes):
-    served = export.load(outcomes[0] / "saved_models" / "brackets")
+    served = load_export(outcomes[0] / "saved_models" / "brackets")
     texts = np.array(["()", b"\xff", "", "(" * 100, "((()))"], dtype=object)
-    answer = served.ask("serving_default", text=texts)
+    answer = served.call("serving_default", text=texts)
     assert answer["label"][2] == b"" and answer["probabilities"][2].tolist() == [0.0, 0.0]
-    alone = served.ask("serving_default", text=texts[:1])["probabilities"]
+    alone = served.call("serving_default", text=texts[:1])["probabilities"]
     np.testing.assert_allclose(answer["probabilities"][:1], alone, atol=1e-6)
     commands.check_version(served.path, "# Brackets", "made by this code")

@@ -3,8 +3,8 @@
 import importlib
 import sys
 
-from common import cli
-from common.data import InputError, require
+from common.commands import cli
+from common.errors import InputError, require
 
 import pytest
 

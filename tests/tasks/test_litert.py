@@ -2,8 +2,9 @@
 
 import json
 
-from common import export, targets
-from common.text import WordEmbedding
+from common.serving import targets
+from common.serving.served import SETTINGS
+from common.word_embedding import WordEmbedding
 from tasks.sentiment import evaluate, litert, model
 from tasks.sentiment.config import Config
 from tests.tasks import test_targets
@@ -37,10 +38,10 @@ def version(small, tmp_path_factory):
 
 def test_a_version_has_its_files_and_no_server_lists_it(version):
     assert version.name == "1" and version.parent.name == "sentiment-litert"
-    for name in (litert.LITERT, litert.QUANTISED, litert.VOCABULARY, export.SETTINGS):
+    for name in (litert.LITERT, litert.QUANTISED, litert.VOCABULARY, SETTINGS):
         assert (version / name).is_file()
     assert "litert" not in (version.parents[1] / "models.config").read_text()
-    assert json.loads((version / export.SETTINGS).read_text())["max_tokens"] == 12
+    assert json.loads((version / SETTINGS).read_text())["max_tokens"] == 12
 
 
 def test_both_files_answer_like_the_live_model(small, version):
@@ -49,7 +50,7 @@ def test_both_files_answer_like_the_live_model(small, version):
     for file, tolerance in ((litert.LITERT, 1e-5), (litert.QUANTISED, 0.02)):
         served = litert.load(version, file)
         for name in ("serving_default", "explain"):
-            found, expected = served.ask(name, text=texts), live[name](texts)
+            found, expected = served.call(name, text=texts), live[name](texts)
             for key, value in expected.items():
                 if value.dtype.is_floating:
                     np.testing.assert_allclose(found[key], value, atol=tolerance)
@@ -60,7 +61,7 @@ def test_both_files_answer_like_the_live_model(small, version):
 def test_a_row_longer_than_the_file_takes_gets_the_empty_answer(version):
     served = evaluate.load(version.parent)
     ids = np.ones((2, 20), np.int32)
-    found = served.ask("tensors", ids=ids, length=[20, 3])["probabilities"]
+    found = served.call("tensors", ids=ids, length=[20, 3])["probabilities"]
     np.testing.assert_array_equal(found[0], 0.0)
     np.testing.assert_allclose(found[1].sum(), 1.0, atol=1e-5)
 

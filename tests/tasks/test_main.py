@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 
-from common import cli, export, report
-from common.data import InputError
-from common.training import TrainingError
+from common.commands import cli, report
+from common.errors import InputError, TrainingError
+from common.serving.served import GRAPH
 from tasks import __main__ as front
 from tests.tasks import commands
 from tests.tasks.own import ner as own_ner
@@ -186,11 +186,10 @@ def test_the_quick_run_trains_all_seven_on_their_default_data(tmp_path, command_
     assert result["failed"] == [] and [row["task"] for row in result["tasks"]] == [*front.TASKS]
     for row in result["tasks"]:
         assert front.METRICS[row["task"]] in row and row["split"] == "validation"
-        assert (tmp_path / row["model"] / export.GRAPH).is_file()
+        assert (tmp_path / row["model"] / GRAPH).is_file()
 
 
 INTERRUPTED = """
-from common import cli
 from tasks import __main__ as front
 front.Train.words = lambda self, task: {words!r} + ["--resume"] * self.resume
 cli.run(front.main)

@@ -6,8 +6,10 @@ import itertools
 import json
 import sys
 
-from common import cli, decoding, export
-from common.data import InputError
+from common import decoding
+from common.commands import cli
+from common.errors import InputError
+from common.serving.served import load_export
 from tasks.music import data, evaluate, generation, midi, model, predict, serving, train
 from tasks.music.config import PRESETS, Config
 from tasks.music.data import KEYS, Piece
@@ -185,7 +187,7 @@ def test_fine_tuning_takes_the_weights_over(trained, command_environment):
     assert tuned.returncode == 0, tuned.stderr
     before = json.loads(done.stdout.splitlines()[-1])["nll"]
     assert json.loads(tuned.stdout.splitlines()[-1])["nll"] < before + 0.3
-    assert export.load(folder / "tuned" / "music").settings["config"]["units"] == 16
+    assert load_export(folder / "tuned" / "music").settings["config"]["units"] == 16
 
 
 @pytest.mark.slow  # that runs resume is tested on ner and on the loop itself, too
@@ -581,7 +583,7 @@ def test_only_the_joint_head_looks_at_the_keys_below():
         one, other = (np.zeros((1, KEYS), np.float32) for _ in range(2))
         other[0, 42] = 1.0
         frame = generation.Frame([generation.Member(None, keys)], [state], rows)
-        found = [frame.ask(notes)[0].numpy()[0] for notes in (one, other)]
+        found = [frame.call(notes)[0].numpy()[0] for notes in (one, other)]
         assert np.array_equal(found[0][:43], found[1][:43])
         assert (np.abs(found[0] - found[1])[43:49].max() > 1e-3) == depends
 
@@ -669,7 +671,7 @@ def _frames_to_come(layers, notes):
 def _draw_with_numpy(frame, draws, temperature, top_p):
     notes, last = np.zeros((1, KEYS), np.float32), -1
     for number in itertools.count():
-        on, off = (np.exp(value.numpy()[0].astype(np.float64)) for value in frame.ask(notes))
+        on, off = (np.exp(value.numpy()[0].astype(np.float64)) for value in frame.call(notes))
         np.testing.assert_allclose(on + off, 1.0, rtol=1e-5)
         ways, left = [], 1.0
         for key in range(last + 1, KEYS):
@@ -725,12 +727,12 @@ def test_a_row_answers_as_it_does_alone_and_compiled():
 
 
 def test_temperature_0_takes_the_likeliest_and_a_huge_one_anything(served):
-    cold = served.ask("serving_default", **request(3, temperature=[0.0, 0.0, 0.0]))["notes"]
+    cold = served.call("serving_default", **request(3, temperature=[0.0, 0.0, 0.0]))["notes"]
     assert np.array_equal(cold[0], cold[1]) and np.array_equal(cold[0], cold[2])
     assert tuple(np.flatnonzero(cold[0, 0])) in CHORDS.values()
-    narrow = served.ask("serving_default", **request(3, top_p=[0.0, 0.0, 0.0]))["notes"]
+    narrow = served.call("serving_default", **request(3, top_p=[0.0, 0.0, 0.0]))["notes"]
     assert np.array_equal(narrow, cold)
-    hot = served.ask("serving_default", **request(3, temperature=np.full(3, 1e30)))
+    hot = served.call("serving_default", **request(3, temperature=np.full(3, 1e30)))
     assert np.isin(hot["notes"], (0, 1)).all() and (hot["length"] == 6).all()
     # From the lowest of 88 keys on, each of what is left is as likely as the end.
     assert hot["notes"][:, :, 60:].any() and hot["notes"][:, :, :20].any()
@@ -749,20 +751,20 @@ def test_bad_rows_get_the_empty_answer_and_leave_their_neighbours_alone(served):
         temperature=[1, 1, 1, 1, 1, 1, 1, np.nan, -1, 1],
         top_p=np.full(10, 0.9),
     )
-    answer = served.ask("serving_default", **asked)
+    answer = served.call("serving_default", **asked)
     assert answer["length"].tolist() == [5, 0, 5, 0, 0, 0, 0, 0, 0, 4]
     assert not answer["notes"][answer["length"] == 0].any()
-    alone = served.ask("serving_default", **{name: value[:1] for name, value in asked.items()})
+    alone = served.call("serving_default", **{name: value[:1] for name, value in asked.items()})
     assert np.array_equal(alone["notes"][0], answer["notes"][0])
     assert np.array_equal(answer["notes"][9, :4], prime[9])
-    high = served.ask("serving_default", **request(2, top_p=[1.5, np.nan]))
+    high = served.call("serving_default", **request(2, top_p=[1.5, np.nan]))
     assert high["length"].tolist() == [0, 0] and not high["notes"].any()
 
 
 def test_seeds_give_other_music(served):
-    answer = served.ask("serving_default", **request(6, steps=np.full(6, 16)))["notes"]
+    answer = served.call("serving_default", **request(6, steps=np.full(6, 16)))["notes"]
     assert len({row.tobytes() for row in answer}) == 6
-    again = served.ask("serving_default", **request(6, steps=np.full(6, 16)))["notes"]
+    again = served.call("serving_default", **request(6, steps=np.full(6, 16)))["notes"]
     assert np.array_equal(again, answer)
 
 
@@ -779,7 +781,7 @@ def test_likely_keys_are_chosen_in_order(head):
     found = tf.function(frame.likely)().numpy()
     chosen = np.zeros((12, KEYS), np.float32)
     for key in range(KEYS):
-        share = np.exp(frame.ask(chosen)[0].numpy()[:, key])
+        share = np.exp(frame.call(chosen)[0].numpy()[:, key])
         np.testing.assert_allclose(found[:, key], share, rtol=1e-4)
         chosen[:, key] = share >= 0.5
     assert 0 < chosen.sum() < 12 * 13
@@ -805,12 +807,12 @@ def test_scoring_in_chunks_changes_nothing(monkeypatch):
 def test_bad_rows_are_not_scored(served):
     notes = random_notes((5, 6))
     notes[1, 2, 3] = np.nan
-    answer = served.ask("tensors", notes=notes, length=[6, 6, 1, 7, -2])
+    answer = served.call("tensors", notes=notes, length=[6, 6, 1, 7, -2])
     assert answer["nll"].shape == (5, 5) and answer["probabilities"].shape == (5, 5, KEYS)
     assert (answer["nll"][0] > 0).all() and not answer["nll"][1:].any()
     assert not answer["probabilities"][1:].any()
     for time in (0, 1):
-        nothing = served.ask("tensors", notes=np.zeros((2, time, KEYS)), length=[time, 0])
+        nothing = served.call("tensors", notes=np.zeros((2, time, KEYS)), length=[time, 0])
         assert nothing["nll"].shape == (2, 0)
 
 

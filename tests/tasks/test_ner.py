@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 
-from common import cli, export
+from common.commands import cli
+from common.commands.config import EvaluateConfig
 from common.crf import Constraints, Scores, viterbi
-from common.data import Corpus, InputError, fetch_package
-from common.text import Vocabulary, WordEmbedding, rewrite, tokenize
+from common.datasets import Corpus, fetch_package
+from common.errors import InputError
+from common.serving.served import load_export
+from common.text import Vocabulary, rewrite, tokenize
+from common.word_embedding import WordEmbedding
 from tasks.ner import data, evaluate, model, predict, serving, train
 from tasks.ner.config import PRESETS, Config
 from tasks.ner.data import Sentence
@@ -138,7 +142,7 @@ def test_long_texts_are_cut_behind_sentences_and_answered_whole(served):
     assert spans == [("PER", "Ada Byron"), ("LOC", "Rome")] * 40
     assert other.tokens == ["we", "like", "Cairo", "!"]
     # The graph itself answers the first tokens and no more.
-    answer = served.ask("serving_default", text=[long])
+    answer = served.call("serving_default", text=[long])
     assert answer["length"].tolist() == [limit] and answer["tokens"].shape == (1, limit)
 
 
@@ -180,7 +184,7 @@ def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(folder / "tuned" / "ner")
+    tuned = load_export(folder / "tuned" / "ner")
     assert tuned.settings["labels"] == ["O", "B-HERO", "I-HERO", "B-LOC", "I-LOC"]
     for name in (train.WORDS, train.CHARACTERS):
         one, other = (s.path / "assets" / name for s in (tuned, served))
@@ -197,9 +201,6 @@ def test_help_has_examples_and_defaults(module, capsys):
 # Goes on with what a killed run left, trains another from its start, and compares all weights.
 RESUMED_AND_WHOLE = """
 import dataclasses, pathlib, sys
-from common import cli
-from common.distribution import make_strategy
-from common.training import set_up
 from tasks.ner import config, data, train
 import numpy as np
 config = cli.parse_train(
@@ -247,9 +248,9 @@ def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
 
 def test_batch_mates_order_and_length_change_nothing(served):
     texts = [" ".join(row.tokens) for row in own_sentences(11, seed=4)] + ["", "in Rome " * 60]
-    together = served.ask("explain", text=texts)
+    together = served.call("explain", text=texts)
     for row, text in enumerate(texts):
-        alone = served.ask("explain", text=[text])
+        alone = served.call("explain", text=[text])
         count = alone["length"][0]
         assert count == together["length"][row]
         for name in ("tokens", "tags", "start", "end"):
@@ -266,13 +267,13 @@ def test_junk_in_the_padding_changes_nothing(served):
     words = random.integers(0, 30, (4, 9)).astype(np.int32)
     characters = random.integers(0, 30, (4, 9, 20)).astype(np.int32)
     length = np.array([9, 4, 1, 6], np.int32)
-    plain = served.ask("tensors", words=words, characters=characters, length=length)
+    plain = served.call("tensors", words=words, characters=characters, length=length)
     junk = random.integers(-9, 10**6, (4, 14)).astype(np.int32)
     spelled = random.integers(-9, 10**6, (4, 14, 20)).astype(np.int32)
     for row, count in enumerate(length):
         junk[row, :count] = words[row, :count]
         spelled[row, :count] = characters[row, :count]
-    found = served.ask("tensors", words=junk, characters=spelled, length=length)
+    found = served.call("tensors", words=junk, characters=spelled, length=length)
     np.testing.assert_array_equal(found["tags"][:, :9], plain["tags"])
     np.testing.assert_allclose(found["probabilities"][:, :9], plain["probabilities"], atol=1e-6)
     assert not found["tags"][:, 9:].any() and not found["probabilities"][:, 9:].any()
@@ -287,8 +288,8 @@ def test_text_tokens_and_tensors_give_the_same_tags(served):
     )
     words, characters = reader(tf.ragged.constant([row.tokens for row in rows]))
     length = [len(row.tokens) for row in rows]
-    by_number = served.ask("tensors", words=words, characters=characters, length=length)
-    by_text = served.ask("explain", text=[" ".join(row.tokens) for row in rows])
+    by_number = served.call("tensors", words=words, characters=characters, length=length)
+    by_text = served.call("explain", text=[" ".join(row.tokens) for row in rows])
     by_token = evaluate.tag(served, [row.tokens for row in rows], batch_size=4)
     np.testing.assert_allclose(by_number["probabilities"], by_text["probabilities"], atol=1e-6)
     for row, count in enumerate(length):
@@ -302,7 +303,7 @@ def test_text_tokens_and_tensors_give_the_same_tags(served):
 
 def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     texts = [b"Ada Byron sleeps", b"", b"   \t\n", b"Rome \xff\xfe", b"\x00\x01", b"Rome " * 20_000]
-    answer = served.ask("explain", text=np.array(texts, object))
+    answer = served.call("explain", text=np.array(texts, object))
     assert answer["length"].tolist() == [3, 0, 0, 3, 0, 24]
     assert answer["tags"][0, :3].tolist() == [b"B-PER", b"I-PER", b"O"]
     for row in (1, 2, 4):
@@ -312,21 +313,21 @@ def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     assert answer["tokens"][3, :3].tolist() == [b"Rome", "\ufffd".encode(), "\ufffd".encode()]
     assert answer["end"][3, :3].tolist() == [4, 6, 7]
     assert np.isfinite(answer["probabilities"]).all()
-    nothing = served.ask("serving_default", text=np.array([b"", b" "], object))
+    nothing = served.call("serving_default", text=np.array([b"", b" "], object))
     assert nothing["length"].tolist() == [0, 0] and nothing["tags"].shape == (2, 0)
 
 
 def test_lengths_that_cannot_be_get_the_empty_answer(served):
     words, characters = np.full((5, 3), 2, np.int32), np.full((5, 3, 20), 2, np.int32)
     length = [3, 0, -1, 4, 1]
-    found = served.ask("tensors", words=words, characters=characters, length=length)
+    found = served.call("tensors", words=words, characters=characters, length=length)
     sums = found["probabilities"].sum(axis=2)
     expected = [[1, 1, 1], [0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
     np.testing.assert_allclose(sums, expected, atol=1e-5)
     tokens = np.full((5, 3), "Rome", object)
-    tags = served.ask("tokens", tokens=tokens, length=length)["tags"]
+    tags = served.call("tokens", tokens=tokens, length=length)["tags"]
     assert [[bool(tag) for tag in row] for row in tags] == [[bool(n) for n in r] for r in expected]
-    none = served.ask(
+    none = served.call(
         "tensors",
         words=np.zeros((2, 0), np.int32),
         characters=np.zeros((2, 0, 20), np.int32),
@@ -334,13 +335,13 @@ def test_lengths_that_cannot_be_get_the_empty_answer(served):
     )
     assert none["tags"].shape == (2, 0)
     odd = np.array([["", "\x00a", "x" * 500]], object)
-    assert served.ask("tokens", tokens=odd, length=[3])["tags"].shape == (1, 3)
+    assert served.call("tokens", tokens=odd, length=[3])["tags"].shape == (1, 3)
 
 
 @pytest.mark.parametrize("size", [0, 1, 129])
 def test_any_batch_size_is_answered(served, size):
     for name in ("serving_default", "explain"):
-        answer = served.ask(name, text=np.array(["Ada Byron sleeps"] * size, object))
+        answer = served.call(name, text=np.array(["Ada Byron sleeps"] * size, object))
         assert all(len(value) == size for value in answer.values())
 
 
@@ -352,7 +353,7 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
         "characters": random.integers(0, 20, (2, 5, 20)).astype(np.int32),
         "length": np.array([5, 2], np.int32),
     }
-    found, asked = live(inputs), served.ask("tensors", **inputs)
+    found, asked = live(inputs), served.call("tensors", **inputs)
     np.testing.assert_array_equal(found["tags"], asked["tags"])
     np.testing.assert_allclose(found["probabilities"], asked["probabilities"], atol=1e-6)
 
@@ -528,7 +529,7 @@ def test_every_preset_is_sound_and_trains_the_set_it_names():
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import string
 import unicodedata
 from pathlib import Path
 
-from common.data import InputError
+from common.errors import InputError
 from tasks.translation import patterns
 
 import pytest

@@ -7,9 +7,12 @@ import shutil
 import subprocess
 import sys
 
-from common import cli, export
-from common.data import InputError
-from common.text import Vocabulary, WordEmbedding
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from common.serving.served import load_export
+from common.text import Vocabulary
+from common.word_embedding import WordEmbedding
 from tasks.sentiment import data, evaluate, model, predict, serving, train
 from tasks.sentiment.config import PRESETS, Config
 from tests.tasks import commands
@@ -65,7 +68,7 @@ def test_evaluate_scores_a_file_of_the_users(trained, command_environment, serve
         environment=command_environment,
     )
     result = json.loads(done.stdout.splitlines()[-1])
-    answers = served.ask("serving_default", text=[text for text, _ in wrong])["label"]
+    answers = served.call("serving_default", text=[text for text, _ in wrong])["label"]
     agree = np.mean([a.decode() == label for a, (_, label) in zip(answers, wrong, strict=True)])
     assert result["accuracy"] == agree and result["examples"] == 6 and result["split"] == "all"
 
@@ -121,11 +124,11 @@ def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(folder / "tuned" / "sentiment")
+    tuned = load_export(folder / "tuned" / "sentiment")
     assert tuned.settings["labels"] == ["1", "3", "5"]
     words = "assets/vocabulary.txt"
     assert (tuned.path / words).read_bytes() == (served.path / words).read_bytes()
-    answer = tuned.ask("serving_default", text=["its plot superb", "awful the music the film"])
+    answer = tuned.call("serving_default", text=["its plot superb", "awful the music the film"])
     assert answer["stars"].tolist() == [5, 1]
     assert answer["probabilities"].shape == (2, 3)
     assert json.loads(done.stdout.splitlines()[-1])["accuracy"] >= 0.9
@@ -145,8 +148,8 @@ def test_bfloat16_and_mirrored_training_answer_in_float32(trained, command_envir
     done = command("train", *words, folder=trained[0], environment=command_environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["accuracy"] >= 0.9
-    low = export.load(trained[0] / "bfloat16" / "sentiment")
-    answer = low.ask("serving_default", text=["superb plot", ""])
+    low = load_export(trained[0] / "bfloat16" / "sentiment")
+    answer = low.call("serving_default", text=["superb plot", ""])
     assert answer["probabilities"].dtype == np.float32
     np.testing.assert_allclose(answer["probabilities"].sum(axis=1), [1, 0], atol=1e-5)
 
@@ -186,9 +189,9 @@ def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
 
 def test_batch_mates_order_and_length_change_nothing(served):
     texts = [text for text, _ in own_reviews(17, seed=4)] + ["", "superb " * 60]
-    together = served.ask("serving_default", text=texts)
+    together = served.call("serving_default", text=texts)
     for row, text in enumerate(texts):
-        alone = served.ask("serving_default", text=[text])
+        alone = served.call("serving_default", text=[text])
         np.testing.assert_allclose(
             alone["probabilities"][0], together["probabilities"][row], atol=1e-6
         )
@@ -199,12 +202,12 @@ def test_junk_in_the_padding_changes_nothing(served):
     random = np.random.default_rng(0)
     ids = random.integers(0, 30, (4, 9)).astype(np.int32)
     length = np.array([9, 4, 1, 6], np.int32)
-    plain = served.ask("tensors", ids=ids, length=length)["probabilities"]
+    plain = served.call("tensors", ids=ids, length=length)["probabilities"]
     junk = np.concatenate([ids, random.integers(-9, 10**6, (4, 5))], axis=1).astype(np.int32)
     for row, count in enumerate(length):
         junk[row, count:] = random.integers(-9, 10**6, 14 - count)
     np.testing.assert_allclose(
-        served.ask("tensors", ids=junk, length=length)["probabilities"], plain, atol=1e-6
+        served.call("tensors", ids=junk, length=length)["probabilities"], plain, atol=1e-6
     )
 
 
@@ -212,40 +215,40 @@ def test_text_and_tensors_give_the_same_probabilities(served):
     text = "the film superb its plot"
     vocabulary = Vocabulary(served.path / "assets" / "vocabulary.txt")
     ids = [[vocabulary.words.index(word) for word in text.split()]]
-    by_ids = served.ask("tensors", ids=ids, length=[5])["probabilities"]
-    by_text = served.ask("serving_default", text=[text])["probabilities"]
+    by_ids = served.call("tensors", ids=ids, length=[5])["probabilities"]
+    by_text = served.call("serving_default", text=[text])["probabilities"]
     np.testing.assert_allclose(by_ids, by_text, atol=1e-6)
 
 
 def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     texts = [b"superb", b"", b"   \t\n", b"superb \xff\xfe", b"\x00\x01", b"superb " * 20_000]
-    answer = served.ask("serving_default", text=np.array(texts, object))
+    answer = served.call("serving_default", text=np.array(texts, object))
     assert answer["stars"].tolist() == [5, 0, 0, 5, 0, 5]
     assert answer["label"].tolist() == [b"good", b"", b"", b"good", b"", b"good"]
     assert np.isfinite(answer["probabilities"]).all()
     np.testing.assert_array_equal(answer["probabilities"][[1, 2, 4]], 0.0)
     np.testing.assert_allclose(answer["probabilities"][[0, 3, 5]].sum(axis=1), 1.0, atol=1e-6)
-    alone = served.ask("serving_default", text=["superb"])["probabilities"][0]
+    alone = served.call("serving_default", text=["superb"])["probabilities"][0]
     np.testing.assert_allclose(answer["probabilities"][0], alone, atol=1e-6)
 
 
 def test_lengths_that_cannot_be_get_the_empty_answer(served):
     ids = np.full((5, 3), 2, np.int32)
-    found = served.ask("tensors", ids=ids, length=[3, 0, -1, 4, 1])["probabilities"]
+    found = served.call("tensors", ids=ids, length=[3, 0, -1, 4, 1])["probabilities"]
     np.testing.assert_allclose(found.sum(axis=1), [1, 0, 0, 0, 1], atol=1e-6)
-    nothing = served.ask("tensors", ids=np.zeros((2, 0), np.int32), length=[0, 0])
+    nothing = served.call("tensors", ids=np.zeros((2, 0), np.int32), length=[0, 0])
     np.testing.assert_array_equal(nothing["probabilities"], np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("size", [0, 1, 257])
 def test_any_batch_size_is_answered(served, size):
     for name in ("serving_default", "explain"):
-        answer = served.ask(name, text=np.array(["a superb film"] * size, object))
+        answer = served.call(name, text=np.array(["a superb film"] * size, object))
         assert all(len(value) == size for value in answer.values())
 
 
 def test_explain_shows_every_token_and_shares_that_sum_to_one(served):
-    seen = served.ask("explain", text=["A superb film!", "awful", ""])
+    seen = served.call("explain", text=["A superb film!", "awful", ""])
     assert seen["tokens"].tolist() == [
         [b"a", b"superb", b"film", b"!"],
         [b"awful", b"", b"", b""],
@@ -260,7 +263,7 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
     ids, length = np.array([[2, 5, 7], [3, 0, 0]], np.int32), np.array([3, 1], np.int32)
     np.testing.assert_allclose(
         live({"ids": ids, "length": length})["probabilities"],
-        served.ask("tensors", ids=ids, length=length)["probabilities"],
+        served.call("tensors", ids=ids, length=length)["probabilities"],
         atol=1e-6,
     )
 
@@ -332,7 +335,7 @@ def test_every_preset_is_sound_and_trains_the_set_it_names():
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ import re
 import sys
 import tarfile
 
-from common import cli, ctc, export
-from common.data import InputError
+from common import ctc
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from common.serving.served import load_export
 from tasks.speech import (
     audio,
     data,
@@ -123,7 +125,7 @@ def test_fine_tuning_keeps_the_letters(trained, tmp_path, command_environment):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["wer"] <= 0.34
-    assert export.load(tmp_path / "speech").settings["letters"] == [" ", "a", "b", "c"]
+    assert load_export(tmp_path / "speech").settings["letters"] == [" ", "a", "b", "c"]
 
 
 @pytest.mark.slow  # sentiment is tested likewise
@@ -140,9 +142,11 @@ def test_fine_tuning_replaces_the_head_for_new_letters(
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(tmp_path / "speech")
+    tuned = load_export(tmp_path / "speech")
     assert tuned.settings["letters"] == [" ", "a", "b", "c", "d"]
-    assert tuned.ask("tensors", **evaluate.request([sounds(1, 1)[0][1]]))["log_probs"].shape[2] == 6
+    assert (
+        tuned.call("tensors", **evaluate.request([sounds(1, 1)[0][1]]))["log_probs"].shape[2] == 6
+    )
 
 
 @pytest.mark.parametrize("module", [train, evaluate, predict])
@@ -287,9 +291,9 @@ def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
 
 def test_batch_mates_and_order_change_nothing(served):
     batch = [sound for _, sound in sounds(9, seed=8)]
-    together = served.ask("serving_default", **evaluate.request(batch))
+    together = served.call("serving_default", **evaluate.request(batch))
     for row, sound in enumerate(batch):
-        alone = served.ask("serving_default", **evaluate.request([sound]))
+        alone = served.call("serving_default", **evaluate.request([sound]))
         assert alone["text"][0] == together["text"][row]
         np.testing.assert_allclose(
             alone["confidence"][0], together["confidence"][row], rtol=1e-4, atol=1e-6
@@ -302,15 +306,15 @@ def test_junk_in_the_padding_changes_nothing(served):
     for row, count in enumerate(asked["length"]):
         junk[row, count:] = np.random.default_rng(row).normal(size=junk.shape[1] - count) * 9
         junk[row, -1] = np.nan
-    plain = served.ask("tensors", **asked)
-    padded = served.ask("tensors", audio=junk, length=asked["length"])
+    plain = served.call("tensors", **asked)
+    padded = served.call("tensors", audio=junk, length=asked["length"])
     np.testing.assert_array_equal(plain["frames"], padded["frames"])
     for row, count in enumerate(plain["frames"]):
         np.testing.assert_allclose(
             padded["log_probs"][row, :count], plain["log_probs"][row, :count], atol=1e-4
         )
     a, b = (
-        served.ask("serving_default", audio=x, length=asked["length"])
+        served.call("serving_default", audio=x, length=asked["length"])
         for x in (asked["audio"], junk)
     )
     assert a["text"].tolist() == b["text"].tolist()
@@ -323,34 +327,34 @@ def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     audio_[0, 3000] = np.nan
     length[1], length[2], length[3], length[4] = 0, -5, 1599, audio_.shape[1] + 1
     audio_[5] = 0.0
-    good = served.ask("serving_default", **evaluate.request([sound]))
-    found = served.ask("serving_default", audio=audio_, length=length)
+    good = served.call("serving_default", **evaluate.request([sound]))
+    found = served.call("serving_default", audio=audio_, length=length)
     assert found["text"].tolist() == [b""] * 6 + [text.encode()]
     assert found["confidence"][:6].tolist() == [0.0] * 6
     np.testing.assert_allclose(found["confidence"][6], good["confidence"][0], rtol=1e-4)
-    scores = served.ask("tensors", audio=audio_, length=length)
+    scores = served.call("tensors", audio=audio_, length=length)
     assert not scores["frames"][:6].any() and not scores["log_probs"][:6].any()
-    seen = served.ask("explain", audio=audio_, length=length)
+    seen = served.call("explain", audio=audio_, length=length)
     assert (seen["alignment"][:6] == -1).all() and not seen["log_mel"][:6].any()
 
 
 def test_rows_beyond_the_maximum_get_the_empty_answer(served):
     longest = served.settings["max_samples"]
     sound = np.tile(speak("abc", np.random.default_rng(0)), 20)[: longest + 1]
-    found = served.ask("serving_default", **evaluate.request([sound, sound[:longest]]))
+    found = served.call("serving_default", **evaluate.request([sound, sound[:longest]]))
     assert found["text"][0] == b"" and found["text"][1] != b""
 
 
 @pytest.mark.parametrize("shape", [(1, 0), (2, 1), (1, 300)])
 def test_the_shortest_requests_are_answered(served, shape):
     for name in served.functions:
-        answer = served.ask(name, audio=np.ones(shape), length=np.full(shape[0], shape[1]))
+        answer = served.call(name, audio=np.ones(shape), length=np.full(shape[0], shape[1]))
         assert all(len(value) == shape[0] for value in answer.values())
 
 
 def test_confidence_is_the_mean_probability_of_a_letter(served):
     asked = evaluate.request([sound for _, sound in sounds(6, seed=12)])
-    said, scores = served.ask("serving_default", **asked), served.ask("tensors", **asked)
+    said, scores = served.call("serving_default", **asked), served.call("tensors", **asked)
     letters = served.settings["letters"]
     for row, text in enumerate(said["text"]):
         label = [letters.index(letter) for letter in text.decode()]
@@ -379,8 +383,8 @@ def test_spaces_that_part_no_words_are_left_out():
 
 def test_explain_shows_where_each_letter_is_heard(served):
     wanted = sounds(5, seed=13)
-    seen = served.ask("explain", **evaluate.request([sound for _, sound in wanted]))
-    said = served.ask("serving_default", **evaluate.request([sound for _, sound in wanted]))
+    seen = served.call("explain", **evaluate.request([sound for _, sound in wanted]))
+    said = served.call("serving_default", **evaluate.request([sound for _, sound in wanted]))
     assert seen["text"].tolist() == said["text"].tolist()
     for row, text in enumerate(seen["text"]):
         count = seen["frames"][row]
@@ -395,7 +399,7 @@ def test_explain_shows_where_each_letter_is_heard(served):
 def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
     live = keras.models.load_model(served.path / "model.keras")
     asked = evaluate.request([sound for _, sound in sounds(3, seed=14)])
-    outputs, found = live(asked), served.ask("tensors", **asked)
+    outputs, found = live(asked), served.call("tensors", **asked)
     np.testing.assert_array_equal(outputs["frames"], found["frames"])
     for whole, answer, frames in zip(
         outputs["log_probs"], found["log_probs"], found["frames"], strict=True
@@ -594,7 +598,7 @@ def test_settings_that_cannot_be_are_refused(wrong, message):
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 def test_text_is_normalised_to_what_is_spoken():

@@ -4,10 +4,15 @@ import dataclasses
 import importlib
 from typing import Any
 
-from common import export, rnn_kernels, targets
-from common.data import InputError, bucket_lengths
-from common.export_check import difference
-from common.text import Vocabulary, WordEmbedding
+from common import rnn_kernels
+from common.data import bucket_lengths
+from common.errors import InputError
+from common.serving import targets
+from common.serving.check import difference
+from common.serving.publish import publish, saved_model_pb2
+from common.serving.served import GRAPH, load_export
+from common.text import Vocabulary
+from common.word_embedding import WordEmbedding
 from tests.tasks.exports import TASKS
 
 import keras
@@ -156,7 +161,7 @@ def tpu(small, task, tmp_path_factory):
     target = targets.choose("tpu", task, small.lengths)
     target = dataclasses.replace(target, batch=2)
     root = tmp_path_factory.mktemp("saved_models")
-    version = export.publish(
+    version = publish(
         small.sign(target),
         model=small.model,
         resources=small.resources,
@@ -173,7 +178,7 @@ def tensors(example, specs):
 
 
 def test_the_export_for_a_tpu_answers_like_the_portable_one(small, tpu):
-    served = export.load(tpu[1])
+    served = load_export(tpu[1])
     for name, function in small.sign(targets.PORTABLE).items():
         with rnn_kernels.portable():
             portable = tf.function(
@@ -182,7 +187,7 @@ def test_the_export_for_a_tpu_answers_like_the_portable_one(small, tpu):
         for example in small.examples[name]:
             inputs = tensors(example, function.input_signature)
             expected = portable(**inputs)
-            found = served.ask(name, **inputs)
+            found = served.call(name, **inputs)
             assert sorted(found) == sorted(expected)
             for key, value in expected.items():
                 assert difference(found[key], value.numpy()) <= 1e-4, (name, key)
@@ -219,7 +224,7 @@ def test_each_core_compiles_and_gives_the_same_numbers(tpu):
 
 def test_every_core_has_static_shapes_an_alias_and_no_bfloat16(tpu):
     target, version = tpu
-    saved = export.saved_model_pb2.SavedModel.FromString((version / export.GRAPH).read_bytes())
+    saved = saved_model_pb2.SavedModel.FromString((version / GRAPH).read_bytes())
     aliases = saved.meta_graphs[0].meta_info_def.function_aliases
     assert set(aliases.values()) == set(target.cores)
     for function in target.cores.values():

@@ -6,8 +6,10 @@ import re
 import sys
 import zipfile
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from common.serving.served import load_export
 from tasks.translation import data, evaluate, model, predict, subwords, train
 from tasks.translation.config import PRESETS, Config
 from tasks.translation.subwords import END, START, Subwords
@@ -61,8 +63,8 @@ def test_evaluate_scores_files_of_the_users_with_all_references(trained, capsys)
     evaluate.main(["--model", str(version), "--data", str(folder / "two.fr")])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["examples"] == 12 and result["split"] == "all"
-    served = export.load(version)
-    said = served.ask("serving_default", text=[s for s, _ in pairs])["translation"]
+    served = load_export(version)
+    said = served.call("serving_default", text=[s for s, _ in pairs])["translation"]
     references = [["Nothing of it."] * 12, [t for _, t in pairs]]
     expected = sacrebleu.corpus_bleu([text.decode() for text in said], references).score
     assert result["bleu"] == pytest.approx(expected) and expected > 80
@@ -96,7 +98,7 @@ def test_predict_lists_several_translations_and_draws(trained, served, capsys, t
     assert len(lines) == 3
     scores = [float(re.fullmatch(r" *(-\d+\.\d{3})  .+", line)[1]) for line in lines]
     assert scores == sorted(scores, reverse=True)
-    one = served.ask("serving_default", text=["Le chat noir dort."])
+    one = served.call("serving_default", text=["Le chat noir dort."])
     assert lines[0].endswith(one["translation"][0].decode())
     assert picture.stat().st_size > 5000
     predict.main(["--model", str(served.path), "--json", "--n_best", "2", "Le chat noir dort."])
@@ -125,13 +127,13 @@ def test_fine_tuning_takes_over_subwords_and_weights(trained, command_environmen
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(folder / "tuned" / "translation")
+    tuned = load_export(folder / "tuned" / "translation")
     assert tuned.settings["config"]["units"] == 24
     for name in (train.SOURCE, train.TARGET):
         one, other = (s.path / "assets" / name for s in (tuned, served))
         assert one.read_bytes() == other.read_bytes()
     assert json.loads(done.stdout.splitlines()[-1])["bleu"] >= 70
-    answer = tuned.ask("serving_default", text=["Le chien noir dort."])["translation"][0]
+    answer = tuned.call("serving_default", text=["Le chien noir dort."])["translation"][0]
     assert answer == b"The black dog sleeps."
 
 
@@ -170,9 +172,9 @@ def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
 
 def test_batch_mates_order_and_length_change_nothing(served):
     texts = [s for s, _ in own_pairs(seed=4)[:9]] + ["", "Le", "Le chat noir dort. " * 9]
-    together = served.ask("serving_default", text=texts)
+    together = served.call("serving_default", text=texts)
     for row, text in enumerate(texts):
-        alone = served.ask("serving_default", text=[text])
+        alone = served.call("serving_default", text=[text])
         assert alone["translation"][0] == together["translation"][row]
         np.testing.assert_allclose(alone["score"][0], together["score"][row], atol=1e-5)
 
@@ -185,11 +187,11 @@ def as_ids(served, texts):
 
 def test_junk_in_the_padding_changes_nothing(served):
     ids, length = as_ids(served, ["Le chat noir dort.", "Un chien court.", "Mon"])
-    plain = served.ask("tensors", ids=ids, length=length)
+    plain = served.call("tensors", ids=ids, length=length)
     junk = np.random.default_rng(0).integers(-9, 10**6, (3, ids.shape[1] + 4)).astype(np.int32)
     for row, count in enumerate(length):
         junk[row, :count] = ids[row, :count]
-    spoilt = served.ask("tensors", ids=junk, length=length)
+    spoilt = served.call("tensors", ids=junk, length=length)
     np.testing.assert_array_equal(spoilt["target_ids"], plain["target_ids"])
     np.testing.assert_allclose(spoilt["score"], plain["score"], atol=1e-5)
 
@@ -197,8 +199,8 @@ def test_junk_in_the_padding_changes_nothing(served):
 def test_text_and_tensors_give_the_same_translation(served):
     texts = ["Le chat noir dort.", "Votre mouton petit mange."]
     ids, length = as_ids(served, texts)
-    found = served.ask("tensors", ids=ids, length=length)
-    said = served.ask("serving_default", text=texts)
+    found = served.call("tensors", ids=ids, length=length)
+    said = served.call("serving_default", text=texts)
     writer = Subwords(served.path / "assets" / train.TARGET)
     decoded = writer.decode(tf.constant(found["target_ids"]), tf.constant(found["target_length"]))
     assert decoded.numpy().tolist() == said["translation"].tolist()
@@ -210,7 +212,7 @@ def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     good = "Le chat noir dort."
     texts = [good.encode(), b"", b" \t\n", b"Le chat \xff\xfe", b"\x00\x01", "東京 😀".encode()]
     texts += [b"a" * 10_000, b"Le chat noir dort. " * 600]
-    answer = served.ask("serving_default", text=np.array(texts, object))
+    answer = served.call("serving_default", text=np.array(texts, object))
     assert [row for row, text in enumerate(answer["translation"]) if not text] == [1, 2, 4]
     assert answer["score"][[1, 2, 4]].tolist() == [0, 0, 0]
     assert np.isfinite(answer["score"]).all() and (answer["score"] <= 0).all()
@@ -225,25 +227,25 @@ def test_lengths_and_ids_that_cannot_be_get_the_empty_answer(served):
     count = int(length[0])
     ids[4, 0], ids[5, 0] = -1, 10**6
     lengths = [count, 0, -1, count + 1, count, count]
-    found = served.ask("tensors", ids=ids, length=lengths)
+    found = served.call("tensors", ids=ids, length=lengths)
     assert (found["target_length"] > 0).tolist() == [True, False, False, False, False, False]
     assert not found["target_ids"][1:].any() and not found["score"][1:].any()
-    nothing = served.ask("tensors", ids=np.zeros((2, 0), np.int32), length=[0, 0])
+    nothing = served.call("tensors", ids=np.zeros((2, 0), np.int32), length=[0, 0])
     assert nothing["target_length"].tolist() == [0, 0]
-    too_long = served.ask("tensors", ids=np.full((1, 40), 9, np.int32), length=[40])
+    too_long = served.call("tensors", ids=np.full((1, 40), 9, np.int32), length=[40])
     assert too_long["target_length"].tolist() == [0]
 
 
 @pytest.mark.parametrize("size", [0, 1, 33])
 def test_any_batch_size_is_answered(served, size):
     for name in ("serving_default", "explain"):
-        answer = served.ask(name, text=np.array(["Le chat dort."] * size, object))
+        answer = served.call(name, text=np.array(["Le chat dort."] * size, object))
         assert all(len(value) == size for value in answer.values())
 
 
 def test_explain_shows_subwords_hypotheses_and_where_they_looked(served):
-    seen = served.ask("explain", text=["Le chat noir dort.", "", "Un chien"])
-    said = served.ask("serving_default", text=["Le chat noir dort.", "", "Un chien"])
+    seen = served.call("explain", text=["Le chat noir dort.", "", "Un chien"])
+    said = served.call("serving_default", text=["Le chat noir dort.", "", "Un chien"])
     assert seen["translations"][:, 0].tolist() == said["translation"].tolist()
     assert seen["translations"].shape == seen["scores"].shape == (3, 5)
     assert (np.diff(seen["scores"], axis=1) <= 0).all() and not seen["scores"][1].any()
@@ -268,7 +270,7 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
     found = model.translate(
         live, tf.constant(ids), tf.constant(length), max_length=24, beam=5, alpha=0.6
     )
-    expected = served.ask("tensors", ids=ids, length=length)
+    expected = served.call("tensors", ids=ids, length=length)
     np.testing.assert_array_equal(found.tokens[:, 0], expected["target_ids"])
     np.testing.assert_allclose(found.score[:, 0], expected["score"], atol=1e-5)
 
@@ -463,7 +465,7 @@ FRENCH = ("fr", "en")
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 def pairs_of(corpus, split):

@@ -6,8 +6,10 @@ import sys
 import wave
 from fractions import Fraction
 
-from common import cli, export
-from common.data import InputError
+from common.commands import cli
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from common.serving.served import load_export
 from tasks.video import clips, data, evaluate, gaits, model, predict, render, serving, train
 from tasks.video.config import PRESETS, Config
 from tests.tasks import commands
@@ -46,7 +48,7 @@ def noise(time, height=SIDE, width=SIDE, seed=0, channels=3):
 
 
 def ask(served, batch, rates, signature="serving_default"):
-    return served.ask(signature, **serving.request(batch, rates))
+    return served.call(signature, **serving.request(batch, rates))
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -166,7 +168,7 @@ def test_fine_tuning_replaces_the_head(trained, command_environment, served):
         environment=command_environment,
     )
     assert done.returncode == 0, done.stderr
-    tuned = export.load(folder / "tuned" / "video")
+    tuned = load_export(folder / "tuned" / "video")
     assert tuned.settings["labels"] == ["bowing", "waving"]
     assert tuned.settings["config"]["units"] == 16  # of the published model
     assert ask(tuned, [body("bowing", 3)], [RATE])["probabilities"].shape == (1, 2)
@@ -198,7 +200,7 @@ def test_bfloat16_and_mirrored_training_answer_in_float32(trained, command_envir
     words += ["--precision", "bfloat16", "--strategy", "mirrored"]
     done = command("train", *words, folder=trained[0], environment=command_environment)
     assert done.returncode == 0, done.stderr
-    low = export.load(trained[0] / "bfloat16" / "video")
+    low = load_export(trained[0] / "bfloat16" / "video")
     answer = ask(low, [body("waving", 1), noise(3)], [RATE, 30.0])
     assert answer["probabilities"].dtype == np.float32
     np.testing.assert_allclose(answer["probabilities"].sum(axis=1), 1.0, atol=1e-5)
@@ -232,7 +234,7 @@ def test_batch_mates_sizes_and_junk_change_nothing(served):
     padded = noise(30, 97, 101, seed=5)[None].repeat(4, axis=0)
     for row, clip in enumerate(batch):
         padded[row, : clip.shape[0], : clip.shape[1], : clip.shape[2]] = clip
-    spoilt = served.ask("serving_default", **{**junk, "frames": padded})["probabilities"]
+    spoilt = served.call("serving_default", **{**junk, "frames": padded})["probabilities"]
     np.testing.assert_allclose(spoilt, together, atol=1e-5)
     for row, clip in enumerate(batch):
         alone = ask(served, [clip], rates[row : row + 1])["probabilities"][0]
@@ -241,11 +243,11 @@ def test_batch_mates_sizes_and_junk_change_nothing(served):
 
 def test_junk_in_the_padding_of_tensors_changes_nothing(served):
     frames, length = noise(4 * 9).reshape(4, 9, SIDE, SIDE, 3), np.array([9, 4, 1, 6], np.int32)
-    plain = served.ask("tensors", frames=frames, length=length)["probabilities"]
+    plain = served.call("tensors", frames=frames, length=length)["probabilities"]
     junk = np.concatenate([frames, noise(4 * 5, seed=2).reshape(4, 5, SIDE, SIDE, 3)], axis=1)
     for row, count in enumerate(length):
         junk[row, count:] = 255 - junk[row, count:]
-    found = served.ask("tensors", frames=junk, length=length)["probabilities"]
+    found = served.call("tensors", frames=junk, length=length)["probabilities"]
     np.testing.assert_allclose(found, plain, atol=1e-6)
 
 
@@ -255,13 +257,13 @@ def test_bad_rows_get_the_empty_answer_and_spoil_no_neighbour(served):
     asked["length"][[1, 2, 3]] = 0, -1, len(good) + 1
     asked["size"][[4, 5, 6, 7]] = (0, SIDE), (SIDE, -3), (SIDE + 1, SIDE), (SIDE, 10**9)
     asked["frame_rate"][[8, 9, 10, 11]] = np.nan, 0.0, -25.0, np.inf
-    answer = served.ask("serving_default", **asked)
+    answer = served.call("serving_default", **asked)
     assert [name.decode() for name in answer["activity"]] == ["waving", *[""] * 11, "waving"]
     np.testing.assert_array_equal(answer["probabilities"][1:12], 0.0)
     alone = ask(served, [good], [RATE])["probabilities"][0]
     for row in (0, 12):
         np.testing.assert_allclose(answer["probabilities"][row], alone, atol=1e-6)
-    steps = served.ask("explain", **asked)
+    steps = served.call("explain", **asked)
     assert steps["length"].tolist() == [20, *[0] * 11, 20]
     np.testing.assert_array_equal(steps["frame_probabilities"][1:12], 0.0)
 
@@ -281,10 +283,10 @@ def test_empty_tensors_are_answered(served, shape):
         "frame_rate": np.full(shape[0], 25.0),
     }
     for name in ("serving_default", "explain"):
-        answer = served.ask(name, **asked)
+        answer = served.call(name, **asked)
         assert all(len(value) == shape[0] for value in answer.values())
-    assert not np.any(served.ask("serving_default", **asked)["probabilities"])
-    none = served.ask("tensors", frames=np.zeros((2, 0, SIDE, SIDE, 3)), length=[0, 0])
+    assert not np.any(served.call("serving_default", **asked)["probabilities"])
+    none = served.call("tensors", frames=np.zeros((2, 0, SIDE, SIDE, 3)), length=[0, 0])
     np.testing.assert_array_equal(none["probabilities"], np.zeros((2, 3)))
 
 
@@ -308,7 +310,7 @@ def test_12_and_60_frames_a_second_give_the_same_answer(served):
 def test_raw_frames_and_tensors_give_the_same_probabilities(served):
     clip = body("sitting down", 4)
     raw = ask(served, [clip], [RATE])["probabilities"]
-    by_tensors = served.ask("tensors", frames=clip[None], length=[len(clip)])["probabilities"]
+    by_tensors = served.call("tensors", frames=clip[None], length=[len(clip)])["probabilities"]
     np.testing.assert_allclose(by_tensors, raw, atol=1e-6)
 
 
@@ -330,7 +332,7 @@ def test_the_keras_file_loads_in_a_notebook_and_agrees(served):
     live = keras.models.load_model(served.path / "model.keras")
     asked = {"frames": noise(10).reshape(2, 5, SIDE, SIDE, 3), "length": np.array([5, 2], np.int32)}
     np.testing.assert_allclose(
-        live(asked)["probabilities"], served.ask("tensors", **asked)["probabilities"], atol=1e-6
+        live(asked)["probabilities"], served.call("tensors", **asked)["probabilities"], atol=1e-6
     )
 
 
@@ -658,7 +660,7 @@ def test_a_missing_library_is_told(monkeypatch, tmp_path):
 
 
 def flags(**kwargs):
-    return cli.EvaluateConfig(**kwargs)
+    return EvaluateConfig(**kwargs)
 
 
 def load(**kwargs):

@@ -2,7 +2,7 @@
 
 `publish` traces the signatures, saves them, looks through the graph for what a server cannot run,
 records the warm-up requests, asks them again in a process that has neither Keras nor this project
-(`common/export_check.py`), lets the task score the export, and only then gives it a version
+(`common/serving/check.py`), lets the task score the export, and only then gives it a version
 number and a place in TF Serving's list of models. `load` is how `evaluate` and `predict` ask a
 published model.
 
@@ -14,9 +14,7 @@ notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import itertools
 import json
 import os
 import re
@@ -25,35 +23,30 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import rnn_kernels
-from common.targets import PORTABLE, Target
-from common.training import write_atomically
+from common.errors import ExportError
+from common.files import write_atomically
+from common.serving.scan import scan
+from common.serving.served import LITERT, SETTINGS, latest, versions
+from common.serving.targets import PORTABLE, Target
 
 import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
 Function = tf.types.experimental.PolymorphicFunction
 Example = Mapping[str, np.ndarray]
 
-GRAPH = "saved_model.pb"
-SETTINGS = Path("assets.extra", "config.json")
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
-LITERT = "model.tflite"
 REQUIRED = ("serving_default", "tensors")
-CHECK = Path(__file__).with_name("export_check.py")
-
-
-class ExportError(RuntimeError):
-    """A model cannot be published, or a folder holds no published model."""
+CHECK = Path(__file__).with_name("check.py")
 
 
 # --- Publishing ----------------------------------------------------------------------------------
@@ -230,47 +223,11 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
             layer.use_cudnn = use_cudnn
 
 
-def scan(directory: Path, target: Target = PORTABLE) -> None:
-    """Looks through a SavedModel for what a server of stock TensorFlow cannot run or answer.
-
-    Args:
-      directory: folder with `saved_model.pb`.
-      target: what it is made for. That of a GPU holds cuDNN ops; that of a TPU names the target's
-        cores, in which there is nothing that a TPU's compiler refuses.
-
-    Raises:
-      ExportError: a node, in the graph or in any function, is a cuDNN op, Python code, an op that
-        TensorFlow does not bring, or is pinned to an accelerator; or a function or a node is to be
-        compiled by XLA, which TF Serving refuses on a CPU unless it is told otherwise; or a tensor
-        of a signature has no batch dimension, or is bfloat16; or a core holds text, a table, a
-        ragged tensor or a search through CTC paths. Names the node and the function, or the
-        signature and the tensor. Or there is no cuDNN op for a GPU, or no core for a TPU.
-    """
-    saved = saved_model_pb2.SavedModel.FromString((directory / GRAPH).read_bytes())
-    for graph in saved.meta_graphs:
-        functions = graph.graph_def.library.function
-        own = {function.signature.name for function in functions}
-        _scan_nodes("the main graph", graph.graph_def.node, own, target)
-        for function in functions:
-            where = f"function {function.signature.name!r}"
-            if _is_compiled(function):
-                raise ExportError(f"{where} is compiled by XLA: trace it without jit_compile")
-            _scan_nodes(where, function.node_def, own, target)
-        for name, signature in graph.signature_def.items():
-            if not name.startswith("__"):  # TensorFlow's own, such as __saved_model_init_op
-                _scan_signature(name, signature)
-        if target.name == "tpu":
-            _scan_cores(graph, target.cores)
-        nodes = itertools.chain(graph.graph_def.node, *(f.node_def for f in functions))
-        if target.name == "gpu" and not any(node.op.startswith("Cudnn") for node in nodes):
-            raise ExportError("no node is a cuDNN op: --target portable gives the same export")
-
-
 def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> dict[str, Any]:
     """Asks an export its warm-up requests in a new process, without Keras and this project.
 
     Both `tf.saved_model.load` and TensorFlow's C++ loader must give the recorded answers; see
-    `common/export_check.py`.
+    `common/serving/check.py`.
 
     Args:
       staged: folder with `saved_model.pb` and the warm-up requests.
@@ -297,97 +254,6 @@ def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> 
 
 
 # --- Asking what was published -------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Served:
-    """A published model: the SavedModel itself, as a server runs it, without a Keras model.
-
-    Attributes:
-      path: the version folder.
-      settings: what was published with it.
-      functions: its signatures; `ask` is the way to use them.
-    """
-
-    path: Path
-    settings: Mapping[str, Any]
-    functions: Mapping[str, Callable[..., Mapping[str, tf.Tensor]]] = dataclasses.field(repr=False)
-
-    def ask(self, signature: str, /, **inputs: Any) -> dict[str, np.ndarray]:
-        """Asks one signature.
-
-        Args:
-          signature: its name, such as `serving_default`.
-          **inputs: its inputs, with the batch first; converted to the signature's types.
-
-        Returns:
-          Its outputs; strings are `bytes` in an `object` array.
-
-        Raises:
-          ExportError: it has no such signature, or other inputs.
-
-        Example:
-          >>> served.ask("serving_default", text=np.array(["A warm and funny film."]))["stars"]
-          array([5], dtype=int32)
-        """
-        if signature not in self.functions:
-            raise ExportError(f"{self.path} has no {signature!r}, only {sorted(self.functions)}")
-        function = self.functions[signature]
-        specs = function.structured_input_signature[1]
-        if set(inputs) != set(specs):
-            raise ExportError(f"{signature!r} takes {sorted(specs)}, not {sorted(inputs)}")
-        tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
-        return {name: value.numpy() for name, value in function(**tensors).items()}
-
-
-def load(path: Path) -> Served:
-    """Loads a published model.
-
-    Args:
-      path: a version folder, or the folder of a task's versions, which gives the newest.
-
-    Raises:
-      FileNotFoundError: nothing was published there yet.
-      ExportError: the folder is no whole export.
-
-    Example:
-      >>> load(Path("saved_models/sentiment")).settings["labels"]
-      ['negative', 'positive']
-    """
-    looks_like_version = (
-        path.name.isdigit() or (path / GRAPH).exists() or (path / SETTINGS).exists()
-    )
-    folder = path if path.is_dir() and looks_like_version else latest(path)
-    for needed in (GRAPH, SETTINGS):
-        if not (folder / needed).is_file():
-            raise ExportError(f"{folder} is no export of this project: it lacks {needed}")
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    return Served(folder, settings, tf.saved_model.load(str(folder)).signatures)
-
-
-def versions(directory: Path) -> list[int]:
-    """Lists the published versions of a task, the oldest first; empty if there are none."""
-    if not directory.is_dir():
-        return []
-    found = (path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name))
-    return sorted(int(path.name) for path in found if path.is_dir())
-
-
-def latest(directory: Path) -> Path:
-    """Gives the folder of the newest version of a task.
-
-    Raises:
-      FileNotFoundError: there is none; the message says how to train one.
-    """
-    found = versions(directory)
-    if not found:
-        task, _, target = directory.name.partition("-")
-        flag = f" --target {target}" if target else ""
-        raise FileNotFoundError(
-            f"{directory} holds no published model. Train one with "
-            f"`python -m tasks.{task}.train --output {directory.parent}{flag}`"
-        )
-    return directory / str(found[-1])
 
 
 # --- The steps of `publish` ----------------------------------------------------------------------
@@ -497,81 +363,6 @@ def _protos(tensors: Mapping[str, tf.Tensor]) -> dict[str, Any]:
         name: tf.make_tensor_proto(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape)
         for name, tensor in tensors.items()
     }
-
-
-def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str], target: Target) -> None:
-    """Refuses nodes that only the host which traced them could run."""
-    for node in nodes:
-        reason = None
-        device = tf.DeviceSpec.from_string(node.device).device_type
-        if node.op.startswith("Cudnn") and target.name != "gpu":
-            reason = "a cuDNN op, which runs on a GPU only: it was traced with cuDNN on"
-        elif "PyFunc" in node.op:
-            reason = "Python code, which no server has"
-        elif node.op not in functions and not hasattr(tf.raw_ops, node.op):
-            reason = "an op that TensorFlow itself does not bring"
-        elif device not in (None, "CPU") and (target.name, device) != ("gpu", "GPU"):
-            reason = f"pinned to the device {node.device!r}"
-        elif _is_compiled(node):
-            reason = "compiled by XLA: trace it without jit_compile"
-        if reason:
-            raise ExportError(f"node {node.name!r} ({node.op}) of {where} is {reason}")
-
-
-def _is_compiled(holder: Any) -> bool:
-    """Whether a function or a node is marked to be compiled by XLA."""
-    return any(
-        holder.attr[name].b for name in ("_XlaMustCompile", "_XlaCompile") if name in holder.attr
-    )
-
-
-def _scan_signature(name: str, signature: Any) -> None:
-    """Refuses tensors that TF Serving cannot batch, or cannot put into a REST answer."""
-    for kind, tensors in {"input": signature.inputs, "output": signature.outputs}.items():
-        for key, info in tensors.items():
-            shape = tf.TensorShape(info.tensor_shape)
-            if not shape.rank or shape[0] is not None:
-                raise ExportError(
-                    f"{kind} {key!r} of signature {name!r} has shape {shape}: its first dimension "
-                    "must be the batch, of any size"
-                )
-            if info.dtype == tf.bfloat16.as_datatype_enum:
-                raise ExportError(
-                    f"{kind} {key!r} of signature {name!r} is bfloat16, which TF Serving's REST "
-                    "interface cannot read or write: cast it to float32"
-                )
-
-
-# What the compiler of a TPU does not take. Text hides in any op, by the type of an attribute.
-HOST_OPS = re.compile("Lookup|HashTable|Ragged|String|CTC|PyFunc|Sparse(?!Softmax)|^Unique|^Where$")
-
-
-def _scan_cores(graph: Any, cores: Mapping[str, Any]) -> None:
-    """Refuses a core that is not named, or in which there is what only a host runs."""
-    functions = {function.signature.name: function for function in graph.graph_def.library.function}
-    named: dict[str, set[str]] = {}
-    for function, alias in graph.meta_info_def.function_aliases.items():
-        named.setdefault(alias, set()).add(function)
-    missing = sorted(set(cores) - set(named))
-    if missing or not cores:
-        raise ExportError(f"cores without a function alias: {missing or 'all'}")
-    for alias, roots in named.items():
-        seen, left = set(), list(roots)
-        while left:
-            function = left.pop()
-            if function in seen or function not in functions:
-                continue
-            seen.add(function)
-            for node in functions[function].node_def:
-                text = any(tf.string.as_datatype_enum == a.type for a in node.attr.values())
-                if text or HOST_OPS.search(node.op):
-                    raise ExportError(
-                        f"node {node.name!r} ({node.op}) of core {alias!r} is for the host: keep "
-                        "text, tables and ragged tensors outside the core"
-                    )
-                for attribute in node.attr.values():
-                    called = [attribute.func.name, *(f.name for f in attribute.list.func)]
-                    left += [name for name in called if name]
 
 
 def _remove_abandoned(directory: Path) -> None:

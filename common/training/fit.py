@@ -14,15 +14,22 @@ import io
 import itertools
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from common.data import InputError
-from common.distribution import from_chief, gather, in_step, share, that_count, worker_index
+from common.errors import InputError, TrainingError
+from common.files import write_atomically
+from common.training.distribution import (
+    from_chief,
+    gather,
+    in_step,
+    share,
+    that_count,
+    worker_index,
+)
 
 import keras
 import numpy as np
@@ -34,10 +41,6 @@ Score = Callable[[Iterable[tuple[dict[str, np.ndarray], Any]]], dict[str, float]
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is no longer a number, or a checkpoint does not fit."""
 
 
 def set_up(
@@ -152,7 +155,7 @@ def fit(
       directory: the run's folder: checkpoint, `log.csv`, TensorBoard's events.
       settings: JSON-able; a checkpoint is resumed only under the same settings.
       resume: goes on from the last finished epoch in `directory`; without one, starts anew.
-      strategy: see `common.distribution`. Of several workers each calls this with the same
+      strategy: see `common.training.distribution`. Of several workers each calls this with the same
         arguments; the chief alone writes to `directory`, and the others start from what it has.
       clip_norm: scales the gradients of all weights together down to this norm.
       average: momentum of an exponential moving average of the weights, which is then what is
@@ -455,17 +458,3 @@ def _write_log(path: Path, history: list[dict[str, float]]) -> None:
     writer.writeheader()
     writer.writerows(history)
     write_atomically(path, text.getvalue().encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file whole or not at all, also under a kill or a full disk."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

@@ -4,8 +4,13 @@ import json
 import shutil
 import sys
 
-from common import cli, export, rnn_kernels, targets
-from common.data import InputError
+from common import rnn_kernels
+from common.commands import cli
+from common.errors import ExportError, InputError
+from common.serving import targets
+from common.serving.publish import publish, write_models_config
+from common.serving.scan import scan
+from common.serving.served import GRAPH, LITERT, latest, load_export
 
 import keras
 import numpy as np
@@ -114,7 +119,7 @@ def test_an_export_holds_a_shared_function_once_and_none_that_was_traced_before(
     live = signatures["serving_default"](tf.ones([1, 2]))["y"]
     x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
     asked = [{"x": x}]
-    published = export.publish(
+    published = publish(
         signatures,
         model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
         resources=[],
@@ -123,10 +128,10 @@ def test_an_export_holds_a_shared_function_once_and_none_that_was_traced_before(
         directory=tmp_path / "toy",
     )
     assert traced == ["live", "portable"]
-    served = export.load(published)
+    served = load_export(published)
     np.testing.assert_array_equal(live, 2.0 * np.ones([1, 2]))
-    np.testing.assert_array_equal(served.ask("serving_default", x=x)["y"], 2.0 * x)
-    np.testing.assert_array_equal(served.ask("tensors", x=x)["y"], 2.0 * x[:, :1])
+    np.testing.assert_array_equal(served.call("serving_default", x=x)["y"], 2.0 * x)
+    np.testing.assert_array_equal(served.call("tensors", x=x)["y"], 2.0 * x[:, :1])
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -157,7 +162,7 @@ def test_folders_of_targets():
 
 def test_nothing_published_says_how_to_train_for_the_target(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tasks.ner.train --output .* --target tpu`"):
-        export.latest(tmp_path / "ner-tpu")
+        latest(tmp_path / "ner-tpu")
 
 
 # --- what a scan finds ----------------------------------------------------------------------------
@@ -195,21 +200,21 @@ def spelled(x, length):
 
 def test_text_in_a_core_is_refused_with_the_core_named(tmp_path):
     target, _ = static()
-    with pytest.raises(export.ExportError, match=r"String.* of core 'core_[48]' is for the host"):
-        export.scan(save(tmp_path, target, spelled), target)
+    with pytest.raises(ExportError, match=r"String.* of core 'core_[48]' is for the host"):
+        scan(save(tmp_path, target, spelled), target)
 
 
 def test_a_sound_core_is_accepted_and_one_without_alias_refused(tmp_path):
     target, _ = static()
-    export.scan(save(tmp_path, target, summed), target)
+    scan(save(tmp_path, target, summed), target)
     target.cores["other"] = None
-    with pytest.raises(export.ExportError, match=r"without a function alias: \['other'\]"):
-        export.scan(tmp_path, target)
+    with pytest.raises(ExportError, match=r"without a function alias: \['other'\]"):
+        scan(tmp_path, target)
 
 
 def intrude(folder, op, device=""):
     """Puts a node into the main graph."""
-    path = folder / export.GRAPH
+    path = folder / GRAPH
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     saved.meta_graphs[0].graph_def.node.add(name="intruder", op=op, device=device)
     path.write_bytes(saved.SerializeToString())
@@ -218,24 +223,24 @@ def intrude(folder, op, device=""):
 def test_cudnn_ops_are_for_gpus_alone(tmp_path):
     plain = save(tmp_path / "plain", targets.PORTABLE, summed)
     gpu = targets.Target("gpu")
-    with pytest.raises(export.ExportError, match="no node is a cuDNN op"):
-        export.scan(plain, gpu)
+    with pytest.raises(ExportError, match="no node is a cuDNN op"):
+        scan(plain, gpu)
     cudnn = tmp_path / "cudnn"
     shutil.copytree(plain, cudnn)
     intrude(cudnn, "CudnnRNNV3", "/device:GPU:0")
-    export.scan(cudnn, gpu)
-    with pytest.raises(export.ExportError, match=r"'intruder' .CudnnRNNV3. .* is a cuDNN op"):
-        export.scan(cudnn, targets.PORTABLE)
+    scan(cudnn, gpu)
+    with pytest.raises(ExportError, match=r"'intruder' .CudnnRNNV3. .* is a cuDNN op"):
+        scan(cudnn, targets.PORTABLE)
     intrude(cudnn, "Identity", "/device:TPU:0")
-    with pytest.raises(export.ExportError, match=r"'intruder' .Identity. .* is pinned"):
-        export.scan(cudnn, gpu)
+    with pytest.raises(ExportError, match=r"'intruder' .Identity. .* is pinned"):
+        scan(cudnn, gpu)
 
 
 def test_the_list_of_models_has_every_target_that_a_server_runs(tmp_path):
     for name in ("ner", "ner-tpu", "sentiment-litert"):
         (tmp_path / name / "1").mkdir(parents=True)
-    (tmp_path / "sentiment-litert" / "1" / export.LITERT).write_bytes(b"")
-    listed = export.write_models_config(tmp_path).read_text()
+    (tmp_path / "sentiment-litert" / "1" / LITERT).write_bytes(b"")
+    listed = write_models_config(tmp_path).read_text()
     assert [json.loads(line.split(":")[1]) for line in listed.splitlines() if "name:" in line] == [
         "ner",
         "ner-tpu",

@@ -7,17 +7,17 @@ import os
 import sys
 import types
 
-from common import cli
-from common.data import InputError
-from common.export import ExportError
-from common.training import TrainingError
+from common.commands import cli
+from common.commands.config import EvaluateConfig, RunConfig
+from common.errors import ExportError, InputError, TrainingError
+from common.files import open_output
 
 import numpy as np
 import pytest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(cli.RunConfig):
+class Config(RunConfig):
     units: int = 4
     noise: float = 0.5
 
@@ -146,11 +146,11 @@ def test_results_are_one_line_of_plain_json(capsys, tmp_path):
 def test_output_appears_whole_or_not_at_all(tmp_path):
     path = tmp_path / "out"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), cli.open_output(path) as file:
+    with pytest.raises(ZeroDivisionError), open_output(path) as file:
         file.write("half")
         raise ZeroDivisionError
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["out"]
-    with cli.open_output(path) as file:
+    with open_output(path) as file:
         file.write("whole")
     assert path.read_text() == "whole" and os.listdir(tmp_path) == ["out"]
 
@@ -166,13 +166,13 @@ def test_evaluate_scores_what_the_model_was_trained_on_where_nothing_else_is_nam
     other.write_text("a")
     of_set = {"dataset": "small", "data": None}
     of_file = {"dataset": None, "data": str(mine)}
-    flags = cli.EvaluateConfig()
+    flags = EvaluateConfig()
     assert flags.or_trained_on(of_set).dataset == "small"
     assert flags.or_trained_on(of_file).data == mine
-    named = cli.EvaluateConfig(dataset="large")
+    named = EvaluateConfig(dataset="large")
     assert named.or_trained_on(of_file) == named
     # A training file is dealt into splits again; another one is scored whole.
-    assert not cli.EvaluateConfig(data=mine).scores_whole_file(of_file)
-    assert cli.EvaluateConfig(data=other).scores_whole_file(of_file)
-    assert cli.EvaluateConfig(data=mine).scores_whole_file(of_set)
-    assert not cli.EvaluateConfig(data=tmp_path).scores_whole_file(of_set)
+    assert not EvaluateConfig(data=mine).scores_whole_file(of_file)
+    assert EvaluateConfig(data=other).scores_whole_file(of_file)
+    assert EvaluateConfig(data=mine).scores_whole_file(of_set)
+    assert not EvaluateConfig(data=tmp_path).scores_whole_file(of_set)

@@ -1,6 +1,6 @@
 """Pictures hold what they should, tables are Markdown, the card is whole."""
 
-from common import report
+from common.commands import report
 
 import numpy as np
 from matplotlib import image

@@ -18,7 +18,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_
     """Draws loss and validation metrics over the epochs.
 
     Args:
-      history: rows of `common.training.Fitted.history`.
+      history: rows of `common.training.fit.Fitted.history`.
       path: the PNG to write.
       best_epoch: marked; counted from 1.
     """
@@ -150,7 +150,7 @@ def card_scores(path: Path) -> dict[str, str]:
     """Reads `split`, `examples` and the metrics back from a model card; empty if not scored.
 
     Args:
-      path: of `model_card.md`, as `common.release` writes it.
+      path: of `model_card.md`, as `common.commands.release` writes it.
     """
     _, _, section = path.read_text(encoding="utf-8").partition("\n## Scores\n\n")
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()[:3]]

@@ -14,7 +14,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from common import export, export_check
+from common.errors import ExportError
+from common.serving import check
+from common.serving import publish as publishing
+from common.serving.publish import (
+    WARM_UP,
+    disable_cudnn,
+    publish,
+    verify,
+    write_models_config,
+)
+from common.serving.scan import scan
+from common.serving.served import GRAPH, SETTINGS, latest, load_export, versions
 
 import keras
 import numpy as np
@@ -29,7 +40,7 @@ WORDS = ("", "a", "film", "good", "bad", "élan")  # 0 pads; an unknown word is 
 TEXTS = np.array(["a good film", "bad", "", "élan vital " * 9], dtype=object)
 IDS = np.array([[1, 3, 2, 0], [4, 0, 0, 0], [5, 6, 5, 6]], np.int32)
 LENGTH = np.array([3, 1, 4], np.int32)
-SETTINGS = {"labels": ["schlecht", "größer"], "config": {"units": 3, "rate": 0.5, "none": None}}
+OWN_SETTINGS = {"labels": ["schlecht", "größer"], "config": {"units": 3, "rate": 0.5, "none": None}}
 
 
 class Task(NamedTuple):
@@ -45,11 +56,11 @@ class Task(NamedTuple):
             "model": self.model,
             "resources": [self.table],
             "examples": self.examples,
-            "settings": SETTINGS,
+            "settings": OWN_SETTINGS,
             "directory": directory,
         }
         signatures = changed.pop("signatures", self.signatures)
-        return export.publish(signatures, **{**arguments, **changed})
+        return publish(signatures, **{**arguments, **changed})
 
 
 def make_task() -> Task:
@@ -71,7 +82,7 @@ def make_task() -> Task:
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(tf.constant(WORDS), tf.range(len(WORDS))), len(WORDS)
     )
-    names = tf.constant(SETTINGS["labels"])
+    names = tf.constant(OWN_SETTINGS["labels"])
 
     def probabilities(ids, length):
         return model({"ids": ids, "length": length}, training=False)["probabilities"]
@@ -128,11 +139,11 @@ class Published(NamedTuple):
 @pytest.fixture(scope="module")
 def published(task, tmp_path_factory):
     directory = tmp_path_factory.mktemp("saved_models") / "toy"
-    facts, staged, verify = {}, [], export.verify
+    facts, staged = {}, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "verify", lambda *arguments: facts.update(verify(*arguments)))
+        patch.setattr(publishing, "verify", lambda *arguments: facts.update(verify(*arguments)))
         first = task.publish(directory)
-        patch.setattr(export, "verify", lambda *arguments: None)
+        patch.setattr(publishing, "verify", lambda *arguments: None)
         second = task.publish(directory, finish=staged.append)
     return Published(first, second, facts, staged[0])
 
@@ -146,7 +157,7 @@ def copy(published, tmp_path):
 @pytest.fixture
 def unverified(monkeypatch):
     """Leaves out the check in a new process, for tests of what happens around it."""
-    monkeypatch.setattr(export, "verify", lambda *arguments: None)
+    monkeypatch.setattr(publishing, "verify", lambda *arguments: None)
 
 
 def nothing_left(directory: Path) -> bool:
@@ -155,7 +166,7 @@ def nothing_left(directory: Path) -> bool:
 
 def damage(folder: Path, change) -> None:
     """Changes the saved_model.pb in `folder` with `change(meta_graph)`."""
-    path = folder / export.GRAPH
+    path = folder / GRAPH
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     change(saved.meta_graphs[0])
     path.write_bytes(saved.SerializeToString())
@@ -167,8 +178,8 @@ def damage(folder: Path, change) -> None:
 def test_versions_count_up_and_hold_every_file(published):
     first, second, _, staged = published
     assert (first.name, second.name) == ("1", "2")
-    assert export.versions(first.parent) == [1, 2]
-    assert export.latest(first.parent) == second
+    assert versions(first.parent) == [1, 2]
+    assert latest(first.parent) == second
     assert sorted(path.name for path in first.parent.iterdir()) == ["1", "2"]
     for file in (
         "saved_model.pb",
@@ -190,7 +201,7 @@ def current_umask() -> int:
 
 
 def test_signatures_keep_names_types_and_batch_dimension(published):
-    functions = export.load(published.first).functions
+    functions = load_export(published.first).functions
 
     def described(specs):
         return {name: (spec.dtype.name, spec.shape.as_list()) for name, spec in specs.items()}
@@ -215,28 +226,28 @@ def test_signatures_keep_names_types_and_batch_dimension(published):
 
 
 def test_loaded_answers_equal_the_live_model(task, published):
-    served = export.load(published.second)
+    served = load_export(published.second)
     live = task.model.predict({"ids": IDS, "length": LENGTH}, verbose=0)["probabilities"]
-    answer = served.ask("tensors", ids=IDS, length=LENGTH)["probabilities"]
+    answer = served.call("tensors", ids=IDS, length=LENGTH)["probabilities"]
     np.testing.assert_allclose(answer, live, rtol=0, atol=1e-6)
 
     # The same three sequences as text, so that vocabulary and splitting are looked at as well.
     texts = ["a good film", "bad", "élan x élan y"]
-    answer = served.ask("serving_default", text=texts)
+    answer = served.call("serving_default", text=texts)
     np.testing.assert_allclose(answer["probabilities"], live, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(answer["class"], live.argmax(axis=1))
     assert [label.decode() for label in answer["label"]] == [
-        SETTINGS["labels"][k] for k in live.argmax(axis=1)
+        OWN_SETTINGS["labels"][k] for k in live.argmax(axis=1)
     ]
-    tokens = served.ask("explain", text=["a  b", "c"])["tokens"]
+    tokens = served.call("explain", text=["a  b", "c"])["tokens"]
     assert tokens.tolist() == [[b"a", b"b"], [b"c", b""]]
 
 
 def test_junk_beyond_length_changes_nothing(published):
-    served = export.load(published.first)
-    plain = served.ask("tensors", ids=IDS, length=LENGTH)["probabilities"]
+    served = load_export(published.first)
+    plain = served.call("tensors", ids=IDS, length=LENGTH)["probabilities"]
     junk = np.where(np.arange(9) < LENGTH[:, None], np.pad(IDS, [(0, 0), (0, 5)]), 5)
-    padded = served.ask("tensors", ids=junk, length=LENGTH)["probabilities"]
+    padded = served.call("tensors", ids=junk, length=LENGTH)["probabilities"]
     np.testing.assert_allclose(padded, plain, rtol=0, atol=1e-6)
 
 
@@ -256,8 +267,8 @@ def test_saved_variables_are_the_model_s_alone(task, published):
 
 
 def test_settings_round_trip(published):
-    assert export.load(published.first).settings == SETTINGS
-    assert "größer" in (published.first / export.SETTINGS).read_text(encoding="utf-8")
+    assert load_export(published.first).settings == OWN_SETTINGS
+    assert "größer" in (published.first / SETTINGS).read_text(encoding="utf-8")
 
 
 def test_warm_up_records_carry_every_request(task, published):
@@ -304,7 +315,7 @@ def test_cudnn_is_off_while_tracing_and_put_back(task, tmp_path, unverified):
         task.publish(tmp_path / "toy", signatures={**task.signatures, "explain": explain})
         assert seen == [{True, "auto"}, {False}]
         assert [layer.use_cudnn for layer in recurrent] == before
-        with pytest.raises(KeyError), export.disable_cudnn(task.model):
+        with pytest.raises(KeyError), disable_cudnn(task.model):
             raise KeyError
         assert [layer.use_cudnn for layer in recurrent] == before
     finally:
@@ -336,10 +347,10 @@ def test_scan_refuses_what_a_server_cannot_run(copy, op, device, message, place)
             "the main graph" if place == "graph" else f"function {function.signature.name!r}"
         )
 
-    export.scan(copy)  # as published, nothing is wrong
+    scan(copy)  # as published, nothing is wrong
     damage(copy, intrude)
-    with pytest.raises(export.ExportError, match=message.format(where=re.escape(where[0]))):
-        export.scan(copy)
+    with pytest.raises(ExportError, match=message.format(where=re.escape(where[0]))):
+        scan(copy)
 
 
 @pytest.mark.parametrize("attribute", ["_XlaMustCompile", "_XlaCompile"])
@@ -351,10 +362,10 @@ def test_scan_refuses_what_xla_would_compile(copy, attribute, place):
         holder.attr[attribute].b = value
 
     damage(copy, lambda meta_graph: mark(meta_graph, False))
-    export.scan(copy)  # says that it is not
+    scan(copy)  # says that it is not
     damage(copy, lambda meta_graph: mark(meta_graph, True))
-    with pytest.raises(export.ExportError, match="compiled by XLA"):
-        export.scan(copy)
+    with pytest.raises(ExportError, match="compiled by XLA"):
+        scan(copy)
 
 
 @pytest.mark.parametrize(
@@ -376,8 +387,8 @@ def test_scan_refuses_what_a_server_cannot_batch(copy, kind, shape, dtype, messa
         info.tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
 
     damage(copy, add)
-    with pytest.raises(export.ExportError, match=message):
-        export.scan(copy)
+    with pytest.raises(ExportError, match=message):
+        scan(copy)
 
 
 def text_function(body):
@@ -397,7 +408,7 @@ def text_function(body):
     ],
 )
 def test_publish_refuses_a_bad_function(task, tmp_path, body, message):
-    with pytest.raises(export.ExportError, match=message):
+    with pytest.raises(ExportError, match=message):
         task.publish(
             tmp_path / "toy", signatures={**task.signatures, "explain": text_function(body)}
         )
@@ -405,7 +416,7 @@ def test_publish_refuses_a_bad_function(task, tmp_path, body, message):
 
 
 def test_publish_names_the_way_out_of_an_untracked_table(task, tmp_path):
-    with pytest.raises(export.ExportError, match="nor in `resources`"):
+    with pytest.raises(ExportError, match="nor in `resources`"):
         task.publish(tmp_path / "toy", resources=[])
     assert nothing_left(tmp_path / "toy")
 
@@ -426,7 +437,7 @@ def test_publish_names_the_way_out_of_an_untracked_table(task, tmp_path):
 def test_publish_refuses_incomplete_arguments(task, tmp_path, change, message):
     signatures, examples = dict(task.signatures), dict(task.examples)
     change(signatures, examples)
-    with pytest.raises(export.ExportError, match=message):
+    with pytest.raises(ExportError, match=message):
         task.publish(tmp_path / "toy", signatures=signatures, examples=examples)
     assert nothing_left(tmp_path / "toy")
 
@@ -444,19 +455,19 @@ def test_publish_refuses_settings_that_json_cannot_hold(task, tmp_path, value, e
 def test_verification_notices_other_weights(copy, tmp_path, task, monkeypatch):
     weights = task.model.get_weights()
     with monkeypatch.context() as patch:
-        patch.setattr(export, "verify", lambda *arguments: None)
+        patch.setattr(publishing, "verify", lambda *arguments: None)
         task.model.set_weights([2 * weight for weight in weights])
         try:
             other = task.publish(tmp_path / "other")
         finally:
             task.model.set_weights(weights)
     shutil.copytree(other / "variables", copy / "variables", dirs_exist_ok=True)
-    with pytest.raises(export.ExportError, match=r"python loader, record 0, .*the live model's by"):
-        export.verify(copy)
+    with pytest.raises(ExportError, match=r"python loader, record 0, .*the live model's by"):
+        verify(copy)
 
 
 def change_record(folder: Path, signature: str, change) -> None:
-    path = folder / export.WARM_UP
+    path = folder / WARM_UP
     logs = [
         prediction_log_pb2.PredictionLog.FromString(record.numpy())
         for record in tf.data.TFRecordDataset(str(path))
@@ -475,8 +486,8 @@ def test_verification_notices_another_answer(copy, published):
         log.response.outputs["tokens"].CopyFrom(tf.make_tensor_proto(answer))
 
     change_record(copy, "explain", spoil)
-    with pytest.raises(export.ExportError, match="signature 'explain': output 'tokens' differs"):
-        export.verify(copy)
+    with pytest.raises(ExportError, match="signature 'explain': output 'tokens' differs"):
+        verify(copy)
 
 
 def test_verification_notices_what_only_the_cpp_loader_sees(copy):
@@ -485,15 +496,13 @@ def test_verification_notices_what_only_the_cpp_loader_sees(copy):
         outputs["label"].name, outputs["class"].name = outputs["class"].name, outputs["label"].name
 
     damage(copy, swap)
-    with pytest.raises(
-        export.ExportError, match=r"c\+\+ loader, record 0.*'(label|class)' differs"
-    ):
-        export.verify(copy)
+    with pytest.raises(ExportError, match=r"c\+\+ loader, record 0.*'(label|class)' differs"):
+        verify(copy)
 
 
 def test_cpp_loader_takes_and_gives_strings_of_any_length(copy):
-    signatures = export_check.read_signatures(copy)
-    ask = export_check.load_in_cpp(copy, signatures)
+    signatures = check.read_signatures(copy)
+    ask = check.load_in_cpp(copy, signatures)
     long = np.array([b"short", b"much longer than the 22 bytes that fit inline", b""], object)
     tokens = ask("explain", {"text": long})["tokens"]
     assert tokens.tolist()[1] == long[1].split()
@@ -506,7 +515,7 @@ def test_cpp_loader_takes_and_gives_strings_of_any_length(copy):
     with pytest.raises(RuntimeError, match=r"C\+\+ loader: "):
         ask("tensors", {"ids": IDS[:, :, None], "length": LENGTH})
     with pytest.raises(RuntimeError, match=r"C\+\+ loader: "):
-        export_check.load_in_cpp(copy / "assets.extra", signatures)
+        check.load_in_cpp(copy / "assets.extra", signatures)
 
 
 @pytest.mark.parametrize(
@@ -525,12 +534,12 @@ def test_cpp_loader_takes_and_gives_strings_of_any_length(copy):
     ],
 )
 def test_difference(a, b, expected):
-    assert export_check.difference(np.array(a), np.array(b)) == pytest.approx(expected)
+    assert check.difference(np.array(a), np.array(b)) == pytest.approx(expected)
 
 
 def test_check_without_an_export_says_so(tmp_path):
-    with pytest.raises(export.ExportError, match="verification failed: FileNotFoundError"):
-        export.verify(tmp_path)
+    with pytest.raises(ExportError, match="verification failed: FileNotFoundError"):
+        verify(tmp_path)
 
 
 # --- What an interruption leaves -----------------------------------------------------------------
@@ -541,7 +550,7 @@ def test_check_without_an_export_says_so(tmp_path):
 )
 def test_failing_finish_publishes_nothing(task, tmp_path, unverified, error):
     def finish(staged):
-        assert export.load(staged).settings == SETTINGS
+        assert load_export(staged).settings == OWN_SETTINGS
         raise error
 
     with pytest.raises(error if isinstance(error, type) else OSError):
@@ -565,7 +574,7 @@ def test_killed_process_publishes_nothing_and_is_cleaned_up(task, tmp_path, unve
     marker, directory = tmp_path / "marker", tmp_path / "toy"
     program = textwrap.dedent(f"""
         import pathlib, time, keras, tensorflow as tf
-        from common import export
+        from common.serving import publish as publishing
 
         model = keras.Sequential([keras.Input([2]), keras.layers.Dense(1)])
         function = tf.function(
@@ -577,15 +586,15 @@ def test_killed_process_publishes_nothing_and_is_cleaned_up(task, tmp_path, unve
             pathlib.Path({str(marker)!r}).write_text(staged.name)
             time.sleep(600)
 
-        export.verify = lambda *arguments: None
+        publishing.verify = lambda *arguments: None
         names = ("serving_default", "tensors")
-        export.publish(
+        publishing.publish(
             dict.fromkeys(names, function), model=model, resources=[], settings={{}},
             examples=dict.fromkeys(names, [{{"x": [[1.0, 2.0]]}}]), finish=finish,
             directory=pathlib.Path({str(directory)!r}),
         )
     """)
-    environment = {**os.environ, "PYTHONPATH": str(Path(export.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(publishing.__file__).parents[2])}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment)
     try:
         deadline = time.monotonic() + 120
@@ -594,10 +603,10 @@ def test_killed_process_publishes_nothing_and_is_cleaned_up(task, tmp_path, unve
             assert time.monotonic() < deadline
             time.sleep(0.05)
         alive = directory / marker.read_text()
-        assert (alive / export.GRAPH).exists()
-        assert export.versions(directory) == []
+        assert (alive / GRAPH).exists()
+        assert versions(directory) == []
         with pytest.raises(FileNotFoundError, match="no published model"):
-            export.load(directory)
+            load_export(directory)
 
         assert task.publish(directory).name == "1"
         assert alive.exists()  # its process still runs
@@ -626,7 +635,7 @@ def test_version_taken_by_another_process_in_between(task, tmp_path, unverified)
     assert task.publish(directory, finish=finish) == directory / "8"
     assert taken
     assert (directory / "7" / "saved_model.pb").read_bytes() == b"theirs"
-    assert export.versions(directory) == [6, 7, 8]
+    assert versions(directory) == [6, 7, 8]
 
 
 # --- Loading -------------------------------------------------------------------------------------
@@ -634,8 +643,8 @@ def test_version_taken_by_another_process_in_between(task, tmp_path, unverified)
 
 def test_load_takes_a_version_or_the_newest(published):
     first, second, _, _ = published
-    assert export.load(first).path == first
-    assert export.load(first.parent).path == second
+    assert load_export(first).path == first
+    assert load_export(first.parent).path == second
 
 
 @pytest.mark.parametrize(
@@ -644,7 +653,7 @@ def test_load_takes_a_version_or_the_newest(published):
 def test_load_of_nothing_says_how_to_train(tmp_path, make):
     make(tmp_path / "saved_models" / "ner")
     message = r"ner holds no published model.*`python -m tasks\.ner\.train --output .*saved_models`"
-    for find in (export.latest, export.load):
+    for find in (latest, load_export):
         with pytest.raises(FileNotFoundError, match=message):
             find(tmp_path / "saved_models" / "ner")
 
@@ -652,25 +661,25 @@ def test_load_of_nothing_says_how_to_train(tmp_path, make):
 @pytest.mark.parametrize("lost", ["saved_model.pb", "assets.extra/config.json"])
 def test_load_of_half_an_export_names_what_is_missing(copy, lost):
     (copy / lost).unlink()
-    with pytest.raises(export.ExportError, match=f"is no export .* lacks {lost}"):
-        export.load(copy)
-    with pytest.raises(export.ExportError, match=f"is no export .* lacks {lost}"):
-        export.load(copy.rename(copy.parent / "downloaded"))
+    with pytest.raises(ExportError, match=f"is no export .* lacks {lost}"):
+        load_export(copy)
+    with pytest.raises(ExportError, match=f"is no export .* lacks {lost}"):
+        load_export(copy.rename(copy.parent / "downloaded"))
 
 
 def test_ask_names_what_there_is(published):
-    served = export.load(published.first)
-    with pytest.raises(export.ExportError, match=r"no 'beam', only .'explain', 'serving_default'"):
-        served.ask("beam", text=TEXTS)
-    with pytest.raises(export.ExportError, match=r"'tensors' takes \['ids', 'length'\], not"):
-        served.ask("tensors", ids=IDS)
+    served = load_export(published.first)
+    with pytest.raises(ExportError, match=r"no 'beam', only .'explain', 'serving_default'"):
+        served.call("beam", text=TEXTS)
+    with pytest.raises(ExportError, match=r"'tensors' takes \['ids', 'length'\], not"):
+        served.call("tensors", ids=IDS)
 
 
 def test_the_servers_list_names_what_has_a_version_and_nothing_else(tmp_path):
     for folder in ("ner/1", "ner/2", "dna/run", "music/.staging-1-host-aa", "sentiment/10"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "README.md").write_text("")
-    path = export.write_models_config(tmp_path)
+    path = write_models_config(tmp_path)
     config = model_server_config_pb2.ModelServerConfig()
     text_format.Parse(path.read_text(), config)
     listed = {model.name: model.base_path for model in config.model_config_list.config}

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import cli, export, report
-from common.data import Corpus
-from common.distribution import wait_for_all, worker_index
-from common.targets import PORTABLE, Target
-from common.training import Fitted
+from common.commands import cli, report
+from common.commands.config import RunConfig, jsonable
+from common.datasets import Corpus
+from common.serving.publish import Example, Function, publish
+from common.serving.served import Served, load_export
+from common.serving.targets import PORTABLE, Target
+from common.training.distribution import wait_for_all, worker_index
+from common.training.fit import Fitted
 
 import keras
 import tensorflow as tf
@@ -31,19 +34,20 @@ class Card:
 def release(
     *,
     task: str,
-    config: cli.RunConfig,
+    config: RunConfig,
     corpus: Corpus,
     fitted: Fitted,
-    signatures: Mapping[str, export.Function],
+    signatures: Mapping[str, Function],
     model: keras.Model,
     resources: Sequence[Any],
-    examples: Mapping[str, Sequence[export.Example]],
+    examples: Mapping[str, Sequence[Example]],
     settings: Mapping[str, Any],
-    score: Callable[[export.Served, Path], tuple[int, dict[str, float]]],
+    score: Callable[[Served, Path], tuple[int, dict[str, float]]],
     card: Card,
     strategy: tf.distribute.Strategy | None = None,
     target: Target = PORTABLE,
-    form: Any = export,
+    publish: Callable[..., Path] = publish,
+    load: Callable[[Path], Served] = load_export,
 ) -> Path | None:
     """Publishes a fitted model, scored through its own export, and prints the JSON line.
 
@@ -51,8 +55,8 @@ def release(
       task: its name; the folder below `config.output` is `target.folder(task)`.
       config: the run's settings.
       corpus: what it was trained on.
-      fitted: what `common.training.fit` gave back.
-      signatures: as `common.export.publish` takes them, like `model`, `resources` and `examples`.
+      fitted: what `common.training.fit.fit` gave back.
+      signatures: as `publish` takes them, like `model`, `resources` and `examples`.
       model: see there.
       resources: see there.
       examples: see there.
@@ -64,14 +68,14 @@ def release(
       strategy: under which it was trained. Of several workers the chief publishes, and the others
         wait for it.
       target: what the signatures were made for.
-      form: the module whose `publish` and `load` write and open what is published, if it is no
-        SavedModel.
+      publish: writes the version; another one writes another format than a SavedModel.
+      load: opens what `publish` has written.
 
     Returns:
       The version folder; None on workers that are not the chief.
 
     Raises:
-      ExportError: see `common.export.publish`. Then nothing is published.
+      ExportError: see `common.serving.publish.publish`. Then nothing is published.
     """
     if target.name != config.target:
         raise ValueError(f"signatures made for {target.name!r}, --target {config.target!r}")
@@ -89,11 +93,11 @@ def release(
         curves = plots / "learning_curves.png"
         report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
         if config.score != "none":
-            count, metrics = score(form.load(staged), plots)
+            count, metrics = score(load(staged), plots)
         shown = {"split": config.score, "examples": count, **metrics}
         _write_card(staged, card, config, corpus, fitted, shown)
 
-    published = form.publish(
+    published = publish(
         signatures,
         model=model,
         resources=resources,
@@ -107,7 +111,7 @@ def release(
                 "init": None if config.init is None else str(config.init),
                 "examples": corpus.size("train"),
             },
-            "config": cli.jsonable(dataclasses.asdict(config)),
+            "config": jsonable(dataclasses.asdict(config)),
         },
         directory=config.output / target.folder(task),
         target=target,
@@ -122,7 +126,7 @@ def release(
 def _write_card(
     staged: Path,
     card: Card,
-    config: cli.RunConfig,
+    config: RunConfig,
     corpus: Corpus,
     fitted: Fitted,
     scores: Mapping[str, Any],

@@ -1,6 +1,6 @@
 """Verifies an export the way a server meets it: without Keras, without the code that made it.
 
-Run it, do not import it: `python -P export_check.py VERSION_DIR [--tolerance 1e-5]`. It asks every
+Run it, do not import it: `python -P check.py VERSION_DIR [--tolerance 1e-5]`. It asks every
 signature each request of the export's own warm-up file, twice: through `tf.saved_model.load`, and
 through TensorFlow's C++ SavedModel loader, which is the one inside TF Serving. Each answer must
 equal the recorded one. The last line of standard output is one JSON object: what was compared, or

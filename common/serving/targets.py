@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from common import rnn_kernels
-from common.data import InputError
+from common.errors import InputError
 
 import tensorflow as tf
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import textwrap
 
-from common.data import InputError
-from common.training import CHECKPOINT, TrainingError, fit, warmed_cosine, write_atomically
+from common.errors import InputError, TrainingError
+from common.files import write_atomically
+from common.training.fit import CHECKPOINT, fit, warmed_cosine
 
 import keras
 import numpy as np
@@ -211,7 +212,7 @@ def test_a_finished_run_resumes_to_the_same_model(tmp_path):
 SCRIPT = """
     import sys, pathlib, time
     sys.path.insert(0, {tests!r})
-    from tests.common.test_training import *
+    from tests.common.training.test_fit import *
     class Slow(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             print(int(self.model.optimizer.iterations), flush=True)
@@ -317,7 +318,7 @@ TWO_DEVICES = """
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     from common.distribution import make_strategy
-    from tests.common.test_training import *
+    from tests.common.training.test_fit import *
     strategy = make_strategy("mirrored")
     assert strategy.num_replicas_in_sync == 2
     # Batches of 15 do not halve: the replicas' shares differ, the result must not.

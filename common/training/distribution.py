@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from common.data import InputError
+from common.errors import InputError
 
 import numpy as np
 import tensorflow as tf

@@ -10,9 +10,9 @@ import sys
 import textwrap
 import time
 
-from common import export
-from common.data import InputError
-from common.distribution import (
+from common.errors import InputError
+from common.serving.served import versions
+from common.training.distribution import (
     chief_first,
     from_chief,
     gather,
@@ -22,8 +22,8 @@ from common.distribution import (
     wait_for_all,
     worker_index,
 )
-from common.training import CHECKPOINT, LOG
-from tests.common import test_training
+from common.training.fit import CHECKPOINT, LOG
+from tests.common.training import test_fit
 from tests.tasks.exports import TASKS
 
 import numpy as np
@@ -37,19 +37,20 @@ def uneven(epoch):
     Shares differ, some have a size that only one of the workers has seen, and one is empty.
     """
     rows = [np.arange(30), np.arange(30, 58), np.arange(58, 59), np.arange(59, 74)]
-    parts = [test_training.batches(r, size) for r, size in zip(rows, (15, 14, 1, 15), strict=True)]
+    parts = [test_fit.batches(r, size) for r, size in zip(rows, (15, 14, 1, 15), strict=True)]
     return functools.reduce(tf.data.Dataset.concatenate, parts)
 
 
 def validation():
     """Batches of 7 rows and of a single one, whose stand-in on the other worker must not count."""
-    return test_training.batches(np.arange(80, 95), 7)
+    return test_fit.batches(np.arange(80, 95), 7)
 
 
 WORKER = """
     import pathlib, sys
-    from common import cli, distribution
-    from tests.common import test_distribution, test_training
+    from common.commands import cli
+    from common.training import distribution
+    from tests.common.training import test_distribution, test_fit
     import numpy as np
 
     def main(argv):
@@ -61,7 +62,7 @@ WORKER = """
             if index == 0:
                 (folder / "prepared").touch()
             assert (folder / "prepared").exists()
-        model, fitted = test_training.run(
+        model, fitted = test_fit.run(
             folder, epochs=epochs, strategy=strategy, clip_norm=0.5, average=0.5, resume=True,
             train=test_distribution.uneven, validation=test_distribution.validation(),
         )
@@ -69,7 +70,7 @@ WORKER = """
         errors = [row["val_error"] for row in fitted.history]
         np.savez(
             folder / f"worker_{index}.npz",
-            weights=test_training.weights(model), losses=losses, errors=errors,
+            weights=test_fit.weights(model), losses=losses, errors=errors,
         )
         distribution.wait_for_all(strategy)
 
@@ -122,7 +123,7 @@ def wait(processes, folder, seconds=300):
 
 @pytest.fixture
 def worker(tmp_path, command_environment, pytestconfig):
-    """Starts two workers that fit the model of `test_training` in a folder."""
+    """Starts two workers that fit the model of `test_fit` in a folder."""
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))
     environment = {**command_environment, "PYTHONPATH": str(pytestconfig.rootpath)}
@@ -137,7 +138,7 @@ def worker(tmp_path, command_environment, pytestconfig):
 
 def one_process(folder, epochs):
     """The same fit in this process."""
-    return test_training.run(
+    return test_fit.run(
         folder,
         epochs=epochs,
         clip_norm=0.5,
@@ -154,7 +155,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path, worker):
     found = [np.load(tmp_path / "two" / f"worker_{index}.npz") for index in range(2)]
     for name in found[0].files:  # validation over all workers included
         np.testing.assert_array_equal(found[0][name], found[1][name])
-    np.testing.assert_allclose(found[0]["weights"], test_training.weights(model), atol=1e-5)
+    np.testing.assert_allclose(found[0]["weights"], test_fit.weights(model), atol=1e-5)
     for column in ("loss", "error"):
         expected = [row[f"val_{column}"] for row in fitted.history]
         name = {"loss": "losses", "error": "errors"}[column]
@@ -183,7 +184,7 @@ def test_a_killed_worker_ends_the_run_and_a_restart_finishes_it(tmp_path, worker
     assert len((folder / LOG).read_text().splitlines()) - 1 == epochs
     model, _ = one_process(tmp_path / "undisturbed", epochs)
     found = np.load(folder / "worker_1.npz")["weights"]
-    np.testing.assert_allclose(found, test_training.weights(model), atol=1e-5)
+    np.testing.assert_allclose(found, test_fit.weights(model), atol=1e-5)
 
 
 @pytest.mark.distribution
@@ -201,7 +202,7 @@ def test_each_task_trains_on_two_workers(task, tmp_path, command_environment):
     result = json.loads((tmp_path / "worker_0.out").read_text().splitlines()[-1])
     assert result["task"] == task and result["examples"] > 0
     folder = tmp_path / "saved_models" / task
-    assert export.versions(folder) == [1]
+    assert versions(folder) == [1]
     assert "the chief publishes" in (tmp_path / "worker_1.err").read_text()
     kept = {path.relative_to(folder).as_posix() for path in folder.rglob(CHECKPOINT)}
     assert kept == {f"run/{CHECKPOINT}"}

@@ -1,0 +1,1 @@
+"""Commands: settings, command lines, reports and the release of a trained model."""

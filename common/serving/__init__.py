@@ -1,0 +1,1 @@
+"""Serving: exports published, verified, loaded and called."""

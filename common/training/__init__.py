@@ -1,0 +1,1 @@
+"""Training: the loop, and the devices and machines it runs on."""
