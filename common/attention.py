@@ -1,4 +1,8 @@
-"""Looking back at all steps of a sequence with weights that sum to one."""
+"""Attention and pooling: weighted means over the steps of a sequence.
+
+`MaskedPooling` reduces a sequence to one vector. `DotProductAttention` and `AdditiveAttention`
+compare queries with a memory; `make_attention` creates them by name.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +17,43 @@ Attention = Literal["additive", "dot"]
 
 @keras.saving.register_keras_serializable("common")
 class MaskedPooling(keras.layers.Layer):
-    """Turns a masked sequence into one vector, and says which steps it took it from.
+    """Reduce a masked sequence to one vector, and return the weight of each step.
 
-    - `mean`: the mean over the real steps; each has the same weight.
-    - `max`: the maximum of each feature over the real steps; a step's weight is the share of
-      features that it won.
-    - `last`: forward features from the last real step.
-    - `attention`: a weighted mean, the weights being the softmax over the real steps of
+    - `mean`: the mean over the real steps; all have the same weight.
+    - `max`: the maximum of each feature over the real steps; the weight of a step is the fraction
+      of features that have their maximum there.
+    - `last`: the features of the last real step.
+    - `attention`: a weighted mean. The weights are the softmax over the real steps of
       `v . tanh(W x + b)` (the word attention of Yang et al. 2016).
+
+    Args:
+      mode: `"mean"`, `"max"`, `"last"` or `"attention"`.
+      units: width of the hidden layer of `attention`.
 
     Call arguments:
       inputs: `<float>[batch, time, features]`.
-      mask: `<bool>[batch, time]`, the right-padded real steps; None takes all.
+      mask: `<bool>[batch, time]`, true at real steps, right-padded; `None` if all steps are real.
 
     Returns:
-      `(<float>[batch, features], <float>[batch, time] weights)`. A row without real steps gives
-      zeros in both, never NaN.
+      `(<float>[batch, features], <float>[batch, time] weights)`. Both are zero, never NaN, for a
+      row without real steps.
+
+    Raises:
+      ValueError: unknown `mode`.
 
     Example:
+      >>> import numpy as np
       >>> x = np.array([[[1.0], [3.0], [99.0]]], "float32")
-      >>> MaskedPooling("mean")(x, mask=np.array([[True, True, False]]))
-      ([[2.0]], [[0.5, 0.5, 0.0]])
+      >>> pooled, weights = MaskedPooling("mean")(x, mask=np.array([[True, True, False]]))
+      >>> pooled.numpy(), weights.numpy()
+      (array([[2.]], dtype=float32), array([[0.5, 0.5, 0. ]], dtype=float32))
+
+    Reference:
+      - [Yang et al., 2016: Hierarchical attention networks for document classification](
+        https://aclanthology.org/N16-1174)
     """
 
     def __init__(self, mode: Pooling = "attention", units: int = 64, **kwargs: Any):
-        """Makes the layer; `units` is the width of attention's hidden layer."""
         super().__init__(**kwargs)
         if mode not in ("mean", "max", "last", "attention"):
             raise ValueError(f"mode must be mean, max, last or attention, got {mode!r}")
@@ -45,73 +61,79 @@ class MaskedPooling(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes attention's weights; the other modes have none."""
+        """Create the weights of `attention`; the other modes have none."""
         if self.mode == "attention":
             self.kernel = self.add_weight((input_shape[-1], self.units), name="kernel")
             self.bias = self.add_weight((self.units,), initializer="zeros", name="bias")
             self.query = self.add_weight((self.units,), "random_normal", name="query")
 
     def call(self, inputs: Any, mask: Any = None) -> tuple[Any, Any]:
-        """Pools; see the class."""
+        """Pool the steps; see the class for the arguments."""
         # Weights are computed in float32: a mean over hundreds of steps loses digits in bfloat16.
         real = ops.ones(ops.shape(inputs)[:2], bool) if mask is None else mask
-        kept = ops.cast(real, "float32")
+        valid = ops.cast(real, "float32")
         values = ops.cast(inputs, "float32")
         if self.mode == "max":
-            lowest = ops.where(real[..., None], values, -1e9)
-            pooled = ops.where(ops.any(real, axis=1)[:, None], ops.max(lowest, axis=1), 0.0)
-            won = ops.cast(ops.equal(lowest, pooled[:, None, :]), "float32") * kept[..., None]
-            weights = ops.mean(won / ops.maximum(ops.sum(won, axis=1, keepdims=True), 1.0), axis=-1)
+            pooled, weights = self._maximum(values, real, valid)
             return ops.cast(pooled, self.compute_dtype), weights
         if self.mode == "attention":
             hidden = ops.tanh(ops.matmul(inputs, self.kernel) + self.bias)
             scores = ops.cast(ops.matmul(hidden, self.query[:, None])[..., 0], "float32")
             scores = ops.where(real, scores, -1e9)
-            raised = ops.exp(scores - ops.max(scores, axis=1, keepdims=True)) * kept
+            unnormalised = ops.exp(scores - ops.max(scores, axis=1, keepdims=True)) * valid
         elif self.mode == "last":
-            following = ops.concatenate([kept[:, 1:], ops.zeros_like(kept[:, :1])], axis=1)
-            raised = kept - following
+            following = ops.concatenate([valid[:, 1:], ops.zeros_like(valid[:, :1])], axis=1)
+            unnormalised = valid - following
         else:
-            raised = kept
-        weights = raised / ops.maximum(ops.sum(raised, axis=1, keepdims=True), 1e-9)
+            unnormalised = valid
+        weights = unnormalised / ops.maximum(ops.sum(unnormalised, axis=1, keepdims=True), 1e-9)
         pooled = ops.sum(ops.where(real[..., None], values, 0.0) * weights[..., None], axis=1)
         return ops.cast(pooled, self.compute_dtype), weights
 
+    def _maximum(self, values: Any, real: Any, valid: Any) -> tuple[Any, Any]:
+        """Return the maxima `<float>[batch, features]` and the weights `<float>[batch, time]`."""
+        masked = ops.where(real[..., None], values, -1e9)
+        pooled = ops.where(ops.any(real, axis=1)[:, None], ops.max(masked, axis=1), 0.0)
+        equal = ops.cast(ops.equal(masked, pooled[:, None, :]), "float32") * valid[..., None]
+        ties = ops.maximum(ops.sum(equal, axis=1, keepdims=True), 1.0)
+        return pooled, ops.mean(equal / ties, axis=-1)
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
-        """A pooled vector has no time left to mask."""
+        """Return `None`: a pooled vector has no time axis."""
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {**super().get_config(), "mode": self.mode, "units": self.units}
 
 
 def masked_softmax(scores: Any, mask: Any) -> Any:
-    """Softmax over the real steps, in float32.
+    """Return the softmax over the real steps, in float32.
 
     Args:
       scores: `<float>[batch, queries, time]`.
-      mask: `<bool>[batch, time]`, the real steps; None takes all.
+      mask: `<bool>[batch, time]`, true at real steps; `None` if all steps are real.
 
     Returns:
-      `<float32>[batch, queries, time]`, zero at padded steps. A row without real steps gives zeros.
+      `<float32>[batch, queries, time]`, zero at padded steps and for a row without real steps.
 
     Example:
-      >>> masked_softmax(np.zeros((1, 1, 3)), np.array([[True, True, False]]))
-      [[[0.5, 0.5, 0.0]]]
+      >>> import numpy as np
+      >>> masked_softmax(np.zeros((1, 1, 3)), np.array([[True, True, False]])).numpy()
+      array([[[0.5, 0.5, 0. ]]], dtype=float32)
     """
     scores = ops.cast(scores, "float32")
     if mask is None:
         return ops.softmax(scores, axis=-1)
     real = ops.cast(mask, "float32")[:, None, :]
-    # Finite, so that a row of nothing but padding has a maximum to subtract.
+    # A finite score, so that a row without real steps has a finite maximum to subtract.
     scores = ops.where(ops.cast(real, "bool"), scores, -1e9)
-    raised = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True)) * real
-    return raised / ops.maximum(ops.sum(raised, axis=-1, keepdims=True), 1e-9)
+    unnormalised = ops.exp(scores - ops.max(scores, axis=-1, keepdims=True)) * real
+    return unnormalised / ops.maximum(ops.sum(unnormalised, axis=-1, keepdims=True), 1e-9)
 
 
 class _MemoryAttention(keras.layers.Layer):
-    """What both kinds of attention share: scores to weights, weights to contexts."""
+    """Attention from scores to weights and contexts; a subclass computes the scores."""
 
     def __init__(self, units: int, **kwargs: Any):
         super().__init__(**kwargs)
@@ -119,53 +141,58 @@ class _MemoryAttention(keras.layers.Layer):
         self.supports_masking = True
 
     def keys(self, memory: Any) -> Any:
-        """What queries are compared with, `<float>[batch, time, units]`; the same at every step."""
+        """Return the keys `<float>[batch, time, units]`, which do not depend on the queries."""
         return ops.matmul(memory, self.memory_kernel)
 
     def call(self, query: Any, memory: Any, mask: Any = None, keys: Any = None) -> tuple[Any, Any]:
-        """Looks the queries up; see the class."""
+        """Compare queries with the memory; see the subclasses for the arguments."""
         keys = self.keys(memory) if keys is None else keys
         weights = masked_softmax(self.scores(query, keys), mask)
         context = ops.matmul(ops.cast(weights, memory.dtype), memory)
         return ops.cast(context, self.compute_dtype), weights
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> None:
-        """Queries bring no mask along."""
+        """Return `None`: the mask of the memory does not apply to contexts."""
         return None
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {**super().get_config(), "units": self.units}
 
 
 @keras.saving.register_keras_serializable("common")
 class DotProductAttention(_MemoryAttention):
-    """Multiplicative attention: looks back at a memory by comparing products.
+    """Multiplicative attention: scores are scaled dot products of queries and keys.
 
         score(query, memory_t) = query . (memory_t @ W) / sqrt(units)
 
     with `W` `<float>[features, units]`: the form "general" of Luong et al. 2015, scaled as in
-    Vaswani et al. 2017, so that the softmax starts out flat whatever the width.
+    Vaswani et al. 2017, so that the initial softmax is nearly uniform for any width.
 
     Args:
       units: width of the queries.
 
     Call arguments:
       query: `<float>[batch, queries, units]`; all steps of a decoder, or one.
-      memory: `<float>[batch, time, features]`, what is looked at.
-      mask: `<bool>[batch, time]`, its real steps; None takes all.
-      keys: `keys(memory)`, if it was computed before, as in a loop over steps.
+      memory: `<float>[batch, time, features]`, the sequence that is attended to.
+      mask: `<bool>[batch, time]`, its real steps; `None` if all steps are real.
+      keys: `keys(memory)`, if computed before, as in a loop over steps.
 
     Returns:
       `(<float>[batch, queries, features] contexts, <float32>[batch, queries, time] weights)`.
-      Weights sum to one over the real steps and are zero elsewhere; a row without real steps gives
-      zeros in both.
+      Weights sum to one over the real steps and are zero elsewhere; contexts and weights are zero
+      for a row without real steps.
+
+    Raises:
+      ValueError: the width of the queries is not `units`.
 
     Example:
-      >>> attention = DotProductAttention(2)
-      >>> context, weights = attention(query, memory, mask=mask)   # [8, 5, 2], [8, 9, 4], [8, 9]
+      >>> import numpy as np
+      >>> query, memory = np.ones((8, 5, 2)), np.ones((8, 9, 4))
+      >>> mask = np.arange(9) < np.full((8, 1), 7)
+      >>> context, weights = DotProductAttention(2)(query, memory, mask=mask)
       >>> context.shape, weights.shape
-      (8, 5, 4), (8, 5, 9)
+      (TensorShape([8, 5, 4]), TensorShape([8, 5, 9]))
 
     Reference:
       - [Luong et al., 2015: Effective approaches to attention-based neural machine translation](
@@ -173,36 +200,37 @@ class DotProductAttention(_MemoryAttention):
     """
 
     def build(self, query_shape: Any, memory_shape: Any, *args: Any) -> None:
-        """Makes the weights."""
+        """Create the weights."""
         if query_shape[-1] != self.units:
-            raise ValueError(f"queries of width {self.units} expected, got {query_shape[-1]}")
+            raise ValueError(f"queries must have width {self.units}, got {query_shape[-1]}")
         self.memory_kernel = self.add_weight((memory_shape[-1], self.units), name="memory_kernel")
 
     def scores(self, query: Any, keys: Any) -> Any:
-        """`<float>[batch, queries, time]` before the softmax."""
+        """Return the scores `<float>[batch, queries, time]`, before the softmax."""
         return ops.matmul(query, ops.swapaxes(keys, 1, 2)) * self.units**-0.5
 
 
 @keras.saving.register_keras_serializable("common")
 class AdditiveAttention(_MemoryAttention):
-    """Additive attention: looks back at a memory through a small network.
+    """Additive attention: a small network computes the scores from queries and keys.
 
         score(query, memory_t) = v . tanh(query @ W_q + memory_t @ W_m + b)
 
-    (Bahdanau et al. 2015). It costs a tanh for each unit, query and step, where
-    `DotProductAttention` costs a multiplication.
+    It costs a tanh for each unit, query and step, where `DotProductAttention` costs a
+    multiplication.
 
     Args:
-      units: width of the small network.
+      units: width of the network.
 
-    Call arguments and returns: those of `DotProductAttention`, but that queries may be of any
-    width.
+    Call arguments and returns: those of `DotProductAttention`, with queries of any width.
 
     Example:
-      >>> attention = AdditiveAttention(16)
-      >>> context, weights = attention(query, memory, mask=mask)   # [8, 5, 2], [8, 9, 4], [8, 9]
+      >>> import numpy as np
+      >>> query, memory = np.ones((8, 5, 2)), np.ones((8, 9, 4))
+      >>> mask = np.arange(9) < np.full((8, 1), 7)
+      >>> context, weights = AdditiveAttention(16)(query, memory, mask=mask)
       >>> context.shape, weights.shape
-      (8, 5, 4), (8, 5, 9)
+      (TensorShape([8, 5, 4]), TensorShape([8, 5, 9]))
 
     Reference:
       - [Bahdanau et al., 2015: Neural machine translation by jointly learning to align and
@@ -210,20 +238,33 @@ class AdditiveAttention(_MemoryAttention):
     """
 
     def build(self, query_shape: Any, memory_shape: Any, *args: Any) -> None:
-        """Makes the weights."""
+        """Create the weights."""
         self.query_kernel = self.add_weight((query_shape[-1], self.units), name="query_kernel")
         self.memory_kernel = self.add_weight((memory_shape[-1], self.units), name="memory_kernel")
         self.bias = self.add_weight((self.units,), initializer="zeros", name="bias")
         self.score = self.add_weight((self.units, 1), name="score")
 
     def scores(self, query: Any, keys: Any) -> Any:
-        """`<float>[batch, queries, time]` before the softmax."""
+        """Return the scores `<float>[batch, queries, time]`, before the softmax."""
         query = ops.matmul(query, self.query_kernel) + self.bias
         return ops.matmul(ops.tanh(query[:, :, None] + keys[:, None]), self.score)[..., 0]
 
 
 def make_attention(kind: Attention, units: int, **kwargs: Any) -> keras.layers.Layer:
-    """The attention layer of this name."""
+    """Create the attention layer of this name.
+
+    Args:
+      kind: `"additive"` or `"dot"`.
+      units: width of the layer.
+      **kwargs: further arguments of the layer, such as `name`.
+
+    Raises:
+      ValueError: unknown `kind`.
+
+    Example:
+      >>> type(make_attention("dot", 8)).__name__
+      'DotProductAttention'
+    """
     layers = {"additive": AdditiveAttention, "dot": DotProductAttention}
     if kind not in layers:
         raise ValueError(f"attention must be one of {', '.join(layers)}, got {kind!r}")

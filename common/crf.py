@@ -1,42 +1,37 @@
-"""Linear-chain conditional random field: log-likelihood, Viterbi, marginals.
+"""Linear-chain conditional random field: log-likelihood, Viterbi decoding, marginals.
 
 A path `y` of states through a row of `length` steps has the score
 
     start[y_1] + sum_t emissions[t, y_t] + sum_t transitions[y_t-1, y_t] + end[y_length]
 
-and the probability exp(score) / Z, Z being the sum of exp(score) over all legal paths (Lafferty et
-al. 2001). `Constraints` say which paths are legal; a position may forbid a state by an emission of
-`LOW`.
+and the probability exp(score) / Z, where Z is the sum of exp(score) over all valid paths (Lafferty
+et al. 2001). `Constraints` define the valid paths. An emission of `LOW` forbids a state at one
+step.
 
-The walks run in log space, and the largest score of a step is taken out at every step, so that
-nothing underflows and rounding does not grow with the length: a state that is e^-1000 times as
-likely as another still counts when the other one dies later. They visit only the transitions that
-are allowed: `K` of them into a state, at most, cost `K * states` a step, not `states^2`.
+The gradient of log Z with respect to the emissions is the marginals. It is computed by the
+forward-backward algorithm (Rabiner 1989), not by automatic differentiation through a loop. The
+recursions are in `common.linear_chain`. As in `common.rnn_kernels`, training compiles them by XLA
+where `may_compile` allows it, once for each new shape, so use few lengths. An export contains a
+plain loop.
 
-The gradient of log Z by the emissions is the marginals (Rabiner 1989: forward-backward), so it is
-one more walk, from the last step to the first, and not automatic differentiation through a loop.
-As in `common.rnn_kernels`, training compiles both walks by XLA where `may_compile` allows it (each
-new shape costs a compilation, so use few lengths), and whatever is exported gets a plain loop.
-
-Padding changes nothing: only the first `length` steps of a row count. A row of length 0 has log Z
-0, an empty path, and marginals 0.
+Padding never affects the result: only the first `length` steps of a row are used. A row of length 0
+has log Z 0, an empty path, and marginals 0.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-from common.rnn_kernels import may_compile
+from common import linear_chain
+from common.linear_chain import Chain, Constraints, Scores, TensorLike
+from common.log_space import LOW
+from common.tensor_arrays import dimension, empty, unstack
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import record
-
-# The score of what is forbidden. Far below any real score, yet finite: no NaN can come of it.
-LOW = -1e30
 
 __all__ = [
     "CRF",
@@ -50,216 +45,130 @@ __all__ = [
     "marginals",
     "trace_back",
     "viterbi",
-    "viterbi_walk",
+    "viterbi_forward",
 ]
-
-
-class Scores(NamedTuple):
-    """What a chain adds to the emissions.
-
-    Attributes:
-        transitions: `<float32>[states, states]`, from the row's state to the column's.
-        start: `<float32>[states]`, of the first step.
-        end: `<float32>[states]`, of the last real step.
-    """
-
-    transitions: Any
-    start: Any
-    end: Any
-
-
-class Constraints:
-    """Which paths are legal.
-
-    Args:
-        transitions: `<bool>[states, states]`, whether the column's state may follow the row's.
-        start: `<bool>[states]`, whether a path may begin there; all by default.
-        end: `<bool>[states]`, whether a path may end there; all by default.
-
-    Example:
-    >>> Constraints([[True, True], [False, True]], start=[True, False])   # 0 0 ... 1 1
-    Constraints(2 states, 3 transitions)
-
-    Raises:
-        ValueError: a table of another shape, or no state to start or to end in.
-    """
-
-    def __init__(self, transitions: Any, start: Any = None, end: Any = None):
-        self.transitions = np.array(transitions, bool)
-        states = len(self.transitions)
-        if self.transitions.shape != (states, states) or not states:
-            raise ValueError(
-                f"transitions must be a square table. Received shape: {self.transitions.shape}"
-            )
-        self.start = np.ones(states, bool) if start is None else np.array(start, bool)
-        self.end = np.ones(states, bool) if end is None else np.array(end, bool)
-        for name, row in (("start", self.start), ("end", self.end)):
-            if row.shape != (states,) or not row.any():
-                raise ValueError(f"{name} must allow one or more of {states} states: {row}")
-        self._key = (self.transitions.tobytes(), self.start.tobytes(), self.end.tobytes())
-
-    @classmethod
-    def none(cls, states: int) -> Constraints:
-        """Every path is legal."""
-        return cls(np.ones((states, states), bool))
-
-    @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self.start)
-
-    @functools.cached_property
-    def sources(self) -> _Neighbours:
-        """The states that may come before each state."""
-        return _neighbours(self.transitions)
-
-    @functools.cached_property
-    def targets(self) -> _Neighbours:
-        """The states that may come after each state."""
-        return _neighbours(self.transitions.T)
-
-    def apply(self, scores: Scores) -> Scores:
-        """The scores as float32 tensors, `LOW` where something is forbidden."""
-
-        def keep(allowed: np.ndarray, given: Any) -> tf.Tensor:
-            given = tf.cast(given, tf.float32)
-            return given if allowed.all() else tf.where(tf.constant(allowed), given, LOW)
-
-        pairs = zip((self.transitions, self.start, self.end), scores, strict=True)
-        return Scores(*(keep(allowed, given) for allowed, given in pairs))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Constraints) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __repr__(self) -> str:
-        return f"Constraints({self.states} states, {self.transitions.sum()} transitions)"
-
-
-class _Neighbours(NamedTuple):
-    """The neighbours of each state on one side, as a table.
-
-    Attributes:
-        index: `<int32>[most, states]`, the k-th neighbour of a state; 0 where it has fewer.
-        exists: `<bool>[most, states]`, whether it has so many.
-        dense: whether every state is listed for every state, in order.
-    """
-
-    index: np.ndarray
-    exists: np.ndarray
-    dense: bool
-
-
-def _neighbours(table: np.ndarray) -> _Neighbours:
-    """Lists the rows that are true in each column."""
-    states = len(table)
-    most = max(1, int(table.sum(axis=0).max()))
-    if 2 * most > states:  # all of them cost little more, and need no gathering
-        index = np.tile(np.arange(states, dtype=np.int32)[:, None], [1, states])
-        return _Neighbours(index, table.copy(), True)
-    index = np.zeros((most, states), np.int32)
-    exists = np.zeros((most, states), bool)
-    for state in range(states):
-        found = np.flatnonzero(table[:, state])
-        index[: len(found), state] = found
-        exists[: len(found), state] = True
-    return _Neighbours(index, exists, False)
 
 
 # --- Sums over paths ------------------------------------------------------------------------------
 
 
 def log_normalizer(
-    emissions: Any, length: Any, scores: Scores, constraints: Constraints | None = None
+    emissions: TensorLike,
+    length: TensorLike,
+    scores: Scores,
+    constraints: Constraints | None = None,
 ) -> tf.Tensor:
-    """The logarithm of the sum of exp(score) over all legal paths, with its gradient.
+    """Return log Z: the logarithm of the sum of exp(score) over all valid paths.
 
     Args:
-        emissions: `<float>[batch, time, states]`; taken as float32. `LOW` forbids a state there.
-        length: `<int>[batch]`, real steps of each row; more than `time` counts as `time`.
-        scores: of transitions, start and end; of what is forbidden they do not count.
-        constraints: which paths are legal; all, if `None`.
+      emissions: `<float>[batch, time, states]`, cast to float32. `LOW` forbids a state at a step.
+      length: `<int>[batch]`, real steps of each row; clipped to `time`.
+      scores: transition, start and end scores; those of forbidden transitions are ignored.
+      constraints: valid paths; all if `None`.
 
     Returns:
-        `<float32>[batch]`; 0 for a row of length 0, `LOW` or less for one without a legal path.
+      `<float32>[batch]`; 0 for a row of length 0, `LOW` or less for a row without a valid path.
 
     Example:
-    >>> zero = Scores(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
-    >>> log_normalizer(np.zeros((1, 3, 2)), [3], zero)      # log 2^3
-    [2.0794415]
+      >>> zero = Scores(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+      >>> log_normalizer(np.zeros((1, 3, 2)), [3], zero).numpy()      # log 2^3
+      array([2.0794415], dtype=float32)
     """
-    chain = _Chain(emissions, length, scores, constraints)
-    return _log_normalizer(chain)
+    return _log_normalizer(Chain(emissions, length, scores, constraints))
 
 
 def log_score(
-    emissions: Any, tags: Any, length: Any, scores: Scores, constraints: Constraints | None = None
+    emissions: TensorLike,
+    tags: TensorLike,
+    length: TensorLike,
+    scores: Scores,
+    constraints: Constraints | None = None,
 ) -> tf.Tensor:
-    """The score of one path a row; `LOW` or less if it is not legal.
+    """Return the score of one path per row.
 
     Args:
-        emissions: `<float>[batch, time, states]`.
-        tags: `<int>[batch, time]`, the states of the path; beyond `length` they do not count.
-        length: `<int>[batch]`.
-        scores: of transitions, start and end.
-        constraints: which paths are legal; all, if `None`.
+      emissions: `<float>[batch, time, states]`.
+      tags: `<int>[batch, time]`, the states of the path; values after `length` are ignored.
+      length: `<int>[batch]`.
+      scores: transition, start and end scores.
+      constraints: valid paths; all if `None`.
 
     Returns:
-        `<float32>[batch]`; 0 for a row of length 0.
+      `<float32>[batch]`; 0 for a row of length 0, `LOW` or less for an invalid path.
+
+    Example:
+      >>> scores = Scores(np.array([[0.0, 10.0], [0.0, 0.0]]), np.zeros(2), np.zeros(2))
+      >>> log_score([[[1.0, 0.0], [0.0, 2.0]]], [[0, 1]], [2], scores).numpy()   # 1 + 10 + 2
+      array([13.], dtype=float32)
     """
     emissions = tf.cast(emissions, tf.float32)
     constraints = constraints or Constraints.none(emissions.shape[-1])
     transitions, start, end = constraints.apply(scores)
-    # One step more than there is, so that a row of no steps has a first one.
+    # An additional step, so that a row of length 0 has a first step.
     emissions = tf.pad(emissions, [[0, 0], [0, 1], [0, 0]])
     tags = tf.pad(tf.cast(tags, tf.int32), [[0, 0], [0, 1]])
     time = tf.shape(emissions)[1]
     length = tf.clip_by_value(tf.cast(length, tf.int32), 0, time - 1)
     real = tf.range(time)[None, :] < length[:, None]
     tags = tf.where(real, tags, 0)
-    at = tf.gather(emissions, tags, batch_dims=2)
-    between = tf.gather_nd(transitions, tf.stack([tags[:, :-1], tags[:, 1:]], axis=-1))
+    emitted = tf.gather(emissions, tags, batch_dims=2)
+    moved = tf.gather_nd(transitions, tf.stack([tags[:, :-1], tags[:, 1:]], axis=-1))
     last = tf.gather(tags, tf.maximum(length - 1, 0), batch_dims=1)
-    # Multiplying by 0 instead would make NaN of an emission that is not finite.
-    total = tf.reduce_sum(tf.where(real, at, 0.0), axis=1)
-    total += tf.reduce_sum(tf.where(real[:, 1:], between, 0.0), axis=1)
+    # Multiplying by 0 instead would turn an emission that is not finite into NaN.
+    total = tf.reduce_sum(tf.where(real, emitted, 0.0), axis=1)
+    total += tf.reduce_sum(tf.where(real[:, 1:], moved, 0.0), axis=1)
     total += tf.gather(start, tags[:, 0]) + tf.gather(end, last)
     return tf.where(length > 0, total, 0.0)
 
 
 def log_likelihood(
-    emissions: Any, tags: Any, length: Any, scores: Scores, constraints: Constraints | None = None
+    emissions: TensorLike,
+    tags: TensorLike,
+    length: TensorLike,
+    scores: Scores,
+    constraints: Constraints | None = None,
 ) -> tf.Tensor:
-    """The logarithm of the probability of one path a row; see `log_score` for the arguments.
+    """Return the log-probability of one path per row.
+
+    Args:
+      emissions: see `log_score`, like the other arguments.
+      tags: see there.
+      length: see there.
+      scores: see there.
+      constraints: see there.
 
     Returns:
-        `<float32>[batch]`, at most 0; 0 for a row of length 0.
+      `<float32>[batch]`, at most 0; 0 for a row of length 0.
+
+    Example:
+      >>> zero = Scores(np.zeros((2, 2)), np.zeros(2), np.zeros(2))
+      >>> paths = log_likelihood(np.zeros((1, 3, 2)), [[0, 1, 1]], [3], zero)
+      >>> tf.exp(paths).numpy().round(3)      # one of 2^3
+      array([0.125], dtype=float32)
     """
     path = log_score(emissions, tags, length, scores, constraints)
     return path - log_normalizer(emissions, length, scores, constraints)
 
 
 def log_likelihood_of_set(
-    emissions: Any,
-    allowed: Any,
-    length: Any,
+    emissions: TensorLike,
+    allowed: TensorLike,
+    length: TensorLike,
     scores: Scores,
     constraints: Constraints | None = None,
 ) -> tf.Tensor:
-    """The logarithm of the probability that the path stays inside a set; for partial truth.
+    """Return the log-probability of a set of paths, for partially labelled data.
 
     Args:
-        emissions: `<float>[batch, time, states]`.
-        allowed: `<bool>[batch, time, states]`, the states that a path may have at each step: one
-            where the truth is known, several or all where it is not.
-        length: `<int>[batch]`.
-        scores: of transitions, start and end.
-        constraints: which paths are legal; all, if `None`.
+      emissions: `<float>[batch, time, states]`.
+      allowed: `<bool>[batch, time, states]`, states of the set's paths at each step: one state at a
+        labelled step, several or all at an unlabelled one.
+      length: `<int>[batch]`.
+      scores: transition, start and end scores.
+      constraints: valid paths; all if `None`.
 
     Returns:
-        `<float32>[batch]`, at most 0 but for rounding.
+      `<float32>[batch]`, at most 0 except for rounding.
     """
     emissions = tf.cast(emissions, tf.float32)
     inside = log_normalizer(tf.where(allowed, emissions, LOW), length, scores, constraints)
@@ -267,246 +176,91 @@ def log_likelihood_of_set(
 
 
 def marginals(
-    emissions: Any, length: Any, scores: Scores, constraints: Constraints | None = None
+    emissions: TensorLike,
+    length: TensorLike,
+    scores: Scores,
+    constraints: Constraints | None = None,
 ) -> tf.Tensor:
-    """The probability of each state at each step, over all legal paths.
+    """Return the probability of each state at each step, over all valid paths.
 
     Args:
-        emissions: `<float>[batch, time, states]`.
-        length: `<int>[batch]`.
-        scores: of transitions, start and end.
-        constraints: which paths are legal; all, if `None`.
+      emissions: `<float>[batch, time, states]`.
+      length: `<int>[batch]`.
+      scores: transition, start and end scores.
+      constraints: valid paths; all if `None`.
 
     Returns:
-        `<float32>[batch, time, states]`, 0 beyond `length`. No gradient goes through it.
+      `<float32>[batch, time, states]`, 0 after `length`. No gradient flows through it.
     """
-    chain = _Chain(emissions, length, scores, constraints)
-    walk = chain.program(_forward)
-    _, _, kept = walk(*chain.forward_arguments())
-    back = chain.program(_backward)
-    ones = tf.ones_like(chain.emissions[0, 0])
-    return chain.to_rows(back(*chain.backward_arguments(), kept, ones)[0])
+    chain = Chain(emissions, length, scores, constraints)
+    values, real, incoming = chain.emissions, chain.real, chain.incoming
+    _, _, alphas = chain.run(linear_chain.forward, values, real, incoming, chain.start, chain.end)
+    weight = tf.ones_like(values[0, 0])
+    probabilities, _ = chain.run(
+        linear_chain.backward, values, real, incoming, chain.outgoing, chain.end, alphas, weight
+    )
+    return chain.to_rows(probabilities)
 
 
-class _Chain:
-    """Emissions, lengths and scores, in the form in which the walks take them.
-
-    Steps come first and the batch last: a step's work is then on contiguous rows of the batch.
-    """
-
-    def __init__(
-        self, emissions: Any, length: Any, scores: Scores, constraints: Constraints | None
-    ):
-        emissions = tf.cast(emissions, tf.float32)
-        self.constraints = constraints or Constraints.none(emissions.shape[-1])
-        scores = self.constraints.apply(scores)
-        self.time = tf.shape(emissions)[1] if emissions.shape[1] is None else emissions.shape[1]
-        self.missing = 1 if self.time is emissions.shape[1] and self.time == 0 else 0
-        if emissions.shape[1] is None:  # a walk has a first step
-            self.missing = tf.maximum(1 - self.time, 0)
-        if emissions.shape[1] in (None, 0):
-            emissions = tf.pad(emissions, [[0, 0], [0, self.missing], [0, 0]])
-        self.length = tf.clip_by_value(tf.cast(length, tf.int32), 0, self.time)
-        steps = tf.range(self.time + self.missing)
-        self.real = steps[:, None, None] < self.length[None, None, :]  # [time, 1, batch]
-        # What stands in the padding may be anything, NaN too.
-        self.emissions = tf.where(self.real, tf.transpose(emissions, [1, 2, 0]), 0.0)
-        self.start, self.end = scores.start[:, None], scores.end[:, None]
-        self.into = _weights(scores.transitions, self.constraints.sources, forward=True)
-        self.out = _weights(scores.transitions, self.constraints.targets, forward=False)
-
-    def program(self, body: Callable[..., Any], **how: Any) -> Callable[..., Any]:
-        """One of the walks below, in the form that fits the surroundings."""
-        return _program(body, self.constraints, may_compile(), tuple(self.emissions.shape), **how)
-
-    def forward_arguments(self) -> tuple[Any, ...]:
-        return self.emissions, self.real, self.into, self.start, self.end
-
-    def backward_arguments(self) -> tuple[Any, ...]:
-        return self.emissions, self.real, self.into, self.out, self.end
-
-    def to_rows(self, value: tf.Tensor) -> tf.Tensor:
-        """`[time, states, batch]` as `[batch, time, states]`, without a step that was added."""
-        return tf.transpose(value, [2, 0, 1])[:, : self.time]
-
-
-@functools.lru_cache(maxsize=256)
-def _program(
-    body: Callable[..., Any],
-    constraints: Constraints,
-    compiled: bool,
-    shape: tuple[int | None, ...],
-    **how: Any,
-) -> Callable[..., Any]:
-    """A walk; chains of equal constraints and shapes share it, and what XLA makes of it."""
-    del shape
-    function = functools.partial(body, constraints, **how)
-    if not compiled:
-        return function
-    return tf.function(function, jit_compile=True, autograph=False)
-
-
-def _weights(transitions: tf.Tensor, neighbours: _Neighbours, *, forward: bool) -> tf.Tensor:
-    """Scores of the transitions from, or to, each neighbour: `<float32>[most, states, 1]`."""
-    if neighbours.dense:
-        return (transitions if forward else tf.transpose(transitions))[:, :, None]
-    own = np.tile(np.arange(neighbours.index.shape[1], dtype=np.int32), (len(neighbours.index), 1))
-    pair = (neighbours.index, own) if forward else (own, neighbours.index)
-    found = tf.gather_nd(transitions, np.stack(pair, axis=-1))
-    return tf.where(neighbours.exists, found, LOW)[:, :, None]
-
-
-def _log_normalizer(chain: _Chain) -> tf.Tensor:
-    """The normaliser as one op, whose gradient is the walk back."""
+def _log_normalizer(chain: Chain) -> tf.Tensor:
+    """Return log Z as one op, whose gradient is the backward pass."""
     save = record.could_possibly_record()
-    real, out = chain.real, tf.stop_gradient(chain.out)
+    real, outgoing = chain.real, tf.stop_gradient(chain.outgoing)
 
     @tf.custom_gradient
-    def call(emissions: tf.Tensor, into: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Any:
-        def walk() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return chain.program(_forward)(emissions, real, into, start, end)
+    def call(emissions: tf.Tensor, incoming: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Any:
+        def forward() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return chain.run(linear_chain.forward, emissions, real, incoming, start, end)
 
-        with record.stop_recording():  # else the tape would differentiate the loop itself
-            total, last, kept = walk()
+        with record.stop_recording():  # the tape would differentiate the loop itself
+            total, last, alphas = forward()
 
         def gradient(d_total: tf.Tensor) -> list[tf.Tensor]:
-            back = chain.program(_backward)
-            again = kept if save else walk()[2]
-            d_emissions, d_into = back(emissions, real, into, out, end, again, d_total)
+            saved = alphas if save else forward()[2]
+            d_emissions, d_incoming = chain.run(
+                linear_chain.backward, emissions, real, incoming, outgoing, end, saved, d_total
+            )
             d_start = tf.reduce_sum(d_emissions[0], axis=1, keepdims=True)
-            d_end = _softmax(last + end) * tf.where(chain.length > 0, d_total, 0.0)
-            return [d_emissions, d_into, d_start, tf.reduce_sum(d_end, axis=1, keepdims=True)]
+            d_last = linear_chain.softmax(last + end) * tf.where(chain.length > 0, d_total, 0.0)
+            d_end = tf.reduce_sum(d_last, axis=1, keepdims=True)
+            return [d_emissions, d_incoming, d_start, d_end]
 
         return tf.where(chain.length > 0, total, 0.0), gradient
 
-    return call(chain.emissions, chain.into, chain.start, chain.end)
-
-
-# --- The walks: [time, states, batch] -------------------------------------------------------------
-
-
-def _gather(value: tf.Tensor, neighbours: _Neighbours) -> tf.Tensor:
-    """The values `[states, batch]` of each state's neighbours, to be added to their weights."""
-    if neighbours.dense:
-        return value[:, None, :]
-    most, states = neighbours.index.shape
-    flat = tf.gather(value, neighbours.index.reshape(-1))
-    return tf.reshape(flat, [most, states, -1])
-
-
-def _log_sum_exp(value: tf.Tensor) -> tf.Tensor:
-    """Over the first dimension."""
-    largest = tf.reduce_max(value, axis=0, keepdims=True)
-    return largest[0] + tf.math.log(tf.reduce_sum(tf.exp(value - largest), axis=0))
-
-
-def _softmax(value: tf.Tensor) -> tf.Tensor:
-    """Over the first dimension."""
-    raised = tf.exp(value - tf.reduce_max(value, axis=0, keepdims=True))
-    return raised / tf.reduce_sum(raised, axis=0, keepdims=True)
-
-
-def _centred(value: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores less the largest one of each row of the batch, and that one `[1, batch]`."""
-    largest = tf.reduce_max(value, axis=0, keepdims=True)
-    return tf.maximum(value - largest, LOW), largest
-
-
-def _array(value: tf.Tensor) -> tf.TensorArray:
-    size = tf.shape(value)[0] if value.shape[0] is None else value.shape[0]
-    kept = {"clear_after_read": False}  # the walk back reads a step twice
-    array = tf.TensorArray(value.dtype, size, element_shape=value.shape[1:], **kept)
-    return array.unstack(value)
-
-
-def _room(like: tf.Tensor, dtype: tf.DType | None = None) -> tf.TensorArray:
-    size = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
-    return tf.TensorArray(dtype or like.dtype, size, element_shape=like.shape[1:])
-
-
-def _forward(
-    constraints: Constraints,
-    emissions: tf.Tensor,
-    real: tf.Tensor,
-    into: tf.Tensor,
-    start: tf.Tensor,
-    end: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gives log Z `[batch]`, the last scores `[states, batch]` and those of all steps.
-
-    The scores of a step are logarithms of sums over all paths to it, less the largest one.
-    """
-    sources = constraints.sources
-    rows, reals = _array(emissions), _array(real)
-    first, total = _centred(start + emissions[0])
-    kept = _room(emissions).write(0, first)
-
-    def body(t: tf.Tensor, score: tf.Tensor, total: tf.Tensor, kept: Any) -> Any:
-        new, largest = _centred(_log_sum_exp(_gather(score, sources) + into) + rows.read(t))
-        real = reals.read(t)
-        score = tf.where(real, new, score)
-        return t + 1, score, total + tf.where(real, largest, 0.0), kept.write(t, score)
-
-    _, last, total, kept = tf.while_loop(
-        lambda t, *_: t < rows.size(), body, (tf.constant(1), first, total, kept)
-    )
-    return total[0] + _log_sum_exp(last + end), last, kept.stack()
-
-
-def _backward(
-    constraints: Constraints,
-    emissions: tf.Tensor,
-    real: tf.Tensor,
-    into: tf.Tensor,
-    out: tf.Tensor,
-    end: tf.Tensor,
-    kept: tf.Tensor,
-    weight: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Marginals times `weight` `[batch]`, and the expected use of each transition, likewise."""
-    sources, targets = constraints.sources, constraints.targets
-    rows, reals, scores = _array(emissions), _array(real), _array(kept)
-
-    def marginal(t: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
-        return _softmax(scores.read(t) + after) * tf.where(reals.read(t), weight, 0.0)
-
-    def body(t: tf.Tensor, after: tf.Tensor, used: tf.Tensor, found: Any) -> Any:
-        here = marginal(t, after)
-        # Given a step's state, the one before it is distributed as the paths that lead there.
-        used += _softmax(_gather(scores.read(t - 1), sources) + into) * here
-        new, _ = _centred(_log_sum_exp(_gather(rows.read(t) + after, targets) + out))
-        return t - 1, tf.where(reals.read(t), new, after), used, found.write(t, here)
-
-    after = end + tf.zeros_like(emissions[0])
-    used = tf.zeros_like(into) + tf.zeros_like(weight)
-    _, after, used, found = tf.while_loop(
-        lambda t, *_: t > 0, body, (rows.size() - 1, after, used, _room(emissions))
-    )
-    found = found.write(0, marginal(tf.constant(0), after))
-    return found.stack(), tf.reduce_sum(used, axis=2, keepdims=True)
+    return call(chain.emissions, chain.incoming, chain.start, chain.end)
 
 
 # --- The best path --------------------------------------------------------------------------------
 
 
 def viterbi(
-    emissions: Any, length: Any, scores: Scores, constraints: Constraints | None = None
+    emissions: TensorLike,
+    length: TensorLike,
+    scores: Scores,
+    constraints: Constraints | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The legal path of the highest score (Viterbi 1967).
+    """Return the valid path with the highest score, and that score (Viterbi 1967).
 
     Args:
-        emissions: `<float>[batch, time, states]`.
-        length: `<int>[batch]`.
-        scores: of transitions, start and end.
-        constraints: which paths are legal; all, if `None`.
+      emissions: `<float>[batch, time, states]`.
+      length: `<int>[batch]`.
+      scores: transition, start and end scores.
+      constraints: valid paths; all if `None`.
 
     Returns:
-        Its states `<int32>[batch, time]`, 0 beyond `length`, and its score `<float32>[batch]`. The
-        score is `LOW` or less where a row has no legal path; the states then mean nothing.
+      The states of the path `<int32>[batch, time]`, 0 after `length`, and its score
+      `<float32>[batch]`. If a row has no valid path, the score is `LOW` or less and the states are
+      arbitrary.
+
+    Example:
+      >>> scores = Scores(np.array([[0.0, 0.0], [-9.0, 0.0]]), np.zeros(2), np.zeros(2))
+      >>> tags, score = viterbi([[[0.0, 1.0], [3.0, 0.0], [0.0, 2.0]]], [3], scores)
+      >>> tags.numpy(), score.numpy()
+      (array([[0, 0, 1]], dtype=int32), array([5.], dtype=float32))
     """
     emissions = tf.cast(emissions, tf.float32)
     constraints = constraints or Constraints.none(emissions.shape[-1])
-    last, total, pointers = viterbi_walk(emissions, length, scores, constraints)
+    last, total, pointers = viterbi_forward(emissions, length, scores, constraints)
     last += constraints.apply(scores).end
     best = tf.reduce_max(last, axis=-1)
     tags = trace_back(pointers, tf.argmax(last, axis=-1, output_type=tf.int32), length, constraints)
@@ -514,101 +268,65 @@ def viterbi(
     return tags, tf.where(length > 0, total + best, 0.0)
 
 
-def viterbi_walk(
-    emissions: Any,
-    length: Any,
-    scores: Scores,
-    constraints: Constraints,
-    before: Any = None,
+def viterbi_forward(
+    emissions: TensorLike, length: TensorLike, scores: Scores, constraints: Constraints
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The walk forward of `viterbi`, which may go on from an earlier one: long rows in pieces.
+    """Run the forward pass of `viterbi` alone.
+
+    To decode a long row in pieces, prepend one step to every piece except the first. Its emissions
+    are `previous - scores.start`, where `previous` are the scores `[batch, states]` that the
+    preceding piece returned. The constraints of such a piece must allow every start. Drop its first
+    backpointers.
 
     Args:
-        emissions: `<float>[batch, time, states]`.
-        length: `<int>[batch]`.
-        scores: of transitions and start; the end is left to the caller.
-        constraints: which paths are legal.
-        before: `<float32>[batch, states]`, the scores that the walk over the piece before gave
-            back; `None` at the first piece, which begins with the start scores.
+      emissions: `<float>[batch, time, states]`.
+      length: `<int>[batch]`.
+      scores: transition and start scores; the end scores are not added.
+      constraints: valid paths.
 
     Returns:
-        The score of the best path to each state at the last real step, less the largest one,
-        `<float32>[batch, states]`; that one, `<float32>[batch]`; and pointers `<uint8>[batch, time,
-        states]` for `trace_back`, which say by which of its sources each state is reached best.
+      The score of the best path to each state at the last real step, less the largest one,
+      `<float32>[batch, states]`; that largest score `<float32>[batch]`; and backpointers
+      `<uint8>[batch, time, states]` for `trace_back`: the place of each state's best predecessor in
+      `constraints.sources`.
     """
-    chain = _Chain(emissions, length, scores, constraints)
-    walk = chain.program(_viterbi, goes_on=before is not None)
-    arguments = chain.emissions, chain.real, chain.into, chain.start
-    if before is not None:
-        arguments += (tf.transpose(tf.cast(before, tf.float32)),)
-    last, total, pointers = walk(*arguments)
+    chain = Chain(emissions, length, scores, constraints)
+    last, total, pointers = chain.run(
+        linear_chain.viterbi, chain.emissions, chain.real, chain.incoming, chain.start
+    )
     return tf.transpose(last), total[0], chain.to_rows(pointers)
 
 
-def _viterbi(
-    constraints: Constraints,
-    emissions: tf.Tensor,
-    real: tf.Tensor,
-    into: tf.Tensor,
-    start: tf.Tensor,
-    before: tf.Tensor | None = None,
-    *,
-    goes_on: bool,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    sources = constraints.sources
-    pointer_type = tf.uint8 if len(sources.index) <= 256 else tf.uint16
-    rows, reals = _array(emissions), _array(real)
-    found = _room(emissions, pointer_type)
-
-    def body(t: tf.Tensor, score: tf.Tensor, total: tf.Tensor, found: Any) -> Any:
-        ways = _gather(score, sources) + into
-        new, largest = _centred(tf.reduce_max(ways, axis=0) + rows.read(t))
-        real = reals.read(t)
-        pointer = tf.cast(tf.argmax(ways, axis=0, output_type=tf.int32), pointer_type)
-        score = tf.where(real, new, score)
-        return t + 1, score, total + tf.where(real, largest, 0.0), found.write(t, pointer)
-
-    if goes_on:
-        first, total, begin = before, tf.zeros_like(emissions[0, :1]), 0
-    else:
-        first, total = _centred(start + emissions[0])
-        found = found.write(0, tf.zeros_like(first, pointer_type))
-        begin = 1
-    _, score, total, found = tf.while_loop(
-        lambda t, *_: t < rows.size(), body, (tf.constant(begin), first, total, found)
-    )
-    return score, total, found.stack()
-
-
-def trace_back(pointers: Any, last: Any, length: Any, constraints: Constraints) -> tf.Tensor:
-    """The path that ends in given states.
+def trace_back(
+    pointers: TensorLike, last: TensorLike, length: TensorLike, constraints: Constraints
+) -> tf.Tensor:
+    """Return the best path that ends in given states.
 
     Args:
-        pointers: of `viterbi_walk`, `<uint8>[batch, time, states]`.
-        last: `<int32>[batch]`, the state at each row's last real step.
-        length: `<int>[batch]`.
-        constraints: those of the walk.
+      pointers: `<uint8>[batch, time, states]`, the backpointers of `viterbi_forward`.
+      last: `<int32>[batch]`, the state at the last real step of each row.
+      length: `<int>[batch]`.
+      constraints: the constraints of the forward pass.
 
     Returns:
-        `<int32>[batch, time]`, 0 beyond `length`.
+      `<int32>[batch, time]`, 0 after `length`.
     """
     pointers = tf.convert_to_tensor(pointers)
-    states, sources = constraints.states, constraints.sources
-    before = tf.constant(sources.index.reshape(-1))
-    time = tf.shape(pointers)[1]
+    states = constraints.states
+    predecessors = tf.constant(constraints.sources.index.reshape(-1))
+    time = dimension(pointers, 1)
     length = tf.minimum(tf.cast(length, tf.int32), time)
-    rows = tf.transpose(pointers, [1, 0, 2])
-    array = tf.TensorArray(rows.dtype, time, element_shape=rows.shape[1:]).unstack(rows)
-    path = tf.TensorArray(tf.int32, time, element_shape=rows.shape[1:2])
+    pointer_array = unstack(tf.transpose(pointers, [1, 0, 2]))
+    path = empty(time, pointers.shape[:1], tf.int32)
 
-    def body(t: tf.Tensor, state: tf.Tensor, path: Any) -> Any:
+    def body(t: tf.Tensor, state: tf.Tensor, path: tf.TensorArray) -> tuple:
         real = t < length
         path = path.write(t, tf.where(real, state, 0))
-        pointer = tf.gather(array.read(t), state, batch_dims=1)
-        came = tf.gather(before, tf.cast(pointer, tf.int32) * states + state)
-        return t - 1, tf.where(real, came, state), path
+        pointer = tf.cast(tf.gather(pointer_array.read(t), state, batch_dims=1), tf.int32)
+        predecessor = tf.gather(predecessors, pointer * states + state)
+        return t - 1, tf.where(real, predecessor, state), path
 
-    start = (time - 1, tf.cast(last, tf.int32), path)
+    start = (tf.convert_to_tensor(time - 1), tf.cast(last, tf.int32), path)
     _, _, path = tf.while_loop(lambda t, *_: t >= 0, body, start)
     return tf.transpose(path.stack())
 
@@ -618,39 +336,45 @@ def trace_back(pointers: Any, last: Any, length: Any, constraints: Constraints) 
 
 @keras.saving.register_keras_serializable("common")
 class CRF(keras.layers.Layer):
-    """Linear-chain CRF on top of emissions: learnt transitions, hard constraints, decoding.
+    """Linear-chain CRF over emissions, with learned transitions and hard constraints.
 
-    Called, it decodes: the answer is the best legal path. A loss is made from its
-    `log_likelihood`, given the emissions as another output of the model. It computes in float32
-    under every precision policy.
+    The call decodes: it returns the best valid path. For training, use `log_likelihood` with the
+    emissions, which the model returns as another output. The layer computes in float32 under every
+    precision policy.
 
     Args:
-        states: Positive integer, how many states a step can have.
-        transitions: `<bool>[states, states]`, whether the column's state may follow the row's;
-            all, if `None`. Hard: what is false is neither decoded nor counted in the normaliser.
-        start: `<bool>[states]`, where a path may begin.
-        end: `<bool>[states]`, where a path may end.
+      states: positive integer, the number of states.
+      transitions: `<bool>[states, states]`, whether the column's state may follow the row's state;
+        all if `None`. A forbidden transition is never decoded and is excluded from the normalizer.
+      start: `<bool>[states]`, states in which a path may start.
+      end: `<bool>[states]`, states in which a path may end.
 
     Call arguments:
-        emissions: `<float>[batch, time, states]`.
-        length: `<int>[batch]`, real steps of each row.
+      emissions: `<float>[batch, time, states]`.
+      length: `<int>[batch]`, real steps of each row.
 
     Returns:
-        `<int32>[batch, time]`, the best path, 0 beyond `length`.
+      `<int32>[batch, time]`, the best path, 0 after `length`.
 
     Example:
-    >>> crf = CRF(5, name="crf")
-    >>> tags = crf(emissions, length)                      # emissions [32, 40, 5], length [32]
-    >>> model = keras.Model({"ids": ids, "length": length}, {"emissions": emissions, "tags": tags})
-    >>> def losses(outputs, batch):                        # as common.training.fit takes it
-    ...     found = crf.log_likelihood(outputs["emissions"], batch["tags"], batch["length"])
-    ...     return -found, tf.cast(batch["length"], tf.float32)
+      >>> ids = keras.Input((None,), dtype="int32", name="ids")
+      >>> length = keras.Input((), dtype="int32", name="length")
+      >>> emissions = keras.layers.Embedding(100, 5)(ids)
+      >>> crf = CRF(5, name="crf")
+      >>> outputs = {"emissions": emissions, "tags": crf(emissions, length)}
+      >>> model = keras.Model({"ids": ids, "length": length}, outputs)
+      >>> outputs = model({"ids": np.ones((2, 4), int), "length": np.array([4, 2])})
+      >>> outputs["tags"].shape
+      TensorShape([2, 4])
+      >>> loss = -crf.log_likelihood(outputs["emissions"], np.zeros((2, 4)), [4, 2])
+      >>> loss.shape
+      TensorShape([2])
 
     Reference:
-        - [Lafferty et al., 2001: Conditional random fields](
-          https://repository.upenn.edu/handle/20.500.14332/6188)
-        - [Lample et al., 2016: Neural architectures for named entity recognition](
-          https://arxiv.org/abs/1603.01360)
+      - [Lafferty et al., 2001: Conditional random fields](
+        https://repository.upenn.edu/handle/20.500.14332/6188)
+      - [Lample et al., 2016: Neural architectures for named entity recognition](
+        https://arxiv.org/abs/1603.01360)
     """
 
     def __init__(
@@ -661,7 +385,7 @@ class CRF(keras.layers.Layer):
         end: Sequence[bool] | np.ndarray | None = None,
         **kwargs: Any,
     ):
-        kwargs["dtype"] = "float32"  # sums over many steps lose too much in bfloat16
+        kwargs["dtype"] = "float32"  # sums over many steps lose too much precision in bfloat16
         super().__init__(**kwargs)
         if not isinstance(states, int) or states < 1:
             raise ValueError(f"states must be a positive integer. Received: {states!r}")
@@ -675,7 +399,7 @@ class CRF(keras.layers.Layer):
             )
 
     def build(self, emissions_shape: Sequence[int | None], *_: Any) -> None:
-        """Makes the scores, all 0 at first."""
+        """Create the transition, start and end scores, initialised to 0."""
         if emissions_shape[-1] != self.states:
             raise ValueError(
                 f"emissions must have {self.states} states. Received shape: {emissions_shape}"
@@ -686,39 +410,45 @@ class CRF(keras.layers.Layer):
 
     @property
     def scores(self) -> Scores:
-        """The learnt scores."""
+        """The learned scores."""
         return Scores(*map(tf.convert_to_tensor, (self.transitions, self.start, self.end)))
 
-    def call(self, emissions: Any, length: Any) -> tf.Tensor:
-        """The best legal path; see the class."""
+    def call(self, emissions: TensorLike, length: TensorLike) -> tf.Tensor:
+        """Return the best valid path; see the class."""
         return self.viterbi(emissions, length)[0]
 
-    def compute_output_spec(self, emissions: Any, length: Any) -> keras.KerasTensor:
-        """The shape of the path."""
+    def compute_output_spec(
+        self, emissions: keras.KerasTensor, length: keras.KerasTensor
+    ) -> keras.KerasTensor:
+        """Return the shape and type of the path."""
         return keras.KerasTensor(tuple(emissions.shape[:2]), dtype="int32")
 
-    def viterbi(self, emissions: Any, length: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        """The best path and its score; see the function `viterbi`."""
+    def viterbi(self, emissions: TensorLike, length: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the best path and its score; see the function `viterbi`."""
         return viterbi(emissions, length, self.scores, self.constraints)
 
-    def log_likelihood(self, emissions: Any, tags: Any, length: Any) -> tf.Tensor:
-        """See the function `log_likelihood`."""
+    def log_likelihood(
+        self, emissions: TensorLike, tags: TensorLike, length: TensorLike
+    ) -> tf.Tensor:
+        """Return the log-probability of a path; see the function `log_likelihood`."""
         return log_likelihood(emissions, tags, length, self.scores, self.constraints)
 
-    def log_likelihood_of_set(self, emissions: Any, allowed: Any, length: Any) -> tf.Tensor:
-        """See the function `log_likelihood_of_set`."""
+    def log_likelihood_of_set(
+        self, emissions: TensorLike, allowed: TensorLike, length: TensorLike
+    ) -> tf.Tensor:
+        """Return the log-probability of a set of paths; see `log_likelihood_of_set`."""
         return log_likelihood_of_set(emissions, allowed, length, self.scores, self.constraints)
 
-    def log_normalizer(self, emissions: Any, length: Any) -> tf.Tensor:
-        """See the function `log_normalizer`."""
+    def log_normalizer(self, emissions: TensorLike, length: TensorLike) -> tf.Tensor:
+        """Return log Z; see the function `log_normalizer`."""
         return log_normalizer(emissions, length, self.scores, self.constraints)
 
-    def marginals(self, emissions: Any, length: Any) -> tf.Tensor:
-        """See the function `marginals`."""
+    def marginals(self, emissions: TensorLike, length: TensorLike) -> tf.Tensor:
+        """Return the probability of each state; see the function `marginals`."""
         return marginals(emissions, length, self.scores, self.constraints)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments, tables as lists."""
+        """Return the arguments, with tables as lists."""
         return {
             **super().get_config(),
             "states": self.states,

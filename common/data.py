@@ -1,4 +1,4 @@
-"""Everything between examples and batches: where files come from, splits, buckets, order."""
+"""Batches: length buckets, right padding, and maps in order or in processes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Row = TypeVar("Row")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -24,13 +26,13 @@ Answer = TypeVar("Answer")
 # --- data sets ------------------------------------------------------------------------------------
 
 
-# --- batches --------------------------------------------------------------------------------------
+# --- Batches --------------------------------------------------------------------------------------
 
 
 def bucket_lengths(longest: int, count: int = 6) -> list[int]:
-    """Chooses few fixed lengths for batches, so that few shapes are compiled.
+    """Return a few fixed lengths for batches, so that few shapes are compiled.
 
-    Lengths grow by about the fourth root of ten from step to step, down from `longest`, in
+    From `longest` down, each length is about the next one divided by the fourth root of ten, in
     multiples of eight.
 
     Example:
@@ -54,53 +56,56 @@ def batches(
     shuffle_seed: int | None = None,
     buffer: int = 50_000,
 ) -> tf.data.Dataset:
-    """Groups examples of like length into right-padded batches of few fixed lengths.
+    """Group examples of similar length into right-padded batches of few fixed lengths.
 
     Args:
-      examples: a data set of dicts; no sequence longer than `lengths[-1]`.
-      lengths: the bucket lengths, rising.
-      batch_size: examples a batch; the last batch of a bucket may be smaller.
-      length_of: the length of an example.
-      shuffle_seed: shuffles examples first, the same way for the same seed. None: no shuffling.
-      buffer: examples held for shuffling.
+      examples: a data set of dicts; no sequence is longer than `lengths[-1]`.
+      lengths: the bucket lengths, in rising order.
+      batch_size: examples per batch; the last batch of a bucket may be smaller.
+      length_of: returns the length of an example.
+      shuffle_seed: seed of the order. None: no shuffling.
+      buffer: examples held in memory for shuffling.
 
     Returns:
       A data set of dicts of tensors `[batch, bucket length, ...]`.
     """
+    import tensorflow as tf  # here, since configs import `bucket_lengths`
+
     if shuffle_seed is not None:
         examples = examples.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
     return examples.bucket_by_sequence_length(
         length_of,
-        bucket_boundaries=[length + 1 for length in lengths],  # tf.data's bounds are exclusive
+        bucket_boundaries=[length + 1 for length in lengths],  # the bounds of tf.data are exclusive
         bucket_batch_sizes=[batch_size] * (len(lengths) + 1),
         pad_to_bucket_boundary=True,
     ).prefetch(tf.data.AUTOTUNE)
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for an epoch's own order: known without having run the epochs before it."""
+    """Return a seed for the order of one epoch, which does not depend on earlier epochs."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0] >> 1)
 
 
-def map_in_processes(function: Callable[[Row], Answer], rows: Sequence[Row]) -> Iterator[Answer]:
-    """What `map` gives, made by a process for each core, eight at most: for work in pure Python.
+def map_in_processes(function: Callable[[Row], Result], rows: Sequence[Row]) -> Iterator[Result]:
+    """Yield the results of `map`, computed by one process per core (at most eight).
 
-    The processes are new ones, since a copy of a process that runs TensorFlow can stand still. Each
-    imports what `function` needs, which takes seconds: fewer than 200 rows are not worth it. A
-    script, which each of them would run if its main part has no guard, gets plain `map`, too.
+    This is for work in pure Python. The processes are spawned, since a forked copy of a process
+    that runs TensorFlow can hang. Each imports the module of `function`, which takes seconds, so
+    fewer than 200 rows are mapped in this process. So are the rows of a script: spawned processes
+    would run its main part again.
 
     Args:
-      function: of a module; it, the rows and the answers travel between processes.
-      rows: what it is given.
+      function: a function of a module; it, the rows and the results are pickled between processes.
+      rows: its arguments.
 
     Raises:
-      Exception: what `function` raised.
+      Exception: any exception of `function`.
 
     Example:
-      >>> list(map_in_processes(math.sqrt, [1.0, 4.0, 9.0]))
-      [1.0, 2.0, 3.0]
+      >>> list(map_in_processes(abs, [1.0, -4.0]))
+      [1.0, 4.0]
     """
-    # No more than eight, for each holds an imported TensorFlow: 700 MB.
+    # At most eight, since each holds an imported TensorFlow: 700 MB.
     main, count = sys.modules["__main__"], min(os.cpu_count() or 1, len(rows) // 100, 8)
     is_script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
     if is_script or count < 2:
@@ -116,40 +121,44 @@ def map_in_processes(function: Callable[[Row], Answer], rows: Sequence[Row]) -> 
 
 
 def _live_with_parent() -> None:
-    """Leaves Ctrl-C to the parent, and ends when that ends, however it does."""
+    """Ignore Ctrl-C, and end when the parent ends, even if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a child
+
     def follow() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
 def map_in_order(
-    function: Callable[[list[Row]], Sequence[Answer]],
+    function: Callable[[list[Row]], Sequence[Result]],
     rows: Iterable[Row],
     *,
     batch_size: int,
     length_of: Callable[[Row], int],
     window: int = 64,
-) -> Iterator[Answer]:
-    """Answers rows in batches of like length, and gives the answers in the rows' own order.
+) -> Iterator[Result]:
+    """Map rows in batches of similar length; yield the results in the order of the rows.
 
-    Memory is bounded: `window` batches are read ahead, sorted by length, answered, and put back.
+    Memory is bounded: `window` batches are read ahead, sorted by length, mapped, and put back in
+    order.
 
     Example:
-      >>> list(map_in_order(lambda b: [s.upper() for s in b], ["abc", "a"], batch_size=1,
-      ...                   length_of=len))
+      >>> rows = ["abc", "a"]
+      >>> list(map_in_order(lambda b: [s.upper() for s in b], rows, batch_size=1, length_of=len))
       ['ABC', 'A']
     """
     iterator = iter(rows)
     while chunk := [row for _, row in zip(range(window * batch_size), iterator, strict=False)]:
         order = sorted(range(len(chunk)), key=lambda index: length_of(chunk[index]))
-        answers: list[Any] = [None] * len(chunk)
+        results: list[Any] = [None] * len(chunk)
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            results = function([chunk[place] for place in places])
-            for place, answer in zip(places, results, strict=True):
-                answers[place] = answer
-        yield from answers
+            batch = function([chunk[place] for place in places])
+            for place, result in zip(places, batch, strict=True):
+                results[place] = result
+        yield from results

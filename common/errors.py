@@ -7,8 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 
-class InputError(ValueError):
-    """What a user gave cannot be used: says what, and in which file and line.
+class InputError(Exception):
+    """Invalid user input. The message names the file, the line and the problem.
 
     Example:
       >>> str(InputError("expected 2 columns, got 1", "reviews.tsv", 7))
@@ -21,27 +21,27 @@ class InputError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on: the loss is no longer a number, or a checkpoint does not fit."""
+    """Training cannot continue: the loss is not finite, or a checkpoint does not fit."""
 
 
 class ExportError(RuntimeError):
-    """A model cannot be published, or a folder holds no published model."""
+    """A model cannot be published or called, or a folder holds no published model."""
 
 
 def require(module: str, extra: str, advice: str = "") -> ModuleType:
-    """Imports a library that only some tasks need.
+    """Import a library that only some tasks need.
 
     Args:
       module: its name, such as `seqeval.metrics`.
-      extra: the one of ours that brings it.
-      advice: what else a user can do.
+      extra: the extra of this package that installs it.
+      advice: further advice for the message.
 
     Raises:
-      InputError: it is not installed; says how to install it.
+      InputError: it is not installed; the message says how to install it.
 
     Example:
-      >>> require("sacrebleu.metrics", "translation").BLEU
-      <class 'sacrebleu.metrics.bleu.BLEU'>
+      >>> require("json", "ner").dumps([1])
+      '[1]'
     """
     try:
         return importlib.import_module(module)

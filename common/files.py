@@ -1,4 +1,4 @@
-"""Reading users' files, and writing files whole or not at all."""
+"""Read the files of users; write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from common.errors import InputError
 
 
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yields `(line number from 1, line without its end)` of a UTF-8 text file.
+    """Yield `(line number from 1, line without its end)` of a UTF-8 text file.
 
-    A byte-order mark and CRLF ends are taken off.
+    A byte-order mark and CRLF line ends are removed.
 
     Raises:
       InputError: the file is missing, a folder, or not UTF-8; names file and line.
     """
     try:
-        file = open(path, "rb")  # noqa: SIM115  (closed below; open's own errors are told apart)
+        file = open(path, "rb")  # noqa: SIM115  (closed below; only errors of `open` are caught here)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", path) from error
     with file:
@@ -42,16 +42,16 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields `(line number, {column: value})` of a CSV or TSV file with a header.
+    """Yield `(line number, {column: value})` of a CSV or TSV file with a header.
 
-    The ending decides between comma (`.csv`) and tab (any other). Quotes as in RFC 4180, quoted
-    line ends included; other columns are ignored.
+    The delimiter is a comma for `.csv` and a tab for any other ending. Quotes follow RFC 4180 and
+    may include line ends. Other columns are ignored.
 
     Raises:
       InputError: no header, a missing column, a row with too few or too many fields.
     """
     delimiter = "," if Path(path).suffix.lower() == ".csv" else "\t"
-    # A comma-separated value may itself hold line ends, so lines keep theirs.
+    # A quoted value may hold line ends, so they are added again.
     rows = csv.reader(
         (line + "\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True
     )
@@ -70,7 +70,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, 
         places = {column: header.index(column) for column in columns}
         for row in rows:
             if not row:
-                continue  # an empty line, as editors leave at the end
+                continue  # an empty line, as editors leave it at the end
             if len(row) != len(header):
                 raise InputError(
                     f"expected {len(header)} fields, got {len(row)}", path, rows.line_num
@@ -81,10 +81,10 @@ def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, 
 
 
 def read_member(archive: Path, member: str) -> bytes:
-    """Reads one file of a zip archive or wheel into memory: no path in it can write anywhere.
+    """Read one file of a zip archive or wheel into memory; nothing is extracted to disk.
 
     Raises:
-      InputError: no archive, or no such member.
+      InputError: the file is no archive, or has no such member.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -95,7 +95,7 @@ def read_member(archive: Path, member: str) -> bytes:
 
 @contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
-    """Opens `--output`, or standard output; a file appears whole or not at all."""
+    """Open `--output`, or standard output; a file appears whole or not at all."""
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
@@ -111,7 +111,7 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file whole or not at all, also under a kill or a full disk."""
+    """Replace a file whole or not at all, even if the process is killed or the disk is full."""
     partial = path.with_name(f"{path.name}.partial")
     try:
         with open(partial, "wb") as file:

@@ -26,7 +26,7 @@ def unstack(value: tf.Tensor, *, reread: bool = False) -> tf.TensorArray:
       reread: whether each slice may be read more than once.
 
     Example:
-      >>> unstack(tf.constant([3, 4])).read(1).numpy()
+      >>> int(unstack(tf.constant([3, 4])).read(1))
       4
     """
     array = tf.TensorArray(

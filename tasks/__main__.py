@@ -1,12 +1,12 @@
-"""Lists the seven tasks, trains all of them, or opens a page to try them.
+"""List the seven tasks, train all of them, or open a page to try them.
 
     python -m tasks                                  # data, model, last score, versions
-    python -m tasks train --quick                    # all seven, meant for 20 minutes on 2 cores
-    python -m tasks train --score test speech video  # two of them, their whole defaults
-    python -m tasks demo                             # a page in the browser, on the exports
+    python -m tasks train --quick                    # all seven, about 20 minutes on 2 cores
+    python -m tasks train --score test speech video  # two of them, with their full defaults
+    python -m tasks demo                             # a page in the browser, for the exports
 
 `train` runs `python -m tasks.<task>.train` for one task after the other and prints a scoreboard; a
-task that fails does not stop the others. Each command has `--help` of its own. The last line of
+task that fails does not stop the others. Each command has its own `--help`. The last line of
 `train`, and each line of `--json`, is a JSON object.
 """
 
@@ -32,13 +32,13 @@ from typing import IO, Any, Literal, get_args
 
 from common.commands import cli, report
 from common.errors import InputError, TrainingError
-from common.serving.served import SETTINGS, latest, versions
+from common.serving.versions import SETTINGS, latest, versions
 
 import tyro
 
 Task = Literal["sentiment", "ner", "dna", "translation", "music", "speech", "video"]
 TASKS: tuple[str, ...] = get_args(Task)
-# What a task is named by on the scoreboard; of wer and nll less is better.
+# The metric of a task on the scoreboard; a lower wer or nll is better.
 METRICS = {
     "sentiment": "accuracy",
     "ner": "f1",
@@ -48,10 +48,10 @@ METRICS = {
     "speech": "wer",
     "video": "accuracy",
 }
-# Published for the default data, on its test split. The others' default data is the project's own,
-# or was never scored by others; tasks/<task>/README.md has the benchmarks.
+# Published scores on the test split of the default data. The other default data sets belong to this
+# project or have no published score; tasks/<task>/README.md has the benchmarks.
 PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
-# What TensorFlow says of itself, and of the GPU or the AVX-512 that is not there.
+# Start-up lines of TensorFlow, among them those about a missing GPU or AVX-512.
 NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*(cuda|oneDNN)")
 
 
@@ -62,28 +62,28 @@ class List:
     models: Path = Path("saved_models")
     """folder of the exports"""
     json: bool = False
-    """print one JSON object a line"""
+    """print one JSON object per line"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """Flags of `train`; each task's own command has many more."""
+    """Flags of `train`; the command of each task has many more."""
 
     tasks: tyro.conf.Positional[tuple[Task, ...]] = ()
-    """which ones (default: all seven)"""
+    """tasks to train (default: all seven)"""
     quick: bool = False
-    """smaller budgets, meant for 20 minutes in all on 2 cores, with lower scores"""
+    """smaller budgets, about 20 minutes in all on 2 cores, with lower scores"""
     output: Path = Path("saved_models")
-    """exports land in OUTPUT/<task>/<n>/, checkpoints and logs in OUTPUT/<task>/run/"""
+    """exports are written to OUTPUT/<task>/<n>/, checkpoints and logs to OUTPUT/<task>/run/"""
     data_dir: Path | None = None
-    """where prepared data sets are kept (default: tensorflow-datasets' own folder)"""
+    """folder of prepared data sets (default: that of tensorflow-datasets)"""
     score: Literal["validation", "test", "none"] = "validation"
-    """split on which the exports are scored; 'test' only for a final run"""
+    """split on which the exports are scored; use 'test' only for the final run"""
     resume: bool = False
-    """go on from the last finished epoch of each task's interrupted run"""
+    """continue the interrupted run of each task after its last finished epoch"""
 
     def words(self, task: str) -> list[str]:
-        """What a task's own command is told."""
+        """Return the flags for the command of a task."""
         words = ["--output", str(self.output), "--score", self.score, "--verbose", "2"]
         words += [] if self.data_dir is None else ["--data_dir", str(self.data_dir)]
         words += ["--resume"] if self.resume else []
@@ -92,39 +92,39 @@ class Train:
                 words += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
         return words
 
-    def to_resume(self, tasks: Sequence[str]) -> str:
-        """The command that goes on with some tasks."""
+    def resuming_command(self, tasks: Sequence[str]) -> str:
+        """Return the command that resumes some tasks."""
         words = ["python", "-m", "tasks", "train", *["--quick"][: self.quick], "--resume"]
         words += ["--output", str(self.output), "--score", self.score]
         words += [] if self.data_dir is None else ["--data_dir", str(self.data_dir)]
         return shlex.join([*words, *tasks])
 
 
-# --- the list -------------------------------------------------------------------------------------
+# --- The list -------------------------------------------------------------------------------------
 
 
 def describe(task: str, models: Path) -> dict[str, Any]:
-    """What is known of a task: its newest export's data and score, or its default data."""
+    """Return a task's row of the list: data and score of its newest export, or its default data."""
     config = importlib.import_module(f"tasks.{task}.config")
-    said: dict[str, Any] = {
+    row: dict[str, Any] = {
         "task": task,
         "data": f"{config.DEFAULT} (default)",
         "model": config.Config.__doc__.splitlines()[0].rstrip("."),
         "scores": {},
         "versions": versions(models / task),
     }
-    if said["versions"]:
+    if row["versions"]:
         newest = latest(models / task)
         settings = json.loads((newest / SETTINGS).read_text(encoding="utf-8"))
         trained = settings["training_data"]
-        said["data"] = trained["dataset"] or Path(trained["data"]).name
+        row["data"] = trained["dataset"] or Path(trained["data"]).name
         with contextlib.suppress(FileNotFoundError):
-            said["scores"] = report.card_scores(newest / "model_card.md")
-    return said
+            row["scores"] = report.card_scores(newest / "model_card.md")
+    return row
 
 
 def print_list(argv: list[str]) -> None:
-    """Prints the tasks; see the module."""
+    """Print the tasks; see the module."""
     flags = cli.parse(List, argv, doc=__doc__)
     rows = [describe(task, flags.models) for task in TASKS]
     if flags.json:
@@ -133,7 +133,7 @@ def print_list(argv: list[str]) -> None:
         return
     print(aligned([_for_person(row) for row in rows]))
     if not any(row["versions"] for row in rows):
-        print(f"\nNothing is trained in {flags.models} yet: python -m tasks train --quick")
+        print(f"\n{flags.models} holds no trained model yet: python -m tasks train --quick")
 
 
 def _for_person(row: Mapping[str, Any]) -> dict[str, str]:
@@ -144,7 +144,7 @@ def _for_person(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def aligned(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows below each other, headed by the first row's keys.
+    """Return rows as a table with aligned columns, headed by the keys of the first row.
 
     Example:
       >>> print(aligned([{"task": "ner", "f1": "0.8"}]))
@@ -159,14 +159,14 @@ def aligned(rows: Sequence[Mapping[str, str]]) -> str:
     )
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
 def train(argv: list[str]) -> None:
-    """Trains, prints the scoreboard, and fails if a task did; see the module.
+    """Train the tasks and print the scoreboard; see the module.
 
     Raises:
-      TrainingError: tasks failed; the message says which, and how to go on.
+      TrainingError: tasks failed; the message names them and the command that resumes them.
     """
     flags = cli.parse(Train, argv, doc=__doc__, command="train")
     tasks = tuple(dict.fromkeys(flags.tasks)) or TASKS
@@ -176,9 +176,9 @@ def train(argv: list[str]) -> None:
         try:
             rows.append(train_one(task, flags.words(task), clock))
         except KeyboardInterrupt:
-            again = flags.to_resume(tasks[number - 1 :])
+            again = flags.resuming_command(tasks[number - 1 :])
             raise KeyboardInterrupt(
-                f"stopped in {task}. Finished epochs are kept; to go on:\n  {again}"
+                f"stopped in {task}. Finished epochs are kept; to resume:\n  {again}"
             ) from None
     print(aligned([_on_scoreboard(row) for row in rows]))
     failed = [row["task"] for row in rows if "error" in row]
@@ -186,62 +186,76 @@ def train(argv: list[str]) -> None:
     cli.print_result({"tasks": rows, "failed": failed, "seconds": seconds})
     if failed:
         raise TrainingError(
-            f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}. When that is mended:"
-            f"\n  {flags.to_resume(failed)}"
+            f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}. When that is fixed:"
+            f"\n  {flags.resuming_command(failed)}"
         )
 
 
 def train_one(task: str, words: Sequence[str], clock: Clock) -> dict[str, Any]:
-    """Runs one task's own command to its end.
+    """Run the command of one task to its end.
 
     Returns:
-      The JSON object of its last line with `size`, the export's bytes, and `wall_seconds`; or
+      The JSON object of its last line with `size`, the bytes of the export, and `wall_seconds`; or
       `task`, `error` and `wall_seconds`.
     """
-    command = [sys.executable, "-m", f"tasks.{task}.train", *words]
-    clock.tell(f"python -m tasks.{task}.train {shlex.join(words)}")
-    start, lines = time.monotonic(), []
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        # TensorFlow tells of every device that it does not find.
-        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
-        # Ctrl-C comes to this process alone, which passes it on once.
-        start_new_session=True,
-    ) as process:
-        try:
-            for line, is_whole in printed(process.stdout):
-                if not is_whole:
-                    clock.tick(line)
-                elif line and not NOISE.match(line):
-                    lines.append(line)
-                    if not line.startswith("{"):  # the result, which is on the scoreboard
-                        clock.tell(line)
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            raise
+    clock.print_line(f"python -m tasks.{task}.train {shlex.join(words)}")
+    start = time.monotonic()
+    code, lines = run_command([sys.executable, "-m", f"tasks.{task}.train", *words], clock)
     seconds = round(time.monotonic() - start, 1)
-    if process.returncode:
-        said = next((line for line in reversed(lines) if line.startswith("error: ")), None)
-        reason = (said or (lines or ["no message"])[-1]).removeprefix("error: ")
-        if process.returncode < 0:
-            reason = f"killed by signal {-process.returncode}; last line: {reason}"
+    if code:
+        error = next((line for line in reversed(lines) if line.startswith("error: ")), None)
+        reason = (error or (lines or ["no message"])[-1]).removeprefix("error: ")
+        if code < 0:
+            reason = f"killed by signal {-code}; last line: {reason}"
         return {"task": task, "error": reason, "wall_seconds": seconds}
     result = json.loads(lines[-1])
     size = sum(path.stat().st_size for path in Path(result["model"]).rglob("*") if path.is_file())
     return {**result, "size": size, "wall_seconds": seconds}
 
 
-def printed(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
-    """Yields what a process prints, without colours: lines, and what it will print over.
+def run_command(command: Sequence[str], clock: Clock) -> tuple[int, list[str]]:
+    """Run a command, and print its output as it comes; return its exit code and its lines."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,  # this process receives Ctrl-C alone, and passes it on once
+    ) as process:
+        assert process.stdout is not None
+        try:
+            lines = [*print_output(process.stdout, clock)]
+        except BaseException:
+            _interrupt(process)
+            raise
+    return process.returncode, lines
 
-    A progress bar ends in a carriage return, and stands for False. Where nothing comes for a
-    second, ("", False) does.
+
+def print_output(stream: IO[bytes], clock: Clock) -> Iterator[str]:
+    """Print the output of a process as it comes; yield its complete lines."""
+    for line, is_complete in read_output(stream):
+        if not is_complete:
+            clock.tick(line)
+        elif line and not NOISE.match(line):
+            if not line.startswith("{"):  # the result, which the scoreboard shows
+                clock.print_line(line)
+            yield line
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process as Ctrl-C does; kill it if it has not ended after half a minute."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def read_output(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
+    """Yield the output of a process without colours: complete lines, and progress bars.
+
+    A progress bar ends in a carriage return and is yielded with False. If the process prints
+    nothing for a second, ("", False) is yielded.
     """
     chunks: queue.Queue[bytes] = queue.Queue()
 
@@ -267,7 +281,7 @@ def printed(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
 
 
 class Clock:
-    """Shows, on standard error, where the whole run is; on a terminal a clock ticks below."""
+    """The progress of the whole run on standard error; on a terminal with a running clock."""
 
     def __init__(self, place: str, start: float):
         self.place, self.start = place, start
@@ -278,14 +292,14 @@ class Clock:
         minutes, seconds = divmod(int(time.monotonic() - self.start), 60)
         return f"{self.place} {minutes:02}:{seconds:02}]"
 
-    def tell(self, line: str) -> None:
-        """Prints a line behind the task's place and the time since the beginning of the run."""
+    def print_line(self, line: str) -> None:
+        """Print a line after the number of the task and the time since the start of the run."""
         self.bar = ""
         back = "\r\x1b[K" if self.on_terminal else ""
         cli.say(f"{back}{self._prefix()} {line}")
 
     def tick(self, bar: str) -> None:
-        """Redraws the clock, with the task's own progress bar if there is one."""
+        """Redraw the clock, with the task's own progress bar if there is one."""
         self.bar = bar or self.bar
         if self.on_terminal:
             shown = f"{self._prefix()} {self.bar}"[: shutil.get_terminal_size().columns - 1]
@@ -310,15 +324,15 @@ def _on_scoreboard(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main(argv: list[str]) -> None:
-    """Lists, trains, or opens the page; see the module."""
+    """List, train, or open the page; see the module."""
     if argv[:1] == ["train"]:
         train(argv[1:])
     elif argv[:1] == ["demo"]:
-        from tasks import demo  # which needs what only the extra brings
+        from tasks import demo  # needs the extra [demo]
 
         demo.main(argv[1:])
     elif argv and not argv[0].startswith("-"):
-        raise InputError(f"no command {argv[0]!r}; there are train and demo, and the list without")
+        raise InputError(f"no command {argv[0]!r}; use train, demo, or none for the list")
     else:
         print_list(argv)
 

@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Fixtures of all tests."""
 
 import contextlib
 import ctypes
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-# Development data lies beside the checkout; tests that need it skip without it.
+# Development data lies next to the checkout; tests that need it are skipped without it.
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def free_memory():
-    """Gives back what a module's models and compiled functions took: workers run dozens of them."""
+    """Free the models and compiled functions of each module; a worker runs dozens of modules."""
     yield
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc's
@@ -31,7 +31,7 @@ def shared_data():
 
 @pytest.fixture(scope="session")
 def command_environment():
-    """Environment of a command run as a user would run it."""
+    """The environment of a command that a user runs."""
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
@@ -42,5 +42,5 @@ def exports(tmp_path_factory, command_environment):
 
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # that of all workers
+        root = root.parent  # shared by all workers
     return Exports(root / "exports", command_environment)

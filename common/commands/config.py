@@ -1,197 +1,292 @@
-"""Settings shared by the `train`, `evaluate` and `predict` commands of all tasks."""
+"""Settings shared by the `train`, `evaluate` and `predict` commands of all tasks.
+
+Each dataclass is the documentation of its flags: a field's docstring is its help text. Settings are
+checked when they are made, so a wrong flag is told before anything runs.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
-from common.serving.served import load_export
-from common.serving.targets import TargetName
-from common.training.distribution import StrategyName
+from common.files import read_lines
+from common.serving import TargetName
+from common.training import StrategyName
 
-# The settings of a run that may change when it is resumed: they do not touch the weights.
+import tyro
+
+# Settings that may change when a run is resumed: they do not affect the weights.
 NOT_IN_CHECKPOINT = ("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target")
+PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """A condition on the value of a field, written in the type of the field.
+
+    Attributes:
+      require: receives the name of the flag and the value; raises `InputError` if it is invalid.
+    """
+
+    require: Callable[[str, Any], None]
+
+
+def _require(condition: Callable[[Any], bool], valid: str) -> Check:
+    def require(flag: str, value: Any) -> None:
+        if not condition(value):
+            raise InputError(f"{flag} must be {valid}, got {value}")
+
+    return Check(require)
+
+
+def require_picture(path: Path, flag: str) -> None:
+    """Refuse a path where no picture can be written.
+
+    Args:
+      path: the file.
+      flag: named in the message.
+
+    Raises:
+      InputError: the ending is unknown, or the folder is missing or cannot be written.
+    """
+    if path.suffix.lower() not in PICTURES:
+        known = ", ".join(PICTURES)
+        raise InputError(f"{flag} {path}: no picture format ends in {path.suffix!r}; use {known}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"{flag} {path}: the file cannot be written; is {path.parent} a folder?")
+
+
+# Types of fields; `Settings` runs their checks when it is made.
+Count = Annotated[int, _require(lambda value: value >= 1, "1 or more")]
+Fraction = Annotated[float, _require(lambda value: 0.0 <= value < 1.0, "in [0, 1)")]
+Positive = Annotated[float, _require(lambda value: value > 0, "positive")]
+Picture = Annotated[Path, Check(lambda flag, value: require_picture(value, flag))]  # to draw
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What every `train` command is told beside its task's own settings."""
-
-    dataset: str | None = None
-    """name of the data set; its preset gives the default of every other flag"""
-    data: Path | None = None
-    """your own file or folder instead of a data set (forms: see the task's README)"""
-    manual_dir: Path | None = None
-    """folder with files you have downloaded by hand; tried before the network"""
-    data_dir: Path | None = None
-    """where prepared data sets are kept (default: tensorflow-datasets' own folder)"""
-    output: Path = Path("saved_models")
-    """the export lands in OUTPUT/<task>/<n>/, checkpoint and logs in OUTPUT/<task>/run/"""
-    epochs: int = 20
-    """at most so many passes over the training data"""
-    patience: int = 5
-    """stop after so many epochs without a better validation score"""
-    batch_size: int = 32
-    """examples a step, over all devices together"""
-    learning_rate: float = 1e-3
-    """peak learning rate"""
-    clip_norm: float = 5.0
-    """gradients are scaled down to this norm"""
-    average: float = 0.998
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
-    seed: int = 1
-    """one seed for everything random"""
-    deterministic: bool = False
-    """kernels that repeat bit by bit (slower)"""
-    resume: bool = False
-    """go on from the last finished epoch of an interrupted run"""
-    init: Path | None = None
-    """start from this published model: its vocabulary and architecture are kept"""
-    strategy: StrategyName = "one"
-    """one device; a copy on each device of this machine; on the machines of TF_CONFIG; on a TPU"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """number format of the computation; weights and answers stay float32"""
-    target: TargetName = "portable"
-    """what the export runs on: portable = any CPU or GPU; gpu = a GPU, with cuDNN's layers (made
-    where one is); tpu = a TPU, with static shapes inside; litert = small devices (sentiment)"""
-    score: Literal["validation", "test", "none"] = "validation"
-    """split on which the export is scored; 'test' only for a final run"""
-    verbose: Literal[0, 1, 2] = 1
-    """0 = silent, 1 = progress bar (in a pipe or file as 2), 2 = a line an epoch"""
+class Settings:
+    """Settings whose values are checked by the types of their fields, such as `Count`."""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say; makes whole numbers floats where a float is meant."""
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            # Python takes a whole number where a float is meant; TensorFlow may not.
-            if field.type in ("float", float) and isinstance(value, int):
-                object.__setattr__(self, field.name, float(value))
-        if self.data is not None and self.dataset is not None:
-            raise InputError("give --dataset or --data, not both")
-        self.require_counts("epochs", "patience", "batch_size")
-        self.require_fractions("average")
-        self.require_positive("learning_rate", "clip_norm")
+        """Check the values; make whole numbers floats where the field is a float."""
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            is_optional = get_origin(hint) in (Union, types.UnionType)
+            for kind in get_args(hint) if is_optional else (hint,):
+                kind, *notes = get_args(kind) if get_origin(kind) is Annotated else (kind,)
+                # Python takes a whole number where a float is meant; TensorFlow may not.
+                if kind is float and isinstance(value, int):
+                    object.__setattr__(self, name, float(value))
+                for check in notes:
+                    if isinstance(check, Check) and value is not None:
+                        check.require(f"--{name}", value)
 
-    def require_counts(self, *names: str) -> None:
-        """Refuses settings below 1."""
-        self._require(names, lambda value: value >= 1, "1 or more")
 
-    def require_fractions(self, *names: str) -> None:
-        """Refuses settings that are no share of something, 1 excluded."""
-        self._require(names, lambda value: 0.0 <= value < 1.0, "in [0, 1)")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Settings):
+    """Settings shared by every `train` command."""
 
-    def require_positive(self, *names: str) -> None:
-        """Refuses settings of 0 and less."""
-        self._require(names, lambda value: value > 0, "positive")
+    dataset: str | None = None
+    """name of the data set; its preset sets the defaults of all other flags"""
+    data: Path | None = None
+    """your own file or folder instead of a data set (formats: see the README of the task)"""
+    manual_dir: Path | None = None
+    """folder of files that you downloaded by hand; tried before the network"""
+    data_dir: Path | None = None
+    """folder of prepared data sets (default: that of tensorflow-datasets)"""
+    output: Path = Path("saved_models")
+    """the export is written to OUTPUT/<task>/<n>/, checkpoint and logs to OUTPUT/<task>/run/"""
+    epochs: Count = 20
+    """maximum number of passes over the training data"""
+    patience: Count = 5
+    """stop after this many epochs without improvement of the validation score"""
+    batch_size: Count = 32
+    """examples per step, over all devices together"""
+    learning_rate: Positive = 1e-3
+    """peak learning rate"""
+    clip_norm: Positive = 5.0
+    """largest norm of the gradients; larger ones are scaled down"""
+    average: Fraction = 0.998
+    """momentum of the moving average of the weights, which is scored and exported; 0 for none"""
+    seed: int = 1
+    """seed of all random numbers"""
+    deterministic: bool = False
+    """use kernels that repeat bit by bit (slower)"""
+    resume: bool = False
+    """continue an interrupted run after its last finished epoch"""
+    init: Path | None = None
+    """start from this published model; its vocabulary and architecture are kept"""
+    strategy: StrategyName = "one"
+    """one device; a copy on each device of this machine; the machines of TF_CONFIG; a TPU"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """number format of the computation; weights and outputs stay float32"""
+    target: TargetName = "portable"
+    """device of the export: portable = any CPU or GPU; gpu = a GPU with cuDNN layers (needs a GPU
+    to be made); tpu = a TPU, with static shapes; litert = small devices (sentiment)"""
+    score: Literal["validation", "test", "none"] = "validation"
+    """split on which the export is scored; use 'test' only for the final run"""
+    verbose: Literal[0, 1, 2] = 1
+    """0 = silent, 1 = progress bar (in a pipe or file as 2), 2 = one line per epoch"""
 
-    def _require(self, names: Iterable[str], good: Callable[[Any], bool], what: str) -> None:
-        for name in names:
-            if not good(getattr(self, name)):
-                raise InputError(f"--{name} must be {what}, got {getattr(self, name)}")
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        _require_one_source(self.dataset, self.data)
 
-    def with_published(self, names: Iterable[str]) -> Self:
-        """These settings; for `--init` with those of the published model that its weights demand.
+    def with_architecture(self, published: Mapping[str, Any], names: Iterable[str]) -> Self:
+        """Return these settings with those of a published model that its weights demand.
 
         Args:
-          names: of the settings that shape the weights.
+          published: the settings of the published model.
+          names: the settings that shape the weights.
         """
-        if self.init is None:
-            return self
-        published = load_export(self.init).settings["config"]
-        taken = {name: published[name] for name in names}
-        taken = {k: tuple(v) if isinstance(v, list) else v for k, v in taken.items()}
-        return dataclasses.replace(self, **taken)
-
-    def run_folder(self, task: str, worker: int = 0) -> Path:
-        """Where a run's checkpoint and logs live; made if it is not there.
-
-        Args:
-          task: the folder of its versions.
-          worker: those that are not the chief have a folder inside for what they prepare.
-        """
-        folder = self.output / task / "run"
-        if worker:
-            folder /= f"worker-{worker}"
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        values = {name: published[name] for name in names}
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return dataclasses.replace(self, **values)
 
     def fit_arguments(self) -> dict[str, Any]:
-        """The arguments of `common.training.fit.fit` that come from the flags alone."""
+        """Return the options of `common.training.fit.fit` that come from the flags alone."""
         names = ("epochs", "patience", "clip_norm", "average", "resume", "verbose")
-        chosen = {name: getattr(self, name) for name in names}
-        if not sys.stdout.isatty():  # where Keras' bar would leave its colours and carriage returns
-            chosen["verbose"] = 2 if self.verbose else 0
-        return {**chosen, "settings": self.checkpoint_settings()}
+        options = {name: getattr(self, name) for name in names}
+        if not sys.stdout.isatty():  # Keras' bar would write colours and carriage returns
+            options["verbose"] = 2 if self.verbose else 0
+        return {**options, "settings": self.checkpoint_settings()}
 
     def checkpoint_settings(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with the interrupted one."""
+        """Return the settings that a resumed run must share with the interrupted one."""
         settings = jsonable(dataclasses.asdict(self))
         return {name: settings[name] for name in settings if name not in NOT_IN_CHECKPOINT}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What every `evaluate` command is told."""
+class EvaluateConfig(Settings):
+    """Settings shared by every `evaluate` command."""
 
     model: Path | None = None
-    """a version folder, or a task's folder (its newest version); default: saved_models/<task>"""
+    """version folder, or a task's folder (its newest version); default: saved_models/<task>"""
     dataset: str | None = None
-    """data set to score on (default: the one the model was trained on)"""
+    """data set to score on (default: the one that the model was trained on)"""
     data: Path | None = None
     """your own file or folder to score on"""
     split: Literal["train", "validation", "test"] = "test"
-    """which part of it; a single file given by --data is scored whole"""
+    """split to score; a single file given by --data is scored whole"""
     manual_dir: Path | None = None
-    """folder with files you have downloaded by hand; tried before the network"""
+    """folder of files that you downloaded by hand; tried before the network"""
     data_dir: Path | None = None
-    """where prepared data sets are kept (default: tensorflow-datasets' own folder)"""
-    batch_size: int = 64
-    """examples a request"""
+    """folder of prepared data sets (default: that of tensorflow-datasets)"""
+    batch_size: Count = 64
+    """examples per request"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
-        if self.data is not None and self.dataset is not None:
-            raise InputError("give --dataset or --data, not both")
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        _require_one_source(self.dataset, self.data)
 
-    def or_trained_on(self, trained: Mapping[str, Any]) -> Self:
-        """These flags; where they name no data, with the data that the model was trained on.
+    def or_trained_on(self, settings: Mapping[str, Any]) -> Self:
+        """Return these settings, with the data of the model's training where they name none.
 
         Args:
-          trained: `training_data` of the export's settings.
+          settings: the settings of the export.
         """
         if self.data is not None or self.dataset is not None:
             return self
+        trained = settings["training_data"]
         own = None if trained["data"] is None else Path(trained["data"])
         return dataclasses.replace(self, dataset=trained["dataset"], data=own)
 
-    def scores_whole_file(self, trained: Mapping[str, Any]) -> bool:
-        """Whether all of a single file is to be scored.
+    def new_data(self, settings: Mapping[str, Any]) -> Path | None:
+        """Return the path given by `--data`, unless the model was trained on it.
 
-        A file that the model was trained on is not: it is dealt into splits as it was then.
+        New data is scored whole. The data of the training is split as it was then, so that only its
+        test part is scored.
+
+        Args:
+          settings: the settings of the export.
         """
-        if self.data is None or not self.data.is_file():
-            return False
-        return trained["data"] is None or self.data.resolve() != Path(trained["data"]).resolve()
+        if self.data is None:
+            return None
+        trained = settings["training_data"]["data"]
+        known = trained is not None and self.data.resolve() == Path(trained)
+        return None if known else self.data
+
+    def new_file(self, settings: Mapping[str, Any]) -> Path | None:
+        """Return the path of `new_data` if it is a file; a folder may hold one file per split."""
+        path = self.new_data(settings)
+        return path if path is not None and path.is_file() else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """What every `predict` command is told."""
+class PredictConfig(Settings):
+    """Settings shared by every `predict` command."""
 
     model: Path | None = None
-    """a version folder, or a task's folder (its newest version); default: saved_models/<task>"""
+    """version folder, or a task's folder (its newest version); default: saved_models/<task>"""
     output: Path | None = None
-    """write here instead of to standard output"""
+    """write to this file instead of standard output"""
     json: bool = False
-    """print one JSON object a line"""
+    """print one JSON object per line"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BatchPredictConfig(PredictConfig):
+    """Settings of a `predict` command that reads many inputs."""
+
+    batch_size: Count = 64
+    """inputs per request"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextPredictConfig(BatchPredictConfig):
+    """Settings of a `predict` command that reads texts."""
+
+    texts: tyro.conf.Positional[tuple[str, ...]] = ()
+    """texts; - reads lines from standard input"""
+    file: tuple[Path, ...] = ()
+    """text files with one text per line"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        if not self.texts and not self.file:
+            raise InputError("no text given: write it on the command line, or pass --file PATH")
+
+    def read_file(self, path: Path) -> Iterator[str]:
+        """Yield the texts of one file."""
+        yield from (line for _, line in read_lines(path))
+
+    def read_texts(self) -> Iterator[str]:
+        """Yield all texts in order, without holding them in memory.
+
+        Invalid UTF-8 on the command line or on standard input is replaced.
+        """
+        for text in self.texts:
+            if text == "-":
+                for line in sys.stdin.buffer:
+                    yield line.decode("utf-8", errors="replace").rstrip("\r\n")
+            else:  # Python reads invalid bytes as surrogates, which nothing can encode
+                yield text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        for path in self.file:
+            yield from self.read_file(path)
+
+
+def _require_one_source(dataset: str | None, data: Path | None) -> None:
+    if data is not None and dataset is not None:
+        raise InputError("give --dataset or --data, not both")
 
 
 def jsonable(value: Any) -> Any:
-    """Turns paths, tuples and NumPy scalars inside `value` into what JSON has."""
+    """Return `value` with the paths, tuples and NumPy scalars in it as JSON has them.
+
+    Example:
+      >>> jsonable({"path": Path("a"), "pair": (1, 2)})
+      {'path': 'a', 'pair': [1, 2]}
+    """
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,33 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from common.commands import cli, report
+from common.commands.cli import Scored
 from common.commands.config import RunConfig, jsonable
+from common.commands.run import Run
 from common.datasets import Corpus
 from common.serving.publish import Example, Function, publish
 from common.serving.served import Served, load_export
-from common.serving.targets import PORTABLE, Target
 from common.training.distribution import wait_for_all, worker_index
 from common.training.fit import Fitted
 
 import keras
-import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a task says in its model card, in Markdown; the rest is known from the run."""
+    """A task's texts for its model card, in Markdown; the rest follows from the run."""
 
     title: str
-    summary: str  # what it reads, what it answers, how it is built
-    scores: str  # what the figures mean, and the task's plots: `![...](assets.extra/name.png)`
-    usage: str  # `serving_default`'s inputs and outputs, a curl, the limits
-    data: str = ""  # what there is to say beside name, licence and citation
+    summary: str  # input, output and architecture
+    scores: str  # the meaning of the scores, and the task's plots: `![...](assets.extra/name.png)`
+    usage: str  # inputs and outputs of `serving_default`, a curl, the limits
+    data: str = ""  # remarks in addition to name, licence and citation
 
 
 def release(
+    run: Run[Any],
     *,
-    task: str,
-    config: RunConfig,
     corpus: Corpus,
     fitted: Fitted,
     signatures: Mapping[str, Function],
@@ -42,34 +41,28 @@ def release(
     resources: Sequence[Any],
     examples: Mapping[str, Sequence[Example]],
     settings: Mapping[str, Any],
-    score: Callable[[Served, Path], tuple[int, dict[str, float]]],
+    score: Callable[[Served, Path], Scored],
     card: Card,
-    strategy: tf.distribute.Strategy | None = None,
-    target: Target = PORTABLE,
     publish: Callable[..., Path] = publish,
     load: Callable[[Path], Served] = load_export,
 ) -> Path | None:
-    """Publishes a fitted model, scored through its own export, and prints the JSON line.
+    """Publish a fitted model, scored through its own export, and print the JSON line.
 
     Args:
-      task: its name; the folder below `config.output` is `target.folder(task)`.
-      config: the run's settings.
-      corpus: what it was trained on.
-      fitted: what `common.training.fit.fit` gave back.
-      signatures: as `publish` takes them, like `model`, `resources` and `examples`.
+      run: the training run; the versions lie in `run.target.folder(run.task)` of its output folder.
+      corpus: the data it was trained on.
+      fitted: the result of `common.training.fit.fit`.
+      signatures: see `common.serving.publish.publish`, as for `model`, `resources`, `examples`.
       model: see there.
       resources: see there.
       examples: see there.
       settings: what only this task's `evaluate` and `predict` must know (labels, units). `task`,
         `training_data` and `config` are added.
-      score: takes the staged export and the folder for plots; gives how many examples of the split
-        `config.score` it scored, and their metrics by name. Not called for `--score none`.
-      card: the task's words for the model card.
-      strategy: under which it was trained. Of several workers the chief publishes, and the others
-        wait for it.
-      target: what the signatures were made for.
-      publish: writes the version; another one writes another format than a SavedModel.
-      load: opens what `publish` has written.
+      score: receives the staged export and the folder for plots; returns the score on the split
+        `config.score`. Not called for `--score none`.
+      card: the task's texts for the model card.
+      publish: writes the version; another function writes another format than a SavedModel.
+      load: loads what `publish` has written.
 
     Returns:
       The version folder; None on workers that are not the chief.
@@ -77,25 +70,22 @@ def release(
     Raises:
       ExportError: see `common.serving.publish.publish`. Then nothing is published.
     """
-    if target.name != config.target:
-        raise ValueError(f"signatures made for {target.name!r}, --target {config.target!r}")
-    strategy = strategy or tf.distribute.get_strategy()
-    if worker_index(strategy):
-        cli.say(f"worker {worker_index(strategy)} is done; the chief publishes")
-        wait_for_all(strategy)
+    config = run.config
+    worker = worker_index(run.strategy)
+    if worker:
+        cli.say(f"worker {worker} is done; the chief publishes")
+        wait_for_all(run.strategy)
         return None
-    count = 0
-    metrics: dict[str, float] = {}
+    scored = Scored(examples=0, seconds=0.0, metrics={})
 
     def finish(staged: Path) -> None:
-        nonlocal count, metrics
+        nonlocal scored
         plots = staged / "assets.extra"
         curves = plots / "learning_curves.png"
         report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
         if config.score != "none":
-            count, metrics = score(load(staged), plots)
-        shown = {"split": config.score, "examples": count, **metrics}
-        _write_card(staged, card, config, corpus, fitted, shown)
+            scored = score(load(staged), plots)
+        _write_card(staged, card, config, corpus, fitted, scored)
 
     published = publish(
         signatures,
@@ -103,7 +93,7 @@ def release(
         resources=resources,
         examples=examples,
         settings={
-            "task": task,
+            "task": run.task,
             **settings,
             "training_data": {
                 "dataset": config.dataset,
@@ -113,13 +103,13 @@ def release(
             },
             "config": jsonable(dataclasses.asdict(config)),
         },
-        directory=config.output / target.folder(task),
-        target=target,
+        directory=config.output / run.target.folder(run.task),
+        target=run.target,
         finish=finish,
     )
-    seconds = round(fitted.seconds, 1)
-    wait_for_all(strategy)
-    cli.print_scored(task, corpus.name, config.score, count, seconds, published, metrics)
+    wait_for_all(run.strategy)
+    trained = Scored(scored.examples, round(fitted.seconds, 1), scored.metrics)
+    cli.print_scored(run.task, corpus.name, config.score, trained, published)
     return published
 
 
@@ -129,18 +119,19 @@ def _write_card(
     config: RunConfig,
     corpus: Corpus,
     fitted: Fitted,
-    scores: Mapping[str, Any],
+    scored: Scored,
 ) -> None:
     size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
     citation = f"```bibtex\n{corpus.citation}\n```" if corpus.citation else ""
     licence = f"`{corpus.name}`, licence: {corpus.licence}."
+    shown = {"split": config.score, "examples": scored.examples, **scored.metrics}
     report.model_card(
         staged / "model_card.md",
         title=card.title,
         summary=card.summary,
         sections={
             "Scores": (
-                f"{report.table([scores])}\n\nOf this exported SavedModel. {card.scores}"
+                f"{report.table([shown])}\n\nScores of this export itself. {card.scores}"
                 if config.score != "none"
                 else "Not scored."
             ),
@@ -150,7 +141,7 @@ def _write_card(
                 "\n\n![learning curves](assets.extra/learning_curves.png)"
             ),
             "Data and licence": "\n\n".join(filter(None, (licence, citation, card.data))),
-            "How to ask it": card.usage,
+            "Usage": card.usage,
             "Target": f"`{config.target}`.",
             "Size": f"{size / 1e6:.1f} MB in all.",
         },

@@ -1,4 +1,4 @@
-"""What a person would rather see: learning curves, confusion matrices, the model card."""
+"""Reports for people: learning curves, confusion matrices, tables, the model card."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 import sklearn.metrics
 import tensorflow as tf
 from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+from numpy.typing import ArrayLike
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int) -> None:
-    """Draws loss and validation metrics over the epochs.
+    """Draw loss and validation metrics over the epochs.
 
     Args:
       history: rows of `common.training.fit.Fitted.history`.
@@ -40,21 +41,21 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_
 
 
 def confusion_matrix(
-    truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str], path: Path
+    truth: ArrayLike, predicted: ArrayLike, labels: Sequence[str], path: Path
 ) -> np.ndarray:
-    """Draws counts of truth against prediction, each row shaded by its own share.
+    """Draw counts of truth against prediction, each cell shaded by its fraction of the row.
 
     Returns:
-      `<int>[classes, classes]`, rows being the truth.
+      `<int>[classes, classes]`, the rows are the truth.
     """
     counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(len(labels)))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.0 + 0.55 * len(labels)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.6 else "black"
+        colour = "white" if fractions[row, column] > 0.6 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_yticks(range(len(labels)), labels)
@@ -64,10 +65,10 @@ def confusion_matrix(
 
 
 def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:
-    """Lays counts of truth against prediction out as a Markdown table.
+    """Return counts of truth against prediction as a Markdown table.
 
     Args:
-      counts: `<int>[classes, classes]`, rows being the truth.
+      counts: `<int>[classes, classes]`, the rows are the truth.
       labels: the classes.
     """
     corner = "true \\ predicted"
@@ -82,11 +83,11 @@ def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:
 def classification_report(
     truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str]
 ) -> str:
-    """Precision, recall and F1 per class by scikit-learn, and the confusion table.
+    """Return precision, recall and F1 per class by scikit-learn, and the confusion table.
 
     Args:
       truth: an index of `labels` for each example.
-      predicted: likewise.
+      predicted: the predicted index for each example.
       labels: the classes.
     """
     places = range(len(labels))
@@ -98,7 +99,7 @@ def classification_report(
 
 
 def versions() -> dict[str, str]:
-    """Names the software that a result depends on."""
+    """Return the versions of the software that a result depends on."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
@@ -108,7 +109,14 @@ def versions() -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lays rows out as a Markdown table, headed by the first row's keys."""
+    """Return rows as a Markdown table, headed by the keys of the first row.
+
+    Example:
+      >>> print(table([{"task": "ner", "f1": 0.5}]))
+      | task | f1 |
+      | --- | --- |
+      | ner | 0.5000 |
+    """
     header = list(rows[0])
     lines = [header, ["---"] * len(header)]
     lines += [[_cell(row.get(name, "")) for name in header] for row in rows]
@@ -128,14 +136,14 @@ def model_card(
     sections: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes `model_card.md`: what the model is, what it learnt from, how well, how to ask it.
+    """Write `model_card.md`: a description of the model, its data, its scores and its usage.
 
     Args:
       path: the file.
       title: its heading.
       summary: a paragraph.
       sections: heading -> Markdown, in order.
-      settings: the run's config, listed at the end with the versions.
+      settings: the config of the run, listed at the end with the versions.
     """
     parts = [f"# {title}", summary]
     parts += [f"## {heading}\n\n{text}" for heading, text in sections.items()]
@@ -147,10 +155,10 @@ def model_card(
 
 
 def card_scores(path: Path) -> dict[str, str]:
-    """Reads `split`, `examples` and the metrics back from a model card; empty if not scored.
+    """Read `split`, `examples` and the metrics back from a model card; empty if not scored.
 
     Args:
-      path: of `model_card.md`, as `common.commands.release` writes it.
+      path: of `model_card.md`, as written by `common.commands.release`.
     """
     _, _, section = path.read_text(encoding="utf-8").partition("\n## Scores\n\n")
     rows = [line.strip("| ").split(" | ") for line in section.splitlines()[:3]]

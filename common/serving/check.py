@@ -1,9 +1,9 @@
-"""Verifies an export the way a server meets it: without Keras, without the code that made it.
+"""Verify an export in the way a server runs it: without Keras and without the code that made it.
 
-Run it, do not import it: `python -P check.py VERSION_DIR [--tolerance 1e-5]`. It asks every
-signature each request of the export's own warm-up file, twice: through `tf.saved_model.load`, and
-through TensorFlow's C++ SavedModel loader, which is the one inside TF Serving. Each answer must
-equal the recorded one. The last line of standard output is one JSON object: what was compared, or
+Run it, do not import it: `python -P check.py VERSION_DIR [--tolerance 1e-5]`. It runs each request
+of the export's own warm-up file twice: through `tf.saved_model.load`, and through the C++ loader of
+TensorFlow, which is also the loader of TF Serving. The outputs must equal the recorded ones. The
+last line of standard output is one JSON object: the number of requests and the differences, or
 `{"error": ...}` with exit code 1.
 """
 
@@ -33,30 +33,32 @@ from tensorflow.core.protobuf import saved_model_pb2  # noqa: E402
 from tensorflow_serving.apis import prediction_log_pb2  # noqa: E402
 
 Arrays = Mapping[str, np.ndarray]
-Ask = Callable[[str, Arrays], Arrays]  # signature name, inputs -> outputs
+Call = Callable[[str, Arrays], Arrays]  # signature name, inputs -> outputs
 
 
 class CheckError(Exception):
-    """The export does not answer as it should."""
+    """The outputs of the export differ from the recorded ones."""
 
 
 def main() -> None:
-    """Checks the folder on the command line; see the module."""
-    parser = argparse.ArgumentParser(description="Verifies an export.")
+    """Check the folder on the command line; see the module."""
+    parser = argparse.ArgumentParser(description="Verify an export.")
     parser.add_argument("directory", type=Path, help="folder with saved_model.pb")
-    parser.add_argument("--tolerance", type=float, default=1e-5, help="of floats, relative")
-    parser.add_argument("--gpu", action="store_true", help="let it run on a GPU")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-5, help="relative tolerance of floats"
+    )
+    parser.add_argument("--gpu", action="store_true", help="run on a GPU")
     flags = parser.parse_args()
     try:
         print(json.dumps(check(flags.directory, flags.tolerance)))
-    except Exception as error:  # CheckError, or whatever TensorFlow raises
+    except Exception as error:  # CheckError, or any error of TensorFlow
         kind = "" if isinstance(error, CheckError) else f"{type(error).__name__}: "
         print(json.dumps({"error": f"{kind}{error}"}))
         sys.exit(1)
 
 
 def check(directory: Path, tolerance: float) -> dict[str, Any]:
-    """Compares both loaders' answers with the recorded ones.
+    """Compare the outputs of both loaders with the recorded ones.
 
     Returns:
       `requests`, the number of requests to each signature, and `largest_difference` of a float for
@@ -70,46 +72,47 @@ def check(directory: Path, tolerance: float) -> dict[str, Any]:
     requests = {name: 0 for name in signatures}
     for record in records:
         requests[record.request.model_spec.signature_name] += 1
-    unasked = [name for name, count in requests.items() if not count]
-    if unasked:
-        raise CheckError(f"no warm-up request for {unasked}")
+    unused = [name for name, count in requests.items() if not count]
+    if unused:
+        raise CheckError(f"no warm-up request for {unused}")
 
     def largest_difference(loader: str) -> float:
-        ask = LOADERS[loader](directory, signatures)
+        call = LOADERS[loader](directory, signatures)
         differences = [0.0]
         for number, record in enumerate(records):
             name = record.request.model_spec.signature_name
             expected = to_arrays(record.response.outputs)
-            answer = ask(name, to_arrays(record.request.inputs))
+            outputs = call(name, to_arrays(record.request.inputs))
             where = f"{loader} loader, record {number}, signature {name!r}"
-            if set(answer) != set(expected):
-                raise CheckError(f"{where}: outputs {sorted(answer)}, recorded {sorted(expected)}")
+            if set(outputs) != set(expected):
+                raise CheckError(f"{where}: outputs {sorted(outputs)}, recorded {sorted(expected)}")
             for key in expected:
-                found = difference(answer[key], expected[key])
-                if not found <= tolerance:
+                gap = difference(outputs[key], expected[key])
+                if not gap <= tolerance:
                     raise CheckError(
-                        f"{where}: output {key!r} differs from the live model's by {found:.2g} of "
+                        f"{where}: output {key!r} differs from the live model's by {gap:.2g} of "
                         f"its largest value, more than {tolerance:.2g}"
                     )
-                differences.append(found)
+                differences.append(gap)
         return max(differences)
 
-    # Most of the time goes into loading and into the first request of each signature, of which
-    # the one loader's work and the other's have nothing to do with each other.
+    # Loading and the first request of each signature take most of the time; the loaders do not
+    # share this work.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         largest = dict(zip(LOADERS, pool.map(largest_difference, LOADERS), strict=True))
 
     used = [name for name in sys.modules if name.split(".")[0] in BANNED and sys.modules[name]]
     if used:
-        raise CheckError(f"the check was to run without {used}")
+        raise CheckError(f"the check must run without {used}")
     return {"requests": requests, "largest_difference": largest}
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference of two arrays, relative to the largest value of `b` (at least 0.01).
+    """Return the largest difference of two arrays, relative to the largest value of `b`.
 
-    Infinite where they cannot be compared: other shapes, other types, strings or whole numbers
-    that are not the same, NaN or infinity in different places.
+    That value counts as 0.01 at least. The result is infinite if the arrays cannot be compared:
+    different shapes or types, different strings or whole numbers, NaN or infinity in different
+    places.
 
     Example:
       >>> difference(np.array([1.0, 4.0]), np.array([1.0, 5.0]))
@@ -128,14 +131,14 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def read_signatures(directory: Path) -> dict[str, Any]:
-    """Reads the `SignatureDef` of each signature that a client can ask."""
+    """Read the `SignatureDef` of each signature that a client can call."""
     saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     (graph,) = [g for g in saved.meta_graphs if "serve" in g.meta_info_def.tags]
     return {name: s for name, s in graph.signature_def.items() if not name.startswith("__")}
 
 
 def read_records(directory: Path) -> list[Any]:
-    """Reads the warm-up file: a `PredictLog` for each request, with the live model's answer."""
+    """Read the warm-up file: a `PredictLog` per request, with the outputs of the live model."""
     path = directory / "assets.extra" / "tf_serving_warmup_requests"
     return [
         prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log
@@ -144,20 +147,20 @@ def read_records(directory: Path) -> list[Any]:
 
 
 def to_arrays(protos: Mapping[str, Any]) -> Arrays:
-    """Makes arrays of `TensorProto`s; strings become an object array of bytes."""
+    """Convert `TensorProto`s to arrays; strings become an object array of bytes."""
     return {name: tf.make_ndarray(proto) for name, proto in protos.items()}
 
 
-def load_in_python(directory: Path, signatures: Mapping[str, Any]) -> Ask:
-    """Loads with `tf.saved_model.load`."""
+def load_in_python(directory: Path, signatures: Mapping[str, Any]) -> Call:
+    """Load with `tf.saved_model.load`."""
     loaded = tf.saved_model.load(str(directory))
 
-    def ask(name: str, inputs: Arrays) -> Arrays:
+    def call(name: str, inputs: Arrays) -> Arrays:
         types = {key: info.dtype for key, info in signatures[name].inputs.items()}
         tensors = {key: tf.constant(value, types[key]) for key, value in inputs.items()}
         return {key: value.numpy() for key, value in loaded.signatures[name](**tensors).items()}
 
-    return ask
+    return call
 
 
 # --- TensorFlow's C++ loader, through the C API of the installed package -------------------------
@@ -203,7 +206,7 @@ PROTOTYPES: Mapping[str, tuple[Any, ...]] = {  # name -> result, arguments
 
 
 def c_api() -> ctypes.CDLL:
-    """Opens TensorFlow's C API, and declares the functions used here."""
+    """Open the C API of TensorFlow, and declare the functions used here."""
     c = ctypes.CDLL(str(next(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc*"))))
     for name, (result, *arguments) in PROTOTYPES.items():
         function = getattr(c, name)
@@ -211,8 +214,8 @@ def c_api() -> ctypes.CDLL:
     return c
 
 
-def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Ask:
-    """Loads with the C++ loader; asks by the tensors that the signatures name."""
+def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Call:
+    """Load with the C++ loader; feed and fetch the tensors that the signatures name."""
     c = c_api()
     status = c.TF_NewStatus()
 
@@ -230,31 +233,31 @@ def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Ask:
         operation, _, index = tensor.partition(":")
         return Output(c.TF_GraphOperationByName(graph, operation.encode()), int(index))
 
-    def ask(name: str, inputs: Arrays) -> Arrays:
+    def call(name: str, inputs: Arrays) -> Arrays:
         given, wanted = signatures[name].inputs, signatures[name].outputs
         if set(inputs) != set(given):
             raise CheckError(f"{name!r} takes {sorted(given)}, the request has {sorted(inputs)}")
         feeds = (Output * len(given))(*(find(info.name) for info in given.values()))
         values = [write_tensor(c, inputs[key], info.dtype) for key, info in given.items()]
         fetches = (Output * len(wanted))(*(find(info.name) for info in wanted.values()))
-        answers = (POINTER * len(wanted))()
+        results = (POINTER * len(wanted))()
         c.TF_SessionRun(
             *(session, None, feeds, (POINTER * len(values))(*values), len(values)),
-            *(fetches, answers, len(wanted), None, 0, None, status),
+            *(fetches, results, len(wanted), None, 0, None, status),
         )
         succeed()
-        result = {key: read_tensor(c, t) for key, t in zip(wanted, answers, strict=True)}
-        for tensor in answers:
+        outputs = {key: read_tensor(c, t) for key, t in zip(wanted, results, strict=True)}
+        for tensor in results:
             c.TF_DeleteTensor(tensor)
-        for tensor in values:  # last: an answer may share the memory of a request
+        for tensor in values:  # last: an output may share the memory of a request
             delete_written(c, tensor)
-        return result
+        return outputs
 
-    return ask
+    return call
 
 
 def write_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: int) -> int:
-    """Copies an array (strings: objects of bytes) into a new `TF_Tensor`; gives its address."""
+    """Copy an array (strings: objects of bytes) into a new `TF_Tensor`; return its address."""
     text = dtype == tf.string.as_datatype_enum
     size = array.size * (STRING_BYTES if text else array.itemsize)
     shape = (ctypes.c_int64 * array.ndim)(*array.shape)
@@ -269,7 +272,7 @@ def write_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: int) -> int:
 
 
 def read_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
-    """Copies a `TF_Tensor` into an array (strings: objects of bytes)."""
+    """Copy a `TF_Tensor` into an array (strings: objects of bytes)."""
     shape = [c.TF_Dim(tensor, axis) for axis in range(c.TF_NumDims(tensor))]
     dtype = tf.as_dtype(c.TF_TensorType(tensor))
     data, size = c.TF_TensorData(tensor), c.TF_TensorByteSize(tensor)
@@ -286,14 +289,14 @@ def read_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
 
 
 def delete_written(c: ctypes.CDLL, tensor: int) -> None:
-    """Frees what `write_tensor` made: the text of its strings is no part of the tensor's memory."""
+    """Free a tensor of `write_tensor`, and its strings, which are not part of its memory."""
     if c.TF_TensorType(tensor) == tf.string.as_datatype_enum:
         for start in range(0, c.TF_TensorByteSize(tensor), STRING_BYTES):
             c.TF_StringDealloc(c.TF_TensorData(tensor) + start)
     c.TF_DeleteTensor(tensor)
 
 
-LOADERS: Mapping[str, Callable[..., Ask]] = {"python": load_in_python, "c++": load_in_cpp}
+LOADERS: Mapping[str, Callable[..., Call]] = {"python": load_in_python, "c++": load_in_cpp}
 
 
 if __name__ == "__main__":

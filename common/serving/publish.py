@@ -1,14 +1,13 @@
-"""Publishes a model as a TF Serving version folder, or not at all.
+"""Publish a model as a TF Serving version folder, or not at all.
 
-`publish` traces the signatures, saves them, looks through the graph for what a server cannot run,
-records the warm-up requests, asks them again in a process that has neither Keras nor this project
-(`common/serving/check.py`), lets the task score the export, and only then gives it a version
-number and a place in TF Serving's list of models. `load` is how `evaluate` and `predict` ask a
-published model.
+`publish` traces the signatures, saves them, scans the graph for what a server cannot run, and
+records the warm-up requests with their outputs. A process without Keras and without this project
+(`common/serving/check.py`) then runs these requests again, and the task scores the export. Only
+then does the export get a version number and a place in TF Serving's list of models.
 
 A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies), `model.keras` (for
 notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
-`assets.extra/tf_serving_warmup_requests` (which TF Serving runs before it takes traffic).
+`assets.extra/tf_serving_warmup_requests` (which TF Serving runs before it accepts traffic).
 """
 
 from __future__ import annotations
@@ -31,18 +30,14 @@ from common import rnn_kernels
 from common.errors import ExportError
 from common.files import write_atomically
 from common.serving.scan import scan
-from common.serving.served import LITERT, SETTINGS, latest, versions
-from common.serving.targets import PORTABLE, Target
+from common.serving.targets import PORTABLE, Example, Function, Target
+from common.serving.versions import LITERT, SETTINGS, latest, versions
 
 import keras
-import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
-
-Function = tf.types.experimental.PolymorphicFunction
-Example = Mapping[str, np.ndarray]
 
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 REQUIRED = ("serving_default", "tensors")
@@ -64,48 +59,53 @@ def publish(
     finish: Callable[[Path], None] | None = None,
     tolerance: float = 1e-5,
 ) -> Path:
-    """Writes, verifies and publishes the next version of a model.
+    """Write, verify and publish the next version of a model.
 
-    The folder is written under a name that is no integer, so TF Serving never sees half a model,
-    and renamed at the end. If anything goes wrong on the way, nothing is left behind; what a
-    killed process left is removed by the next call on the same host.
+    The folder is written under a name that is no integer, so that TF Serving never sees half a
+    model, and renamed at the end. If anything fails, nothing is left. Files of a killed process are
+    removed by the next call on the same host.
 
     Args:
-      signatures: name -> `tf.function` with an `input_signature` of named `tf.TensorSpec`s, each
-        with the batch as first dimension, that returns a dict of tensors, likewise. Must hold
-        `serving_default` and `tensors`. They are traced anew here, with compiled loops off, and
-        with cuDNN off for every target but `gpu`.
-      model: what the functions ask; also written as `model.keras`, without optimizer and compile
-        settings.
-      resources: what the functions use beside the model and constants: tables, vocabularies,
-        `tf.Module`s.
+      signatures: name -> `tf.function` with an `input_signature` of named `tf.TensorSpec`s, which
+        returns a dict of tensors; all with the batch as first dimension. `serving_default` and
+        `tensors` are required. They are traced anew here, with compiled loops off, and with cuDNN
+        off for every target but `gpu`.
+      model: the model that the functions call; also written as `model.keras`, without optimizer and
+        compile settings.
+      resources: other objects that the functions use: tables, vocabularies, `tf.Module`s.
       examples: the requests for each signature, input name -> array; text as `str`, `bytes` or
-        `object` arrays. They verify the export and warm the server up, so give one for every
-        bucket length.
-      settings: what `evaluate`, `predict` and users need to know; anything JSON can hold.
+        `object` arrays. They verify the export and warm a server up, so there should be one for
+        every bucket length.
+      settings: settings for `evaluate`, `predict` and users; anything that JSON can hold.
       directory: folder of the task's versions, such as `saved_models/sentiment`. Its name is the
         model's name in the warm-up requests.
-      target: what the signatures were made for.
-      finish: called with the staged and verified folder, which `load` opens. Scores the export and
-        writes its model card. An exception stops the publication.
-      tolerance: largest difference of a float from the live model's answer, relative to the largest
+      target: the target for which the signatures were made.
+      finish: called with the staged and verified folder, to score it and to write its model card.
+        An exception stops the publication.
+      tolerance: largest difference of a float from the live model's output, relative to the largest
         value of its tensor. Text and whole numbers must be equal.
 
     Returns:
-      The version folder, `directory/<n>`, n one more than the largest there.
+      The version folder, `directory/<n>`, where n is one more than the largest there.
 
     Raises:
-      ExportError: the export would not serve, or answers otherwise than the live model.
+      ExportError: a server could not run the export, or its outputs differ from the live model's.
       ValueError, TypeError: the settings cannot be written as JSON.
       OSError: the disk is full, or the folder cannot be written.
 
-    Example:
-      >>> publish({"serving_default": ask_text, "tensors": ask_ids}, model=model,
-      ...         resources=[vocabulary], settings={"labels": ["bad", "good"]},
-      ...         examples={"serving_default": [{"text": np.array(["A film."])}],
-      ...                   "tensors": [{"ids": ids, "length": length}]},
-      ...         directory=Path("saved_models/sentiment"))
-      PosixPath('saved_models/sentiment/1')
+    Example::
+
+        publish(
+            {"serving_default": classify_text, "tensors": classify_ids},
+            model=model,
+            resources=[vocabulary],
+            settings={"labels": ["bad", "good"]},
+            examples={
+                "serving_default": [{"text": np.array(["A film."])}],
+                "tensors": [{"ids": ids, "length": length}],
+            },
+            directory=Path("saved_models/sentiment"),
+        )
     """
     _require(signatures, examples)
 
@@ -126,10 +126,10 @@ def publish(
 def publish_folder(
     write: Callable[[Path], None], *, settings: Mapping[str, Any], directory: Path
 ) -> Path:
-    """Publishes the next version as `publish` does, whatever is in it.
+    """Publish the next version with any content.
 
     Args:
-      write: fills a staged folder, in which there are the settings already. An exception stops the
+      write: fills a staged folder, which holds the settings already. An exception stops the
         publication.
       settings: see `publish`.
       directory: see `publish`.
@@ -148,17 +148,17 @@ def publish_folder(
         _write_through(staged)
         version = _take_next_version(staged, directory)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)  # after the rename there is nothing there
+        shutil.rmtree(staged, ignore_errors=True)  # gone already after the rename
     write_models_config(directory.parent)
     return version
 
 
 def write_models_config(root: Path) -> Path:
-    """Writes TF Serving's list of the models below a folder: those of which there is a version.
+    """Write TF Serving's list of the models below a folder that have a version.
 
-    A server opens no port while a listed model has none, so the list names no other. The folders
-    stand in it as the server sees them when `root` is mounted as `/models`. What the file says of a
-    model already is kept: its version policy and labels are a person's choice.
+    A server opens no port while a listed model has no version, so the list names no other. Folders
+    are named as a server sees them when `root` is mounted as `/models`. Existing entries are kept,
+    since their version policy and labels are a person's choice.
 
     Args:
       root: the folder of the tasks' folders, such as `saved_models`.
@@ -167,7 +167,7 @@ def write_models_config(root: Path) -> Path:
       `root/models.config`, replaced whole.
 
     Raises:
-      ExportError: the file that is there is no list of models.
+      ExportError: the existing file is no list of models.
     """
     path = root / "models.config"
     before = model_server_config_pb2.ModelServerConfig()
@@ -176,8 +176,8 @@ def write_models_config(root: Path) -> Path:
     except FileNotFoundError:
         pass
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: {error}; mend the file or delete it") from error
-    written = {entry.name: entry for entry in before.model_config_list.config}
+        raise ExportError(f"{path}: {error}; correct the file or delete it") from error
+    entries = {entry.name: entry for entry in before.model_config_list.config}
     config = model_server_config_pb2.ModelServerConfig()
     config.model_config_list.SetInParent()
     for directory in sorted(path for path in root.iterdir() if versions(path)):
@@ -188,24 +188,25 @@ def write_models_config(root: Path) -> Path:
             base_path=f"/models/{directory.name}",
             model_platform="tensorflow",
         )
-        config.model_config_list.config.append(written.get(directory.name, new))
+        config.model_config_list.config.append(entries.get(directory.name, new))
     write_atomically(path, text_format.MessageToString(config).encode())
     return path
 
 
 @contextlib.contextmanager
 def disable_cudnn(*owners: Any) -> Iterator[None]:
-    """Makes what is traced inside run on any device; puts the layers back as they were.
+    """Trace the functions of the block for any device; then restore the layers.
 
-    Keras chooses cuDNN while it traces, by asking whether this host has a GPU.
+    Keras selects cuDNN while it traces, if this host has a GPU.
 
     Args:
-      *owners: models and layers, looked through to the innermost (both halves of a
-        `Bidirectional`, models in models). Anything else is passed over.
+      *owners: models and layers; nested ones are included (both halves of a `Bidirectional`, models
+        in models). Other objects are ignored.
 
-    Example:
-      >>> with disable_cudnn(model):
-      ...     concrete = function.get_concrete_function()
+    Example::
+
+        with disable_cudnn(model):
+            concrete = function.get_concrete_function()
     """
     before = {
         layer: layer.use_cudnn
@@ -224,15 +225,15 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
 
 
 def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> dict[str, Any]:
-    """Asks an export its warm-up requests in a new process, without Keras and this project.
+    """Run the warm-up requests of an export in a new process, without Keras and this project.
 
-    Both `tf.saved_model.load` and TensorFlow's C++ loader must give the recorded answers; see
-    `common/serving/check.py`.
+    Both `tf.saved_model.load` and the C++ loader of TensorFlow must return the recorded outputs;
+    see `common/serving/check.py`.
 
     Args:
       staged: folder with `saved_model.pb` and the warm-up requests.
       tolerance: as for `publish`.
-      target: what it was made for; one for GPUs is asked on a GPU.
+      target: the target of the export; one for GPUs runs on a GPU.
 
     Returns:
       `requests`, the number for each signature, and `largest_difference` for each loader.
@@ -240,27 +241,25 @@ def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> 
     Raises:
       ExportError: with the first difference, or the reason why it does not load.
     """
-    command = [sys.executable, "-P", CHECK, staged.resolve(), "--tolerance", str(tolerance)]
+    command = [sys.executable, "-P", str(CHECK), str(staged.resolve())]
+    command += ["--tolerance", str(tolerance)]
     if target.name == "gpu":
         command.append("--gpu")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         facts = json.loads(done.stdout.splitlines()[-1])
-    except (IndexError, ValueError):  # it did not come as far as to say why
+    except (IndexError, ValueError):  # it ended before it printed a reason
         facts = {"error": f"exit code {done.returncode}: {done.stderr.strip()[-2000:]}"}
     if "error" in facts:
         raise ExportError(f"{staged}: verification failed: {facts['error']}")
     return facts
 
 
-# --- Asking what was published -------------------------------------------------------------------
-
-
 # --- The steps of `publish` ----------------------------------------------------------------------
 
 
 def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence[Example]]) -> None:
-    """Refuses what cannot be exported whatever the model, before anything is traced."""
+    """Refuse signatures and examples that cannot be exported, before anything is traced."""
     for name in REQUIRED:
         if name not in signatures:
             raise ExportError(f"signature {name!r} is missing")
@@ -279,7 +278,7 @@ def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence
 
 
 def _save_keras(model: keras.Model, path: Path) -> None:
-    """Saves architecture and weights; the optimizer's state would triple the size."""
+    """Save architecture and weights; the state of the optimizer would triple the size."""
     optimizer, compiled = getattr(model, "optimizer", None), model.compiled
     model.optimizer, model.compiled = None, False
     try:
@@ -295,20 +294,20 @@ def _save_graph(
     target: Target,
     path: Path,
 ) -> Mapping[str, Any]:
-    """Traces the signatures and writes the SavedModel; gives the traced functions."""
+    """Trace the signatures and write the SavedModel; return the traced functions."""
     live = {}
     for name, function in signatures.items():
-        # A new function, since the old one may have been traced before, with cuDNN or XLA.
+        # The function may have been traced before, with cuDNN or XLA.
         renewed = tf.function(function.python_function, input_signature=function.input_signature)
         live[name] = renewed.get_concrete_function()
         if not isinstance(live[name].structured_outputs, Mapping):
             raise ExportError(f"signature {name!r} must return a dict, which names its outputs")
     holder = tf.Module()
-    # Not the model, which would bring its optimizer along; and not Keras's variables but
-    # TensorFlow's inside them: with the former the C++ loader restores nothing.
+    # Not the model, which would include its optimizer. The variables of TensorFlow inside those of
+    # Keras, since the C++ loader does not restore the latter.
     holder.weights = [variable.value for variable in model.variables]
     holder.resources = list(resources)
-    holder.cores = target.cores  # so that whoever loads it can ask, compile and lower each alone
+    holder.cores = target.cores  # so that each can be called, compiled and lowered alone
     options = tf.saved_model.SaveOptions(function_aliases=target.cores)
     try:
         with _full_disk_as_os_error(path):
@@ -330,7 +329,7 @@ def _record(
     model_name: str,
     path: Path,
 ) -> None:
-    """Asks the traced functions every example, and writes requests and answers as TF Serving's."""
+    """Write the requests and the outputs of the traced functions as TF Serving's warm-up file."""
     records = []
     for name, function in live.items():
         specs = function.structured_input_signature[0]
@@ -351,7 +350,7 @@ def _record(
 
 @contextlib.contextmanager
 def _full_disk_as_os_error(path: Path) -> Iterator[None]:
-    """Turns what TensorFlow's writers raise on a full disk into what Python's raise."""
+    """Raise the `OSError` of Python where the writers of TensorFlow meet a full disk."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -366,7 +365,7 @@ def _protos(tensors: Mapping[str, tf.Tensor]) -> dict[str, Any]:
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Removes what processes of this host left when they were killed."""
+    """Remove the staged folders of processes of this host that were killed."""
     pattern = re.compile(rf"\.staging-(\d+)-{re.escape(socket.gethostname())}-[0-9a-f]+")
     for path in directory.iterdir():
         match = pattern.fullmatch(path.name)
@@ -376,16 +375,16 @@ def _remove_abandoned(directory: Path) -> None:
 
 def _is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)  # signal 0 only asks
+        os.kill(pid, 0)  # signal 0 only tests
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         pass
     return True
 
 
 def _write_through(directory: Path) -> None:
-    """Waits until the disk has it all, so that a power cut cannot leave an empty version."""
+    """Flush the folder to disk, so that a power cut cannot leave an empty version."""
     for path in (directory, *directory.rglob("*")):
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -395,7 +394,7 @@ def _write_through(directory: Path) -> None:
 
 
 def _take_next_version(staged: Path, directory: Path) -> Path:
-    """Renames the staged folder to the next number that nobody else has taken."""
+    """Rename the staged folder to the next number that no other process has used."""
     number = max(versions(directory), default=0) + 1
     while True:
         target = directory / str(number)

@@ -1,36 +1,36 @@
-"""A scan of a SavedModel for what a server cannot run."""
+"""Scan a SavedModel for ops and tensors that a server cannot run or return."""
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import ExportError
-from common.serving.served import GRAPH
 from common.serving.targets import PORTABLE, Target
+from common.serving.versions import GRAPH
 
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 
 def scan(directory: Path, target: Target = PORTABLE) -> None:
-    """Looks through a SavedModel for what a server of stock TensorFlow cannot run or answer.
+    """Refuse a SavedModel that a server of stock TensorFlow could not run.
 
     Args:
       directory: folder with `saved_model.pb`.
-      target: what it is made for. That of a GPU holds cuDNN ops; that of a TPU names the target's
-        cores, in which there is nothing that a TPU's compiler refuses.
+      target: the target of the export. An export for a GPU must hold cuDNN ops; one for a TPU must
+        name the target's cores, without ops that the compiler of a TPU refuses.
 
     Raises:
-      ExportError: a node, in the graph or in any function, is a cuDNN op, Python code, an op that
-        TensorFlow does not bring, or is pinned to an accelerator; or a function or a node is to be
-        compiled by XLA, which TF Serving refuses on a CPU unless it is told otherwise; or a tensor
-        of a signature has no batch dimension, or is bfloat16; or a core holds text, a table, a
-        ragged tensor or a search through CTC paths. Names the node and the function, or the
-        signature and the tensor. Or there is no cuDNN op for a GPU, or no core for a TPU.
+      ExportError: names the node and the function, or the signature and the tensor. A node, in the
+        graph or in any function, is a cuDNN op, Python code, an op that TensorFlow does not have,
+        or is pinned to an accelerator; or a function or a node is marked for XLA, which TF Serving
+        refuses on a CPU by default; or a tensor of a signature has no batch dimension, or is
+        bfloat16; or a core holds text, a table, a ragged tensor or a CTC search; or there is no
+        cuDNN op for a GPU, or no core for a TPU.
     """
     saved = saved_model_pb2.SavedModel.FromString((directory / GRAPH).read_bytes())
     for graph in saved.meta_graphs:
@@ -53,7 +53,7 @@ def scan(directory: Path, target: Target = PORTABLE) -> None:
 
 
 def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str], target: Target) -> None:
-    """Refuses nodes that only the host which traced them could run."""
+    """Refuse nodes that only the host that traced them could run."""
     for node in nodes:
         reason = None
         device = tf.DeviceSpec.from_string(node.device).device_type
@@ -62,7 +62,7 @@ def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str], target: T
         elif "PyFunc" in node.op:
             reason = "Python code, which no server has"
         elif node.op not in functions and not hasattr(tf.raw_ops, node.op):
-            reason = "an op that TensorFlow itself does not bring"
+            reason = "an op that TensorFlow itself does not have"
         elif device not in (None, "CPU") and (target.name, device) != ("gpu", "GPU"):
             reason = f"pinned to the device {node.device!r}"
         elif _is_compiled(node):
@@ -72,14 +72,14 @@ def _scan_nodes(where: str, nodes: Iterable[Any], functions: set[str], target: T
 
 
 def _is_compiled(holder: Any) -> bool:
-    """Whether a function or a node is marked to be compiled by XLA."""
+    """Return whether a function or a node is marked for compilation by XLA."""
     return any(
         holder.attr[name].b for name in ("_XlaMustCompile", "_XlaCompile") if name in holder.attr
     )
 
 
 def _scan_signature(name: str, signature: Any) -> None:
-    """Refuses tensors that TF Serving cannot batch, or cannot put into a REST answer."""
+    """Refuse tensors that TF Serving cannot batch, or cannot put into a REST response."""
     for kind, tensors in {"input": signature.inputs, "output": signature.outputs}.items():
         for key, info in tensors.items():
             shape = tf.TensorShape(info.tensor_shape)
@@ -95,12 +95,12 @@ def _scan_signature(name: str, signature: Any) -> None:
                 )
 
 
-# What the compiler of a TPU does not take. Text hides in any op, by the type of an attribute.
+# Ops that the compiler of a TPU refuses. Text is found by the types of attributes, in any op.
 HOST_OPS = re.compile("Lookup|HashTable|Ragged|String|CTC|PyFunc|Sparse(?!Softmax)|^Unique|^Where$")
 
 
 def _scan_cores(graph: Any, cores: Mapping[str, Any]) -> None:
-    """Refuses a core that is not named, or in which there is what only a host runs."""
+    """Refuse a core without an alias, or with ops that only run on the host."""
     functions = {function.signature.name: function for function in graph.graph_def.library.function}
     named: dict[str, set[str]] = {}
     for function, alias in graph.meta_info_def.function_aliases.items():
@@ -109,19 +109,26 @@ def _scan_cores(graph: Any, cores: Mapping[str, Any]) -> None:
     if missing or not cores:
         raise ExportError(f"cores without a function alias: {missing or 'all'}")
     for alias, roots in named.items():
-        seen, left = set(), list(roots)
-        while left:
-            function = left.pop()
-            if function in seen or function not in functions:
-                continue
-            seen.add(function)
-            for node in functions[function].node_def:
-                text = any(tf.string.as_datatype_enum == a.type for a in node.attr.values())
-                if text or HOST_OPS.search(node.op):
-                    raise ExportError(
-                        f"node {node.name!r} ({node.op}) of core {alias!r} is for the host: keep "
-                        "text, tables and ragged tensors outside the core"
-                    )
-                for attribute in node.attr.values():
-                    called = [attribute.func.name, *(f.name for f in attribute.list.func)]
-                    left += [name for name in called if name]
+        for node in _reachable_nodes(functions, roots):
+            is_text = any(tf.string.as_datatype_enum == a.type for a in node.attr.values())
+            if is_text or HOST_OPS.search(node.op):
+                raise ExportError(
+                    f"node {node.name!r} ({node.op}) of core {alias!r} only runs on the host: keep "
+                    "text, tables and ragged tensors outside the core"
+                )
+
+
+def _reachable_nodes(functions: Mapping[str, Any], roots: Iterable[str]) -> Iterator[Any]:
+    """Yield the nodes of functions and of all functions that they call."""
+    visited: set[str] = set()
+    pending = list(roots)
+    while pending:
+        name = pending.pop()
+        if name in visited or name not in functions:
+            continue
+        visited.add(name)
+        for node in functions[name].node_def:
+            yield node
+            for attribute in node.attr.values():
+                called = [attribute.func.name, *(f.name for f in attribute.list.func)]
+                pending += [name for name in called if name]

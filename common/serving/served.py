@@ -1,48 +1,51 @@
-"""Exports on disk and on a server."""
+"""Published models, on disk or on a server, behind one Protocol.
+
+`Served` is what `evaluate`, `predict` and the page of `python -m tasks demo` use: `call` runs one
+signature, `predict` runs any number of rows through it, in batches and in order. `load_export`
+loads a SavedModel of this machine; `connect` finds a model on a running TF Serving. TensorFlow is
+imported by the functions that need it, so that commands check their flags first.
+"""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import json
-import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from common.data import map_in_order
 from common.errors import ExportError
+from common.serving import versions
+from common.serving.versions import GRAPH, Published
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import types_pb2
 
-GRAPH = "saved_model.pb"
+if TYPE_CHECKING:
+    import tensorflow as tf
 
+Row = TypeVar("Row")
+Arrays = dict[str, np.ndarray]
 
-SETTINGS = Path("assets.extra", "config.json")
-
-
-LITERT = "model.tflite"
+TIMEOUT = 120.0  # seconds that a server may take for one request
 
 
-@dataclasses.dataclass(frozen=True)
-class Served:
-    """A published model: the SavedModel itself, as a server runs it, without a Keras model.
+class Served(Protocol):
+    """A published model that can be called.
 
     Attributes:
       path: the version folder.
-      settings: what was published with it.
-      functions: its signatures; `call` is the way to use them.
+      settings: the settings that were published with it.
     """
 
     path: Path
     settings: Mapping[str, Any]
-    functions: Mapping[str, Callable[..., Mapping[str, tf.Tensor]]] = dataclasses.field(repr=False)
 
-    def call(self, signature: str, /, **inputs: Any) -> dict[str, np.ndarray]:
-        """Asks one signature.
+    def call(self, signature: str, /, **inputs: Any) -> Arrays:
+        """Run one signature.
 
         Args:
           signature: its name, such as `serving_default`.
@@ -52,83 +55,136 @@ class Served:
           Its outputs; strings are `bytes` in an `object` array.
 
         Raises:
-          ExportError: it has no such signature, or other inputs.
-
-        Example:
-          >>> served.call("serving_default", text=np.array(["A warm and funny film."]))["stars"]
-          array([5], dtype=int32)
+          ExportError: there is no such signature, it takes other inputs, or a server fails.
         """
+
+    def predict(
+        self,
+        signature: str,
+        rows: Iterable[Row],
+        to_request: Callable[[Sequence[Row]], Mapping[str, Any]],
+        *,
+        batch_size: int,
+        length_of: Callable[[Row], int] = len,  # type: ignore[assignment]  # rows are mostly sized
+        window: int = 64,
+    ) -> Iterator[tuple[Row, dict[str, Any]]]:
+        """Run any number of rows through a signature, in batches of similar length.
+
+        Args:
+          signature: its name.
+          rows: read lazily.
+          to_request: the inputs of the signature for some rows.
+          batch_size: rows in a request.
+          length_of: the length by which rows are batched.
+          window: batches that are read ahead and sorted by length; bounds the memory.
+
+        Yields:
+          Each row with its outputs, in the order of `rows`.
+        """
+
+        def run(batch: list[Row]) -> list[tuple[Row, dict[str, Any]]]:
+            outputs = self.call(signature, **to_request(batch))
+            return [
+                (row, {name: value[place] for name, value in outputs.items()})
+                for place, row in enumerate(batch)
+            ]
+
+        return map_in_order(run, rows, batch_size=batch_size, length_of=length_of, window=window)
+
+
+def text_request(texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the inputs of a signature that takes `text`.
+
+    Example:
+      >>> text_request(["A film."])
+      {'text': array(['A film.'], dtype=object)}
+    """
+    return {"text": np.array(texts, dtype=object)}
+
+
+# --- On this machine ------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalExport(Served):
+    """A SavedModel of this machine, as a server runs it: without a Keras model.
+
+    Attributes:
+      path: the version folder.
+      settings: the settings that were published with it.
+      functions: its signatures; see `call`.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    functions: Mapping[str, Any] = dataclasses.field(repr=False)
+
+    def call(self, signature: str, /, **inputs: Any) -> Arrays:
+        """Run one signature; see `Served.call`."""
+        import tensorflow as tf
+
         if signature not in self.functions:
             raise ExportError(f"{self.path} has no {signature!r}, only {sorted(self.functions)}")
         function = self.functions[signature]
         specs = function.structured_input_signature[1]
-        if set(inputs) != set(specs):
-            raise ExportError(f"{signature!r} takes {sorted(specs)}, not {sorted(inputs)}")
+        _check_inputs(signature, inputs, specs)
         tensors = {name: tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()}
         return {name: value.numpy() for name, value in function(**tensors).items()}
 
 
-def load_export(path: Path) -> Served:
-    """Loads a published model.
+def load_export(path: str | Path | None, task: str | None = None) -> LocalExport:
+    """Load a published SavedModel.
 
     Args:
-      path: a version folder, or the folder of a task's versions, which gives the newest.
+      path: a version folder, or the folder of a task's versions, of which the newest is loaded.
+        None means `saved_models/<task>`.
+      task: the task that the model must be of. None accepts any.
 
     Raises:
       FileNotFoundError: nothing was published there yet.
-      ExportError: the folder is no whole export.
+      ExportError: the folder is incomplete.
+      InputError: the model is of another task.
 
-    Example:
-      >>> load_export(Path("saved_models/sentiment")).settings["labels"]
-      ['negative', 'positive']
+    Example::
+
+        load_export("saved_models/sentiment").settings["labels"]
     """
-    looks_like_version = (
-        path.name.isdigit() or (path / GRAPH).exists() or (path / SETTINGS).exists()
-    )
-    folder = path if path.is_dir() and looks_like_version else latest(path)
-    for needed in (GRAPH, SETTINGS):
-        if not (folder / needed).is_file():
-            raise ExportError(f"{folder} is no export of this project: it lacks {needed}")
-    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    return Served(folder, settings, tf.saved_model.load(str(folder)).signatures)
+    return load_version(versions.find(path, task))
 
 
-def versions(directory: Path) -> list[int]:
-    """Lists the published versions of a task, the oldest first; empty if there are none."""
-    if not directory.is_dir():
-        return []
-    found = (path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name))
-    return sorted(int(path.name) for path in found if path.is_dir())
-
-
-def latest(directory: Path) -> Path:
-    """Gives the folder of the newest version of a task.
+def load_version(published: Published) -> LocalExport:
+    """Load the SavedModel of a version folder.
 
     Raises:
-      FileNotFoundError: there is none; the message says how to train one.
+      ExportError: the folder holds none.
     """
-    found = versions(directory)
-    if not found:
-        task, _, target = directory.name.partition("-")
-        flag = f" --target {target}" if target else ""
-        raise FileNotFoundError(
-            f"{directory} holds no published model. Train one with "
-            f"`python -m tasks.{task}.train --output {directory.parent}{flag}`"
-        )
-    return directory / str(found[-1])
+    import tensorflow as tf
+
+    path = published.path
+    if not (path / GRAPH).is_file():
+        raise ExportError(f"{path} is no export of this project: it lacks {GRAPH}")
+    return LocalExport(path, published.settings, tf.saved_model.load(str(path)).signatures)
 
 
-TIMEOUT = 120.0  # seconds
+def _check_inputs(signature: str, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    if set(inputs) != set(expected):
+        raise ExportError(f"{signature!r} takes {sorted(expected)}, not {sorted(inputs)}")
+
+
+# --- On a server ----------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Remote:
-    """A model on a server; whatever takes an `Served` takes it.
+class RemoteExport(Served):
+    """A model on a running TF Serving, called over REST.
+
+    A server returns predictions but no settings (labels, rates, limits); these are read from the
+    folder that it serves.
 
     Attributes:
       url: of the model, `http://host:8501/v1/models/<name>`.
       path: the version folder from which the settings come.
-      settings: what was published with it.
+      settings: the settings that were published with it.
       signatures: name -> `inputs` and `outputs`, name -> type.
     """
 
@@ -137,84 +193,79 @@ class Remote:
     settings: Mapping[str, Any]
     signatures: Mapping[str, Mapping[str, Mapping[str, tf.DType]]]
 
-    def call(self, signature: str, /, **inputs: Any) -> dict[str, np.ndarray]:
-        """Asks one signature; as `Served.call`.
-
-        Raises:
-          ExportError: there is no such signature, the server refuses, or does not answer.
-
-        Example:
-          >>> connect("http://localhost:8501", Path("saved_models/sentiment")).call(
-          ...     "serving_default", text=np.array(["A warm and funny film."]))["stars"]
-          array([5], dtype=int32)
-        """
+    def call(self, signature: str, /, **inputs: Any) -> Arrays:
+        """Run one signature; see `Served.call`."""
         if signature not in self.signatures:
             raise ExportError(f"{self.url} has no {signature!r}, only {sorted(self.signatures)}")
         types = self.signatures[signature]
-        if set(inputs) != set(types["inputs"]):
-            raise ExportError(
-                f"{signature!r} takes {sorted(types['inputs'])}, not {sorted(inputs)}"
-            )
-        rows = {name: _to_json(inputs[name], kind) for name, kind in types["inputs"].items()}
-        body = {"signature_name": signature, "inputs": rows}
-        outputs = _call(f"{self.url}:predict", body)["outputs"]
-        if len(types["outputs"]) == 1:  # which TF Serving does not name
+        _check_inputs(signature, inputs, types["inputs"])
+        columns = {name: _to_json(inputs[name], kind) for name, kind in types["inputs"].items()}
+        body = {"signature_name": signature, "inputs": columns}
+        outputs = _fetch(f"{self.url}:predict", body)["outputs"]
+        if len(types["outputs"]) == 1:  # TF Serving does not name a single output
             outputs = dict.fromkeys(types["outputs"], outputs)
         return {name: _from_json(outputs[name], kind) for name, kind in types["outputs"].items()}
 
 
-def connect(server: str, directory: Path) -> Remote:
-    """Finds the model that is named as the folder of its versions on a server.
+def connect(server: str, directory: Path) -> RemoteExport:
+    """Find a model on a running TF Serving, by the name of the folder of its versions.
 
     Args:
       server: its REST address, such as `http://localhost:8501`.
-      directory: the folder of versions that it serves; `assets.extra/config.json` of the version on
-        the server is read, and nothing else.
+      directory: the folder of versions that it serves. Only `assets.extra/config.json` of the
+        version on the server is read.
 
     Raises:
-      ExportError: the server does not answer, or has no such model.
-      FileNotFoundError: the folder has no such version.
+      ExportError: the server does not respond, or has no such model; or the folder has no such
+        version.
+
+    Example::
+
+        model = connect("http://localhost:8501", Path("saved_models/sentiment"))
+        model.call("serving_default", text=["A warm and funny film."])["stars"]
     """
+    import tensorflow as tf
+    from tensorflow.core.framework import types_pb2
+
     url = f"{server.rstrip('/')}/v1/models/{directory.name}"
-    metadata = _call(f"{url}/metadata")
+    metadata = _fetch(f"{url}/metadata")
     path = directory / metadata["model_spec"]["version"]
-    settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-    found = metadata["metadata"]["signature_def"]["signature_def"]
+    definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {
         name: {
             side: {
                 key: tf.dtypes.as_dtype(types_pb2.DataType.Value(tensor["dtype"]))
-                for key, tensor in signature[side].items()
+                for key, tensor in definition[side].items()
             }
             for side in ("inputs", "outputs")
         }
-        for name, signature in found.items()
+        for name, definition in definitions.items()
         if not name.startswith("__")  # TensorFlow's own
     }
-    return Remote(url, path, settings, signatures)
+    return RemoteExport(url, path, versions.read_settings(path), signatures)
 
 
-def _call(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The JSON that an address answers with, to a POST if there is a body."""
+def _fetch(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON response of an address, to a POST if there is a body."""
     data = None if body is None else json.dumps(body).encode()
     try:
         with urllib.request.urlopen(url, data, timeout=TIMEOUT) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         with error:
-            said = error.read().decode("utf-8", "replace")
+            message = error.read().decode("utf-8", "replace")
         try:
-            said = json.loads(said)["error"]
+            message = json.loads(message)["error"]
         except (ValueError, KeyError, TypeError):  # a proxy's page, say
-            said = f"{error.code} {error.reason}"
-        raise ExportError(f"{url}: {said}") from None
-    except (OSError, ValueError) as error:  # no server, a timeout, an answer that is no JSON
+            message = f"{error.code} {error.reason}"
+        raise ExportError(f"{url}: {message}") from None
+    except (OSError, ValueError) as error:  # no server, a timeout, a response that is not JSON
         raise ExportError(f"{url}: {getattr(error, 'reason', None) or error}") from None
 
 
 def _to_json(value: Any, kind: tf.DType) -> Any:
-    """Nested lists; text in base64, since it may be no UTF-8."""
-    if kind != tf.string:
+    """Return nested lists; text in base64, since it may be invalid UTF-8."""
+    if kind.name != "string":
         return np.asarray(value).astype(kind.as_numpy_dtype).tolist()
 
     def encode(item: Any) -> Any:
@@ -227,8 +278,8 @@ def _to_json(value: Any, kind: tf.DType) -> Any:
 
 
 def _from_json(value: Any, kind: tf.DType) -> np.ndarray:
-    """Nested lists as an array; text as `bytes`, as `Served.call` gives it."""
-    if kind != tf.string:
+    """Return an array of nested lists; text as `bytes`."""
+    if kind.name != "string":
         return np.array(value, kind.as_numpy_dtype)
 
     def decode(item: Any) -> Any:

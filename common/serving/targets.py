@@ -1,20 +1,20 @@
-"""What an export is made for: any device, a GPU, a TPU, or a small device.
+"""The target of an export: any device, a GPU, a TPU, or a small device.
 
-- `portable`: any CPU or GPU; no op of it is bound to one.
-- `gpu`: the same signatures with cuDNN's recurrent layers, traced where a GPU is.
-- `tpu`: the same signatures again, with the batch and the time of any size as servers demand. What
-  computes inside, the *core*, is one function per length with static shapes throughout, since a
-  TPU's compiler takes no others and no strings, tables or ragged tensors. Each core is a named
-  function alias of the SavedModel, by which Cloud TPU's converter finds what to compile.
-- `litert`: files for telephones and boards, which a task that goes there writes itself; see
-  `tasks/sentiment/litert.py`.
+- `portable`: any CPU or GPU; no op is bound to a device.
+- `gpu`: the same signatures with the recurrent layers of cuDNN, traced on a machine with a GPU.
+- `tpu`: the same signatures, whose batch and time have any size, as servers demand. The computation
+  inside, the *core*, is one function per length with static shapes throughout: the compiler of a
+  TPU supports neither dynamic shapes nor strings, tables or ragged tensors. Each core is a named
+  function alias of the SavedModel, by which Cloud TPU's converter finds the functions to compile.
+- `litert`: files for telephones and boards, which the task writes itself; see
+  `tasks/sentiment/litert_export.py`.
 
-A task's signatures pass their core through `Target.core`, which leaves it alone or makes it static:
+The signatures of a task pass their core through `Target.core`, which makes it static where needed:
 
     core = target.core("core", run, timed=["ids"], steps={"attention": same})
     outputs = core(ids=ids, length=length)
 
-What several signatures compute alike, they share: see `shared`.
+`shared` lets several signatures share one graph; `common.serving.rows` handles invalid rows.
 """
 
 from __future__ import annotations
@@ -22,50 +22,59 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from common import rnn_kernels
 from common.errors import InputError
+from common.serving import TargetName
 
+import numpy as np
 import tensorflow as tf
 
-TargetName = Literal["portable", "gpu", "tpu", "litert"]
+Function: TypeAlias = tf.types.experimental.PolymorphicFunction
+Signatures = Mapping[str, Function]  # name -> what is exported under it
+Example = Mapping[str, np.ndarray]  # a request: input name -> array
+Examples = Mapping[str, Sequence[Example]]  # signature name -> requests
 Run = Callable[..., dict[str, tf.Tensor]]  # named tensors -> named tensors
-Steps = Callable[[Any], Any]  # of a core's input -> of one of its outputs
-F = TypeVar("F", bound=Callable[..., Any])
+Steps = Callable[[Any], Any]  # steps of a core's input -> steps of one of its outputs
+P = ParamSpec("P")
+T = TypeVar("T")
 
-BATCH = 16  # rows of a core: a TPU computes in eights and more, and waits for whole batches
+NO_LITERT = "it has no LiteRT export yet"  # the reason unless a task has another
+BATCH = 16  # rows of a core: a TPU computes multiples of eight rows, and only whole batches
 
 
 def same(steps: Any) -> Any:
-    """As many steps out as in."""
+    """Return the number of input steps: an output with as many steps as the input."""
     return steps
 
 
-def shared(run: F) -> F:
-    """Decorator: an export holds a function once, whatever number of its signatures call it.
+def shared(run: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function so that an export holds it once, however many signatures call it.
 
-    Each signature is a graph of its own; of a plain function each would trace and hold a copy, and
-    exports would be larger and slower to make and to load.
+    Each signature is a graph of its own. Without this decorator each would trace and hold a copy,
+    and exports would be larger and slower to make and to load.
 
     Args:
-      run: tensors -> any structure of tensors, without AutoGraph: loops and conditions on tensors
-        are TensorFlow's. Made anew for each export, as closures in a task's `signatures` are, since
-        the graph is kept.
+      run: tensors -> any structure of tensors. AutoGraph is off: loops and conditions on tensors
+        must be TensorFlow's. It must be made anew for each export, as closures in a task's
+        `signatures` are, since its graph is kept.
 
     Returns:
-      `run`, as one graph where an export is traced. Elsewhere it is left alone, for what is traced
+      `run`, as one graph while an export is traced. Elsewhere `run` itself, because a graph traced
       there may hold compiled functions, which an export must not.
 
     Example:
       >>> @shared
-      ... def run(ids, length):
-      ...     return model({"ids": ids, "length": length})
+      ... def double(x):
+      ...     return 2 * x
+      >>> int(double(tf.constant(3)))
+      6
     """
     once = tf.function(run, autograph=False, reduce_retracing=True)
 
     @functools.wraps(run)
-    def either(*args: Any, **kwargs: Any) -> Any:
+    def either(*args: P.args, **kwargs: P.kwargs) -> T:
         return (once if rnn_kernels.is_portable() else run)(*args, **kwargs)
 
     return either
@@ -73,11 +82,11 @@ def shared(run: F) -> F:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What one export is made for; each export has its own.
+    """The target of one export.
 
     Attributes:
       name: of the target.
-      lengths: the time steps for which a core is made, the shortest first.
+      lengths: the numbers of time steps for which a core is made, in rising order.
       batch: rows of a core.
       cores: the static functions by alias; filled while the signatures are traced.
     """
@@ -88,7 +97,12 @@ class Target:
     cores: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
     def folder(self, task: str) -> str:
-        """Name of the folder of its versions, such as `sentiment-tpu`; TF Serving's model name."""
+        """Return the folder name of a task's versions, which is its model name for TF Serving.
+
+        Example:
+          >>> Target("tpu").folder("sentiment"), PORTABLE.folder("sentiment")
+          ('sentiment-tpu', 'sentiment')
+        """
         return task if self.name == "portable" else f"{task}-{self.name}"
 
     def core(
@@ -101,24 +115,24 @@ class Target:
         lengths: Sequence[int] | None = None,
         batch: int | None = None,
     ) -> Run:
-        """Gives what computes inside a signature in the form that the target needs.
+        """Return the computation inside a signature in the form that the target needs.
 
-        Made static, it takes and gives what `run` does, with these differences: a row whose
-        `length` is over the longest of `lengths` gets zeros, which is what all tasks answer to a
-        row that they cannot read; and what stands behind a row's length may be another.
+        A static core maps the same inputs to the same outputs, with two differences: a row whose
+        `length` exceeds the longest of `lengths` gets zeros, which all tasks return for a row that
+        is too long; and values after the end of a row may differ.
 
         Args:
           name: of the core; the aliases are `name_<length>`, or `name` alone without `timed`.
-          run: named tensors -> named tensors, all with the batch first; a row's answer depends on
-            that row alone. What is neither batch nor time in its inputs has static sizes.
-          timed: its inputs with the time as second dimension, all of the same length.
-          steps: its outputs with a time as second dimension, and how many steps of those there are
-            for so many of the inputs.
+          run: named tensors -> named tensors, all with the batch first. The outputs of a row depend
+            on that row alone. All dimensions except batch and time must be static.
+          timed: inputs with the time as second dimension, all of the same length.
+          steps: outputs with a time as second dimension -> the number of their steps for a number
+            of input steps.
           lengths: instead of the target's own.
           batch: instead of the target's own.
 
         Returns:
-          A function that takes the same tensors by name.
+          A function that accepts the same tensors by name.
         """
         if self.name != "tpu":
             return run
@@ -141,35 +155,35 @@ def choose(
     task: str,
     lengths: Sequence[int] = (),
     *,
-    no_litert: str | None = "nobody has made a file of it yet",
+    no_litert: str | None = NO_LITERT,
 ) -> Target:
-    """Makes a task's target; refuses, before anything is trained, what could not be exported.
+    """Return the target of a task's export; refuse an impossible one before anything is trained.
 
     Args:
       name: of the target, from the flags.
-      task: its name.
+      task: name of the task.
       lengths: see `Target`.
-      no_litert: why the task does not go onto small devices; `None` if it does.
+      no_litert: why the task has no LiteRT export; None if it has one.
 
     Raises:
-      InputError: no GPU is here to trace for, or the task does not go onto small devices.
+      InputError: the machine has no GPU to trace for, or the task has no LiteRT export.
     """
     if name == "gpu" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
-            "--target gpu needs a GPU to trace cuDNN's layers on, and TensorFlow sees none here; "
-            "the default, --target portable, runs on GPUs too"
+            "--target gpu needs a GPU to trace the layers of cuDNN, and TensorFlow finds none; the "
+            "default, --target portable, runs on GPUs too"
         )
     if name == "litert" and no_litert is not None:
         raise InputError(f"--target litert is not for {task}: {no_litert}")
     return Target(name, lengths=tuple(lengths))
 
 
-# --- static shapes --------------------------------------------------------------------------------
+# --- Static shapes --------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Static:
-    """A core of any batch and time, computed by functions of static shapes; see `Target.core`."""
+    """A core of any batch and time that runs functions of static shapes; see `Target.core`."""
 
     name: str
     run: Run
@@ -180,22 +194,24 @@ class _Static:
     cores: dict[str, Any]
 
     def __call__(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Computes on the host: fits the inputs to a length and a batch, and the answers back."""
+        """Run on the host: fit the inputs to a length and a batch, and the outputs back."""
         if not self.timed:
-            return self._walk(None, inputs)
+            return self._run_chunks(None, inputs)
         time = tf.shape(inputs[self.timed[0]])[1]
         if "length" in inputs:
-            read = inputs["length"] <= self.lengths[-1]
-            inputs = {**inputs, "length": tf.where(read, inputs["length"], 0)}
-        branches = [lambda size=size: self._walk(size, inputs) for size in self.lengths]
+            fits = inputs["length"] <= self.lengths[-1]
+            inputs = {**inputs, "length": tf.where(fits, inputs["length"], 0)}
+        branches = [lambda size=size: self._run_chunks(size, inputs) for size in self.lengths]
         which = tf.reduce_sum(tf.cast(time > tf.constant(self.lengths[:-1], tf.int32), tf.int32))
-        found = tf.switch_case(which, branches) if len(branches) > 1 else branches[0]()
+        outputs = tf.switch_case(which, branches) if len(branches) > 1 else branches[0]()
         if "length" in inputs:
-            found = {key: _blank(value, read) for key, value in found.items()}
-        return found
+            outputs = {key: _blank(value, fits) for key, value in outputs.items()}
+        return outputs
 
-    def _walk(self, size: int | None, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Walks over the rows, so many at a time, with the time made `size`."""
+    def _run_chunks(
+        self, size: int | None, inputs: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """Run the rows in chunks of `batch` rows and `size` steps."""
         rows = tf.shape(next(iter(inputs.values())))[0]
         chunks = (rows + self.batch - 1) // self.batch
         alias = self.name if size is None else f"{self.name}_{size}"
@@ -205,35 +221,33 @@ class _Static:
                 value = fit(value, size)
             if not value.shape[1:].is_fully_defined():
                 raise ValueError(f"{key!r} of core {alias!r} has no static shape: {value.shape}")
-            padded = tf.pad(value, [[0, chunks * self.batch - rows], *_none(value, 1)])
+            padded = tf.pad(value, [[0, chunks * self.batch - rows], *_no_padding(value, 1)])
             parts[key] = tf.reshape(padded, [chunks, self.batch, *value.shape[1:]])
         function = self._function(size, alias, parts)
-        outputs = function.structured_outputs
-        specs = {key: tf.TensorSpec(value.shape, value.dtype) for key, value in outputs.items()}
-        found = tf.map_fn(function, parts, parallel_iterations=1, fn_output_signature=specs)
-        answer = {}
-        for key, value in found.items():
+        static = function.structured_outputs
+        specs = {key: tf.TensorSpec(value.shape, value.dtype) for key, value in static.items()}
+        chunked = tf.map_fn(function, parts, parallel_iterations=1, fn_output_signature=specs)
+        outputs = {}
+        for key, value in chunked.items():
             value = tf.reshape(value, [chunks * self.batch, *value.shape[2:]])[:rows]
             if key in self.steps:
-                # The time as an input has it, of which a number of steps comes.
                 time = tf.shape(inputs[self.timed[0]])[1]
                 value = fit(value, self.steps[key](time))
-            answer[key] = value
-        return answer
+            outputs[key] = value
+        return outputs
 
     def _function(self, size: int | None, alias: str, parts: Mapping[str, tf.Tensor]) -> Any:
-        """The static function for a length, traced once."""
+        """Return the static function for a length, traced once."""
 
         def core(tensors: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            found = {}
+            outputs = {}
             for key, value in self.run(**tensors).items():
-                # Not all ops know that their shapes are static.
+                # Some ops lose their static shapes.
                 time = [times[key]] if key in times else []
                 value.set_shape([self.batch, *time, *value.shape[1 + len(time) :]])
-                # No bfloat16 leaves a core, whatever it computes in.
-                narrow = value.dtype == tf.bfloat16
-                found[key] = tf.cast(value, tf.float32) if narrow else value
-            return found
+                is_narrow = value.dtype == tf.bfloat16  # outputs are float32 at any precision
+                outputs[key] = tf.cast(value, tf.float32) if is_narrow else value
+            return outputs
 
         with tf.init_scope():
             times = {key: int(steps(size)) for key, steps in self.steps.items()}
@@ -249,26 +263,26 @@ class _Static:
 
 
 def fit(value: tf.Tensor, steps: int | tf.Tensor) -> tf.Tensor:
-    """Cuts or pads (by zeros) the second dimension.
+    """Truncate or pad (with zeros) the second dimension.
 
     Example:
-      >>> fit(tf.constant([[1, 2, 3]]), 4), fit(tf.constant([[1, 2, 3]]), 2)
-      ([[1, 2, 3, 0]], [[1, 2]])
+      >>> fit(tf.constant([[1, 2, 3]]), 4).numpy(), fit(tf.constant([[1, 2, 3]]), 2).numpy()
+      (array([[1, 2, 3, 0]], dtype=int32), array([[1, 2]], dtype=int32))
     """
     value = value[:, :steps]
     missing = tf.maximum(0, steps - tf.shape(value)[1])
-    padded = tf.pad(value, [[0, 0], [0, missing], *_none(value, 2)])
+    padded = tf.pad(value, [[0, 0], [0, missing], *_no_padding(value, 2)])
     if isinstance(steps, int):
         padded = tf.ensure_shape(padded, [value.shape[0], steps, *value.shape[2:]])
     return padded
 
 
-def _none(value: tf.Tensor, axis: int) -> list[list[int]]:
-    """No padding from an axis on."""
+def _no_padding(value: tf.Tensor, axis: int) -> list[list[int]]:
+    """Return the paddings of all axes from `axis` on: none."""
     return [[0, 0]] * (len(value.shape) - axis)
 
 
-def _blank(value: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    """Zeros in the rows that are not kept."""
-    kept = tf.reshape(kept, [-1, *[1] * (len(value.shape) - 1)])
-    return tf.where(kept, value, tf.zeros([], value.dtype))
+def _blank(value: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    """Set the rows that are not valid to zeros."""
+    valid = tf.reshape(valid, [-1, *[1] * (len(value.shape) - 1)])
+    return tf.where(valid, value, tf.zeros([], value.dtype))

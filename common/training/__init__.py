@@ -1,1 +1,5 @@
-"""Training: the loop, and the devices and machines it runs on."""
+"""Training: the loop, and the devices and machines that it runs on."""
+
+from typing import Literal
+
+StrategyName = Literal["one", "mirrored", "multiworker", "tpu"]

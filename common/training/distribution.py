@@ -1,9 +1,9 @@
-"""Where training runs: one device, all of this machine, several machines, or a TPU.
+"""The devices of a training run: one, all of this machine, several machines, or a TPU.
 
-A strategy computes a step on several replicas of the model; here is what else a run on several of
-them needs. Each worker reads the whole input and takes its own rows of each global batch, so that
-every replica's share, and with it the result, follows from the batch alone. What only one worker
-may do (checkpoints, logs, the export) the chief does: the worker named so, or the first one.
+A strategy of TensorFlow computes a step on several replicas of the model; this module adds the rest
+that a run on several replicas needs. Each worker reads the whole input and takes its own rows of
+each global batch, so the rows of a replica, and with them the result, follow from the batch alone.
+Only the chief writes checkpoints, logs and the export. It is the worker of that name, or the first.
 """
 
 from __future__ import annotations
@@ -12,28 +12,27 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from common.errors import InputError
+from common.training import StrategyName
 
 import numpy as np
 import tensorflow as tf
 
-StrategyName = Literal["one", "mirrored", "multiworker", "tpu"]
-
 
 def make_strategy(name: StrategyName) -> tf.distribute.Strategy:
-    """Makes the strategy under which a model is built and fitted.
+    """Make the strategy under which a model is built and fitted.
 
     Args:
       name: `one`: TensorFlow's default, a GPU if there is one. `mirrored`: a copy of the model on
-        each GPU of this machine (or on each logical CPU device, where there are several), each
-        taking its share of the global batch. `multiworker`: the same over the machines of
-        `TF_CONFIG`; call it before anything else of TensorFlow runs. `tpu`: the TPU that
-        `TPU_NAME` names, or the one of this machine.
+        each GPU of this machine (or on each logical CPU device, if there are several), each with
+        its part of the global batch. `multiworker`: the same over the machines of `TF_CONFIG`; call
+        it before anything else of TensorFlow runs. `tpu`: the TPU that `TPU_NAME` names, or the one
+        of this machine.
 
     Raises:
-      InputError: there is no such cluster, or no such device.
+      InputError: the cluster or the device is missing.
 
     Example:
       >>> make_strategy("one").num_replicas_in_sync
@@ -51,7 +50,7 @@ def make_strategy(name: StrategyName) -> tf.distribute.Strategy:
 
 
 def _require_cluster() -> None:
-    """Refuses a `TF_CONFIG` that names no cluster with this worker in it."""
+    """Refuse a `TF_CONFIG` that names no cluster with this worker in it."""
     form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(os.environ.get("TF_CONFIG", "{}"))
@@ -74,8 +73,8 @@ def _connect_to_tpu() -> tf.distribute.cluster_resolver.TPUClusterResolver:
     except (ValueError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
-            f"--strategy tpu: no TPU is found ({reason}). On a TPU VM install tensorflow-tpu in "
-            "place of tensorflow; for one elsewhere set TPU_NAME"
+            f"--strategy tpu: no TPU was found ({reason}). On a TPU VM install tensorflow-tpu in "
+            "place of tensorflow; for another machine set TPU_NAME"
         ) from error
     return resolver
 
@@ -84,7 +83,7 @@ def _connect_to_tpu() -> tf.distribute.cluster_resolver.TPUClusterResolver:
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Which of the workers this process is, counted from the chief, which is 0."""
+    """Return the index of this process among the workers; the chief is 0."""
     if not _has_workers(strategy):
         return 0
     resolver = strategy.cluster_resolver
@@ -98,13 +97,13 @@ def _has_workers(strategy: tf.distribute.Strategy) -> bool:
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Returns when every worker has called it."""
+    """Block until every worker has called it."""
     from_chief(np.zeros(1, np.float32), strategy)
 
 
 @contextlib.contextmanager
 def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """What is done inside, the chief does alone, then all others: preparing data they share."""
+    """Run the block on the chief first, then on the other workers; for preparing shared data."""
     if worker_index(strategy):
         wait_for_all(strategy)
     yield
@@ -113,7 +112,7 @@ def chief_first(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 def from_chief(value: np.ndarray, strategy: tf.distribute.Strategy) -> np.ndarray:
-    """Gives every worker the chief's value; all call it, with arrays of one shape and type.
+    """Return the chief's value on every worker; all call it, with arrays of one shape and type.
 
     Example:
       >>> from_chief(np.array([3]), make_strategy("one"))
@@ -121,36 +120,38 @@ def from_chief(value: np.ndarray, strategy: tf.distribute.Strategy) -> np.ndarra
     """
     if not _has_workers(strategy):
         return value
-    # A sum to which the others add nothing: their collective ops know sums, but no broadcast; and
-    # of the whole numbers only two types.
-    sent = value if np.issubdtype(value.dtype, np.floating) else value.astype(np.int64)
+    # A sum to which the other workers add 0: their collective ops have no broadcast. They support
+    # only two types of whole numbers.
+    summand = value if np.issubdtype(value.dtype, np.floating) else value.astype(np.int64)
     values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(0 * sent if context.replica_id_in_sync_group else sent)
+        lambda context: tf.constant(0 * summand if context.replica_id_in_sync_group else summand)
     )
     return strategy.reduce("sum", values, axis=None).numpy().astype(value.dtype)
 
 
-def is_lost_worker(error: tf.errors.OpError) -> bool:
-    """Whether an operation failed since another worker no longer answers."""
-    return "Collective ops is aborted" in error.message
+def is_lost_worker(error: Exception) -> bool:
+    """Return whether an operation failed because another worker no longer responds."""
+    return isinstance(error, tf.errors.OpError) and "Collective ops is aborted" in error.message
 
 
 # --- Batches --------------------------------------------------------------------------------------
 
 
-def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> tuple[Any, Any]:
-    """Deals the rows of a global batch out to the replicas of this worker.
+def split_batch(
+    batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy
+) -> tuple[Any, Any]:
+    """Split the rows of a global batch over the replicas of this worker.
 
-    Replica `r` of `n` takes the rows from `r * rows // n` to `(r + 1) * rows // n`. Text stays
-    behind where there are several replicas, since no accelerator takes it.
+    Replica `r` of `n` receives the rows from `r * rows // n` to `(r + 1) * rows // n`. Several
+    replicas receive no text, since accelerators do not support it.
 
     Args:
-      batch: tensors `[rows, ...]`, the same ones on every worker.
-      strategy: with one replica, the batch itself is given back.
+      batch: tensors `[rows, ...]`, the same on every worker.
+      strategy: with one replica, the batch itself is returned.
 
     Returns:
-      What `strategy.run` takes: the rows, and how many of them count. A replica that gets none is
-      given one which does not, since few models run on nothing. None: all count.
+      The arguments of `strategy.run`: the rows, and how many of them are valid. A replica without
+      rows receives one that is not valid, since few models run on none. None: all are valid.
     """
     count = strategy.num_replicas_in_sync
     if count == 1:
@@ -170,12 +171,12 @@ def share(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy) -> t
         first, end = bounds(context)
         return tf.constant(end - first)
 
-    deal = strategy.experimental_distribute_values_from_function
-    return deal(rows_of), deal(count_of)
+    distribute = strategy.experimental_distribute_values_from_function
+    return distribute(rows_of), distribute(count_of)
 
 
-def that_count(values: Any, count: tf.Tensor | None) -> Any:
-    """The first `count` rows of tensors `[rows, ...]`; all of them for None."""
+def valid_rows(values: Any, count: tf.Tensor | None) -> Any:
+    """Return the first `count` rows of tensors `[rows, ...]`; all of them for None."""
     if count is None:
         return values
     return tf.nest.map_structure(lambda value: value[:count], values)
@@ -185,36 +186,35 @@ def _without_text(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in batch.items() if value.dtype != tf.string}
 
 
-def in_step(
+def trace_step(
     function: tf.types.experimental.PolymorphicFunction,
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
-) -> Callable[[Any], Any]:
-    """Traces a function of a share for all shapes at once, and so once.
+) -> Callable[..., Any]:
+    """Trace a step once, for batches of all shapes.
 
-    One device would trace three times, the third time for any shape; each takes seconds. Workers
-    know their common operations by the order in which they were traced: one that traced anew, since
-    its share is the first of its size, while another one's is not, would wait for what the others
-    never ask.
+    One device would trace three times, the third time for any shape; each trace takes seconds.
+    Workers identify their collective operations by the order of tracing. A worker that traced anew,
+    for a number of rows that it sees first, would wait forever for the others.
 
     Args:
-      function: takes the two that `share` gives.
-      dataset: the batches; lengths that vary must be unknown to TensorFlow.
-      strategy: for a TPU, which wants each shape by itself, and for several devices of one machine
-        the function itself is given back.
+      function: accepts the two results of `split_batch`.
+      dataset: the batches; variable lengths must be unknown to TensorFlow.
+      strategy: for a TPU, which compiles each shape separately, and for several devices of one
+        machine, the function itself is returned.
     """
     if strategy.num_replicas_in_sync == 1 and not isinstance(strategy, tf.distribute.TPUStrategy):
         return function.get_concrete_function(dataset.element_spec, None)
     if not _has_workers(strategy):
         return function
-    # Of any number of rows; this is asked for its shapes alone.
-    shares = dataset.map(_without_text).unbatch().batch(1).map(lambda rows: (rows, 1))
-    dealt = strategy.distribute_datasets_from_function(lambda context: shares)
-    return function.get_concrete_function(*dealt.element_spec)
+    # The data set of the rows of one worker, of any number; it only serves for its shapes.
+    parts = dataset.map(_without_text).unbatch().batch(1).map(lambda rows: (rows, 1))
+    distributed = strategy.distribute_datasets_from_function(lambda context: parts)
+    return function.get_concrete_function(*distributed.element_spec)
 
 
 def gather(outputs: Any) -> Any:
-    """Puts the rows of all replicas together again, on each of them.
+    """Concatenate the rows of all replicas, on each of them.
 
     Args:
       outputs: a structure of tensors `[rows, ...]`, inside of `strategy.run`.
@@ -224,7 +224,7 @@ def gather(outputs: Any) -> Any:
         return outputs
 
     def from_all(value: tf.Tensor) -> tf.Tensor:
-        # The workers' operations know no bfloat16.
+        # The collective operations of workers do not support bfloat16.
         value = tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value
         return replica.all_gather(value, axis=0)
 

@@ -1,1 +1,1 @@
-"""DNA: a sequence in, its genes out, base by base."""
+"""DNA task: predict the genes of a sequence, base by base."""

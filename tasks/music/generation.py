@@ -1,12 +1,13 @@
-"""New music from a trained model, frame by frame, in one graph loop.
+"""Generation of music from a trained model, frame by frame, in one graph loop.
 
-A frame is drawn note by note from below: which key comes next, or that the frame is complete. With
-`p_k` the model's probability of key k given those chosen so far,
+A frame is sampled note by note, from the lowest key to the highest. Each choice is either the next
+key that sounds or the end of the frame. With `p_k` the probability of key k given the keys chosen
+so far,
 
-    P(next is k) = p_k * product of (1 - p_j) over the keys j between the last chosen and k
+    P(next key is k) = p_k * product of (1 - p_j) over the keys j between the last chosen key and k
 
-which draws from the same distribution as key by key would, in as many turns as there are notes, and
-lets temperature and nucleus act on the choice of a note rather than on 88 decisions of yes or no.
+This is the same distribution as 88 separate decisions, but takes only as many iterations as the
+frame has notes, and temperature and nucleus sampling apply to the choice of a note.
 """
 
 from __future__ import annotations
@@ -15,28 +16,32 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from common.decoding import IMPOSSIBLE, draw, filter_log_probabilities, loop, uniform
-from tasks.music.model import KEYS, LAGS, Keys, Past, follow_repeats, identities, mean_log_odds
+from tasks.music.features import LAGS, Past, extend_repeats, fingerprints
+from tasks.music.midi import KEYS
+from tasks.music.model import Keys, mean_log_odds
 
 import keras
 import tensorflow as tf
 
+LOG_HALF = -0.6931472  # log(0.5); in float32 slightly below it
+
 
 class Member(NamedTuple):
-    """One network of a model: what reads frames, and what gives keys."""
+    """One ensemble member: the recurrent network over frames and the network over keys."""
 
     encoder: keras.layers.Layer
     keys: Keys
 
 
 class Parts(NamedTuple):
-    """The layers of a model of `tasks.music.model.build`, to be walked step by step."""
+    """The layers of a model that generation runs step by step."""
 
     outlook: keras.layers.Layer
     members: list[Member]
 
 
 def parts(model: keras.Model) -> Parts:
-    """Takes a model apart."""
+    """Return the layers of a model of `tasks.music.model.build`."""
     count = sum(layer.name.startswith("keys_") for layer in model.layers)
     members = [
         Member(model.get_layer(f"encoder_{n}"), model.get_layer(f"keys_{n}")) for n in range(count)
@@ -44,128 +49,132 @@ def parts(model: keras.Model) -> Parts:
     return Parts(model.get_layer("outlook"), members)
 
 
-# --- a frame --------------------------------------------------------------------------------------
+# --- one frame ------------------------------------------------------------------------------------
 
 
 class Frame:
-    """What the members say of a frame to come, asked again as its keys are chosen.
+    """The distribution of the next frame of each row.
 
     Args:
-      members: the networks.
-      states: of each, `<float>[rows, units]`.
-      past: of the same rows.
+      members: the ensemble members.
+      states: for each member, the output of its recurrent network `<float>[rows, units]`.
+      past: the features of the same rows.
     """
 
     def __init__(self, members: Sequence[Member], states: Sequence[tf.Tensor], past: Past):
-        """Prepares what does not depend on the keys chosen."""
-        self.members, self.past_rows = members, past
+        self.members, self.past = members, past
         self.prepared = [
-            keys.past(state, past) for (_, keys), state in zip(members, states, strict=True)
+            keys.prepare(state, past) for (_, keys), state in zip(members, states, strict=True)
         ]
 
     @property
     def is_joint(self) -> bool:
-        """Whether an answer depends on the keys chosen."""
+        """True if the probability of a key depends on the lower keys of the frame."""
         return self.members[0].keys.joint
 
-    def ask(self, notes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """The logarithms of each key's probability to sound, and not to, given those below.
+    def log_probabilities(self, notes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the log-probabilities of each key, given the lower keys.
 
         Args:
-          notes: `<float>[rows, 88]`, the keys chosen.
+          notes: `<float>[rows, 88]`, the keys of the frame; each key depends on those below it.
 
         Returns:
-          `<float>[rows, 88]` twice.
+          The log-probabilities that a key sounds and that it does not, each `<float>[rows, 88]`.
         """
         logits = [
-            keys.logits(prepared, keys.given_keys(notes, self.past_rows) if keys.joint else None)
+            keys.logits(prepared, keys.lower_keys(notes, self.past) if keys.joint else None)
             for (_, keys), prepared in zip(self.members, self.prepared, strict=True)
         ]
         return mean_log_odds(tf.stack(logits, axis=1))
 
     def nll(self, notes: tf.Tensor) -> tf.Tensor:
-        """Negative log-likelihood of true frames `<float>[rows, 88]`, in nats, `<float>[rows]`."""
-        on, off = self.ask(notes)
+        """Return the negative log-likelihood, in nats, of true frames.
+
+        Args:
+          notes: `<float>[rows, 88]`.
+
+        Returns:
+          `<float>[rows]`.
+        """
+        on, off = self.log_probabilities(notes)
         return -tf.reduce_sum(tf.where(notes > 0.5, on, off), axis=-1)
 
-    def likely(self) -> tf.Tensor:
-        """The probability of each key, given that those below sound which have 0.5 or more.
+    def greedy_probabilities(self) -> tf.Tensor:
+        """Return the probability of each key if the lower keys are chosen greedily.
+
+        A lower key is chosen if its own probability is at least 0.5.
 
         Returns:
           `<float>[rows, 88]`.
         """
-        rows = tf.shape(self.past_rows.runs)[0]
-        nothing = tf.zeros([rows, KEYS])
-        on = self.ask(nothing)[0]
+        rows = tf.shape(self.past.runs)[0]
+        empty = tf.zeros([rows, KEYS])
+        on = self.log_probabilities(empty)[0]
         if not self.is_joint:
             return tf.exp(on)
-        places = tf.range(KEYS)
+        numbers = tf.range(KEYS)
 
-        def turn(notes: tf.Tensor, on: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            following = tf.where((on >= HALF) & (places > last[:, None]), places, KEYS)
-            last = tf.reduce_min(following, axis=-1)
-            notes += tf.one_hot(last, KEYS)  # KEYS itself gives zeros: the row is complete
-            return notes, self.ask(notes)[0], last
+        def body(notes: tf.Tensor, on: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            candidates = tf.where((on >= LOG_HALF) & (numbers > last[:, None]), numbers, KEYS)
+            last = tf.reduce_min(candidates, axis=-1)
+            notes += tf.one_hot(last, KEYS)  # all zeros for `KEYS`: the frame is complete
+            return notes, self.log_probabilities(notes)[0], last
 
-        start = (nothing, on, tf.fill([rows], -1))
-        _, on, _ = tf.while_loop(lambda _, __, last: tf.reduce_any(last < KEYS), turn, start)
+        start = (empty, on, tf.fill([rows], -1))
+        _, on, _ = tf.while_loop(lambda _, __, last: tf.reduce_any(last < KEYS), body, start)
         return tf.exp(on)
 
-    def choose(
+    def sample(
         self,
-        draws: tf.Tensor,
+        random: tf.Tensor,
         wanted: tf.Tensor,
         temperature: tf.Tensor,
         top_p: tf.Tensor,
     ) -> tf.Tensor:
-        """Draws frames.
+        """Sample frames.
 
         Args:
-          draws: `<float>[rows, 89]` in [0, 1), a number for each note and for the end.
-          wanted: `<bool>[rows]`; another row stays empty.
-          temperature: `<float>[rows]`; see `filter_log_probabilities`.
+          random: `<float>[rows, 89]` in [0, 1), one random number per note and one for the end.
+          wanted: `<bool>[rows]`; the frames of other rows stay empty.
+          temperature: `<float>[rows]`; see `common.decoding.filter_log_probabilities`.
           top_p: `<float>[rows]`; see there.
 
         Returns:
           `<float>[rows, 88]`.
         """
-        places = tf.range(KEYS)
+        numbers = tf.range(KEYS)
 
-        def turn(
+        def body(
             count: tf.Tensor, notes: tf.Tensor, last: tf.Tensor, active: tf.Tensor
         ) -> tuple[tf.Tensor, ...]:
-            on, off = self.ask(notes)
-            above = places > last[:, None]
+            on, off = self.log_probabilities(notes)
+            above = numbers > last[:, None]
             off = tf.where(above, off, 0.0)
             key = tf.where(above, on + tf.cumsum(off, axis=-1, exclusive=True), IMPOSSIBLE)
             complete = tf.reduce_sum(off, axis=-1, keepdims=True)
             scores = filter_log_probabilities(
                 tf.concat([key, complete], axis=-1), temperature=temperature, top_p=top_p
             )
-            choice = draw(scores, tf.gather(draws, count, axis=1))
+            choice = draw(scores, tf.gather(random, count, axis=1))
             active &= choice < KEYS
-            chosen = tf.where(active, choice, KEYS)  # KEYS itself gives zeros
+            chosen = tf.where(active, choice, KEYS)  # one-hot: all zeros for `KEYS`
             return count + 1, notes + tf.one_hot(chosen, KEYS), choice, active
 
-        rows = tf.shape(draws)[0]
+        rows = tf.shape(random)[0]
         start = (tf.constant(0), tf.zeros([rows, KEYS]), tf.fill([rows], -1), wanted)
-        go_on = lambda _, __, ___, active: tf.reduce_any(active)  # noqa: E731
-        return tf.while_loop(go_on, turn, start)[1]
+        return tf.while_loop(lambda _, __, ___, active: tf.reduce_any(active), body, start)[1]
 
 
-HALF = -0.6931472  # the logarithm of 0.5, in float32 a hair below it
-
-
-# --- many frames ----------------------------------------------------------------------------------
+# --- a sequence of frames -------------------------------------------------------------------------
 
 
 class _State(NamedTuple):
-    """What is carried from step to step."""
+    """The loop variables of `generate`."""
 
-    encoders: list[list[tf.Tensor]]  # the states of each member's recurrent layers
-    frames: tf.Tensor  # <float>[batch, LAGS[-1] + steps, 88], those before the first being empty
-    known: tf.Tensor  # <int64>[2, batch, steps], their identities
-    runs: tf.Tensor  # <int32>[2, batch, steps], see `follow_repeats`
+    encoders: list[list[tf.Tensor]]  # the states of the recurrent layers of each member
+    frames: tf.Tensor  # <float>[batch, LAGS[-1] + steps, 88]; LAGS[-1] empty frames come first
+    prints: tf.Tensor  # <int64>[2, batch, steps], see `fingerprints`
+    runs: tf.Tensor  # <int32>[2, batch, steps], see `extend_repeats`
 
 
 def generate(
@@ -179,55 +188,51 @@ def generate(
     seed: tf.Tensor,
     steps: int | tf.Tensor,
 ) -> tf.Tensor:
-    """Goes on from the first frames of music, or from nothing.
+    """Continue the first frames of a piece, or compose from nothing.
 
-    What a row answers depends on that row alone.
+    The result of a row does not depend on the other rows.
 
     Args:
-      model: the layers.
-      prime: `<float>[batch, time >= 1, 88]`, the given frames.
-      prime_length: `<int32>[batch]`, how many; those behind are not looked at.
-      length: `<int32>[batch]`, of the whole; frames beyond are empty.
+      model: the layers of the model.
+      prime: `<float>[batch, time >= 1, 88]`, the first frames.
+      prime_length: `<int32>[batch]`, the number of frames of the prime; later ones are ignored.
+      length: `<int32>[batch]`, the number of frames in total, including the prime.
       temperature: `<float>[batch]`.
       top_p: `<float>[batch]`.
       seed: `<int32>[batch, 2]`.
-      steps: how many frames to give, at least 1; a Python int gives static shapes, which XLA
-        demands.
+      steps: number of frames of the result, at least 1. A Python int results in static shapes, as
+        XLA requires.
 
     Returns:
-      `<float>[batch, steps, 88]`, the prime first.
+      `<float>[batch, steps, 88]`, beginning with the prime; frames beyond `length` are empty.
     """
     batch = tf.shape(prime)[0]
     time = tf.shape(prime)[1]
     before = LAGS[-1]
 
     def step(state: _State, previous: tf.Tensor, place: tf.Tensor) -> tuple[_State, tf.Tensor]:
-        # At the first step the empty frame is put where it stands already, before the first.
-        here = tf.range(tf.shape(state.frames)[1]) == before + place - 1
-        frames = tf.where(here[:, None], previous[:, None], state.frames)
-        known = tf.where(here[before:], identities(previous)[:, :, None], state.known)
-        runs, copied, found = follow_repeats(state.runs, known, tf.maximum(place - 1, 0))
-        planes = [frames[:, before + place - lag] for lag in LAGS]
-        for kind in range(2):
-            seen = tf.gather(frames, before + copied[kind], axis=1, batch_dims=1)
-            planes.append(tf.where(found[kind][:, None] > 0, seen, 0.0))
-        past = Past(tf.stack(planes, axis=-1), tf.transpose(found), tf.fill([batch], place))
-        seen = model.outlook(*past)
+        # At step 0, `previous` is an empty frame and is written over an empty one.
+        newest = tf.range(tf.shape(state.frames)[1]) == before + place - 1
+        frames = tf.where(newest[:, None], previous[:, None], state.frames)
+        prints = tf.where(newest[before:], fingerprints(previous)[:, :, None], state.prints)
+        runs, copied, repeated = extend_repeats(state.runs, prints, tf.maximum(place - 1, 0))
+        past = _past_of(frames, copied, repeated, place)
+        features = model.outlook(*past)
         outputs, states = zip(
             *(
-                advance(m.encoder, seen, s)
-                for m, s in zip(model.members, state.encoders, strict=True)
+                advance(member.encoder, features, states)
+                for member, states in zip(model.members, state.encoders, strict=True)
             ),
             strict=True,
         )
         frame = Frame(model.members, outputs, past)
         given = place < prime_length
-        drawn = frame.choose(
+        sampled = frame.sample(
             uniform(seed, place, KEYS + 1), ~given & (place < length), temperature, top_p
         )
-        kept = tf.cast(prime[:, tf.minimum(place, time - 1)] > 0.5, tf.float32)
-        following = tf.where(given[:, None], kept, drawn)
-        return _State(list(states), frames, known, runs), following
+        prime_frame = tf.cast(prime[:, tf.minimum(place, time - 1)] > 0.5, tf.float32)
+        following = tf.where(given[:, None], prime_frame, sampled)
+        return _State(list(states), frames, prints, runs), following
 
     start = _State(
         [initial_states(member.encoder, batch) for member in model.members],
@@ -239,35 +244,54 @@ def generate(
     return notes
 
 
+def _past_of(frames: tf.Tensor, copied: tf.Tensor, runs: tf.Tensor, place: tf.Tensor) -> Past:
+    """Return the features of frame `place`; the same as those of `tasks.music.features.look_back`.
+
+    Args:
+      frames: see `_State`.
+      copied: `<int32>[2, batch]`, the indices of the frames after the longest repeats.
+      runs: `<int32>[2, batch]`, the lengths of these repeats.
+      place: `<int32>[]`.
+    """
+    before = LAGS[-1]
+    planes = [frames[:, before + place - lag] for lag in LAGS]
+    for kind in range(2):
+        copy = tf.gather(frames, before + copied[kind], axis=1, batch_dims=1)
+        planes.append(tf.where(runs[kind][:, None] > 0, copy, 0.0))
+    step = tf.fill(tf.shape(runs)[1:], place)
+    return Past(tf.stack(planes, axis=-1), tf.transpose(runs), step)
+
+
 def initial_states(encoder: keras.layers.Layer, batch: tf.Tensor) -> list[tf.Tensor]:
-    """The zeros that a recurrent network starts from."""
+    """Return the initial states of a `common.rnn.DeepRNN`, which are zeros."""
     return [
-        tf.zeros([batch, size]) for layer in encoder.layers for size in as_list(layer.state_size)
+        tf.zeros([batch, size]) for layer in encoder.layers for size in _as_list(layer.state_size)
     ]
 
 
 def advance(
     encoder: keras.layers.Layer, features: tf.Tensor, states: Sequence[tf.Tensor]
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """One step of a `common.rnn.DeepRNN`, cell by cell: no loop is needed for one step.
+    """Run one step of a `common.rnn.DeepRNN`, calling its cells directly.
 
     Args:
       encoder: the network, without residual connections.
       features: `<float>[batch, features]`.
-      states: of all layers, each `<float>[batch, units]`.
+      states: the states of all layers, each `<float>[batch, units]`.
 
     Returns:
       The output `<float>[batch, units]` and the new states.
     """
-    output, following = features, []
+    output = features
+    following: list[tf.Tensor] = []
     for layer in encoder.layers:
-        size = len(as_list(layer.state_size))
-        own = list(states[len(following) : len(following) + size])
-        output, new = layer.cell(output, own)
-        following += [tf.cast(state, tf.float32) for state in as_list(new)]
+        size = len(_as_list(layer.state_size))
+        previous = list(states[len(following) : len(following) + size])
+        output, new = layer.cell(output, previous)
+        following += [tf.cast(state, tf.float32) for state in _as_list(new)]
     return output, following
 
 
-def as_list(value: Any) -> list[Any]:
-    """What Keras gives alone or as a list, as a list."""
+def _as_list(value: Any) -> list[Any]:
+    """Wrap a single value in a list; Keras returns one state without a list."""
     return list(value) if isinstance(value, list | tuple) else [value]

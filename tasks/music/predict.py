@@ -1,11 +1,12 @@
-"""Makes music with an exported model: MIDI, a picture, and sound.
+"""Generate music with an exported model: a MIDI file, a picture, and sound.
 
     python -m tasks.music.predict --steps 128 --temperature 1.0 --seed 7 --out new.mid
     python -m tasks.music.predict --prime my.mid --prime_steps 32 --steps 64 --out more.mid
     python -m tasks.music.predict --model saved_models/music/1 --top_p 0.95 --json
 
-Beside `new.mid` come `new.png`, a piano roll, and `new.wav`, which any program plays. The same seed
-gives the same bytes. A step is a frame; the model's card says how many make a quarter note.
+In addition to `new.mid`, it writes `new.png`, a piano roll, and `new.wav`, which any program plays.
+The same seed generates the same bytes. A step is a frame; the model card states how many frames a
+quarter note has.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from common.commands.config import PredictConfig
 from common.errors import InputError
 from common.serving.served import Served, load_export
 from tasks.music import midi
-from tasks.music.data import KEYS
-from tasks.music.evaluate import TASK
+from tasks.music.config import TASK
+from tasks.music.midi import KEYS
 
 import numpy as np
 
@@ -33,24 +34,25 @@ class Predict(PredictConfig):
     """Flags of `predict`."""
 
     out: Path = Path("music.mid")
-    """the MIDI file to write; the picture and the sound lie beside it"""
+    """MIDI file to write; the picture and the sound are written next to it"""
     steps: int = 128
     """frames to add"""
     temperature: float = 1.0
-    """below 1 more predictable, above 1 wilder; 0 takes the likeliest note each time"""
+    """below 1 more predictable, above 1 more random; 0 chooses the most likely note each time"""
     top_p: float = 1.0
-    """each note is chosen among the likeliest that have this probability together, 0 to 1"""
+    """choose each note among the most likely ones with this total probability, 0 to 1"""
     seed: int = 0
-    """another seed gives other music"""
+    """seed of the random numbers; another seed generates other music"""
     prime: Path | None = None
-    """a MIDI file to go on from"""
+    """MIDI file to continue"""
     prime_steps: int | None = None
-    """take only so many frames from the beginning of the prime"""
+    """use only this many frames from the beginning of the prime"""
     tempo: float | None = None
-    """quarter notes a minute (default: the model's)"""
+    """quarter notes per minute (default: the model's)"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
         if self.steps < 0:
             raise InputError(f"--steps must be 0 or more, got {self.steps}")
         if not (self.temperature >= 0 and math.isfinite(self.temperature)):
@@ -60,7 +62,9 @@ class Predict(PredictConfig):
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed must be 0 to 2^63 - 1, got {self.seed}")
         if self.tempo is not None and not 10 <= self.tempo <= 1000:
-            raise InputError(f"--tempo must be 10 to 1000 quarter notes a minute, got {self.tempo}")
+            raise InputError(
+                f"--tempo must be 10 to 1000 quarter notes per minute, got {self.tempo}"
+            )
         if self.prime is None and not self.steps:
             raise InputError("--steps 0 without --prime makes no music")
         if self.prime is None and self.prime_steps is not None:
@@ -72,18 +76,26 @@ class Predict(PredictConfig):
 
 
 def read_prime(flags: Predict, settings: Mapping[str, Any]) -> np.ndarray:
-    """The frames to go on from, `<float32>[time, 88]`; none without `--prime`."""
+    """Return the frames to continue, `<float32>[time, 88]`; none without `--prime`."""
     if flags.prime is None:
         return np.zeros((0, KEYS), np.float32)
     frames = midi.read_midi(flags.prime, settings["steps_per_quarter"])[: flags.prime_steps]
     return frames.astype(np.float32)
 
 
-def play(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
-    """Asks the export for music: `<float32>[time, 88]`, the prime first.
+def generate(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
+    """Generate music with an export.
+
+    Args:
+      served: the export.
+      prime: `<float32>[time, 88]`, the frames to continue.
+      flags: the number of frames to add, and how to sample them.
+
+    Returns:
+      `<float32>[time, 88]`, the prime first.
 
     Raises:
-      InputError: it would be too long.
+      InputError: the music would be too long.
     """
     longest = served.settings["max_frames"]
     if len(prime) + flags.steps > longest:
@@ -91,22 +103,21 @@ def play(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
             f"{len(prime)} frames of prime and --steps {flags.steps} are more than {longest:,} "
             "frames; shorten the prime by --prime_steps"
         )
-    answer = served.call(
+    halves = np.array([[flags.seed >> 32, flags.seed & 0xFFFFFFFF]], np.int64)
+    outputs = served.call(
         "serving_default",
-        prime=np.concatenate([prime, np.zeros((1, KEYS))])[None],
+        prime=np.concatenate([prime, np.zeros((1, KEYS))])[None],  # at least one frame
         prime_length=[len(prime)],
         steps=[flags.steps],
         temperature=[flags.temperature],
         top_p=[flags.top_p],
-        seed=np.array([[flags.seed >> 32, flags.seed & 0xFFFFFFFF]], np.int64)
-        .astype(np.uint32)
-        .view(np.int32),
+        seed=halves.astype(np.uint32).view(np.int32),
     )
-    return answer["notes"][0, : answer["length"][0]]
+    return outputs["notes"][0, : outputs["length"][0]]
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Writes files so that each appears whole, and none if one of them cannot be written."""
+    """Write files so that each appears whole, and none if one of them cannot be written."""
     partial = {path: path.with_name(f"{path.name}.partial") for path in files}
     try:
         for path, content in files.items():
@@ -118,50 +129,67 @@ def write_together(files: Mapping[Path, bytes]) -> None:
             path.unlink(missing_ok=True)
 
 
-def to_line(said: Mapping[str, Any]) -> str:
-    """What was written, for a person."""
-    prime = f" ({said['prime_frames']} of them given)" if said["prime_frames"] else ""
+def write_music(
+    path: Path, notes: np.ndarray, *, steps_per_quarter: int, tempo: float, given: int = 0
+) -> dict[str, Path]:
+    """Write a MIDI file, and a picture and the sound next to it.
+
+    Args:
+      path: the MIDI file.
+      notes: `<float>[time, 88]`.
+      steps_per_quarter: frames per quarter note.
+      tempo: quarter notes per minute.
+      given: number of initial frames that come from the user.
+
+    Returns:
+      The paths of `midi`, `picture` and `sound`.
+    """
+    song = midi.to_song(notes, steps_per_quarter=steps_per_quarter, tempo=tempo)
+    picture, sound = path.with_suffix(".png"), path.with_suffix(".wav")
+    roll = midi.piano_roll_bytes(notes, steps_per_quarter=steps_per_quarter, given=given)
+    write_together({path: midi.midi_bytes(song), picture: roll, sound: midi.wav_bytes(song)})
+    return {"midi": path, "picture": picture, "sound": sound}
+
+
+def to_line(prediction: Mapping[str, Any]) -> str:
+    """Format a prediction for a person.
+
+    Example:
+      >>> files = {"midi": "a.mid", "picture": "a.png", "sound": "a.wav"}
+      >>> to_line({**files, "frames": 16, "prime_frames": 8, "notes": 40, "seconds": 4.8})
+      'a.mid: 16 frames (8 of them given), 40 notes, 4.8 s; a.png; a.wav'
+    """
+    given = f" ({prediction['prime_frames']} of them given)" if prediction["prime_frames"] else ""
     return (
-        f"{said['midi']}: {said['frames']} frames{prime}, {said['notes']} notes, "
-        f"{said['seconds']:.1f} s; {said['picture']}; {said['sound']}"
+        f"{prediction['midi']}: {prediction['frames']} frames{given}, {prediction['notes']} notes, "
+        f"{prediction['seconds']:.1f} s; {prediction['picture']}; {prediction['sound']}"
     )
 
 
 def main(argv: list[str]) -> None:
-    """Asks and writes; see the module."""
+    """Generate, write and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
-    served = load_export(flags.model or Path("saved_models") / TASK)
-    settings = served.settings
-    prime = read_prime(flags, settings)
-    notes = play(served, prime, flags)
-    steps_per_quarter = settings["steps_per_quarter"]
-    tempo = flags.tempo or settings["tempo"]
-    song = midi.to_song(notes, steps_per_quarter=steps_per_quarter, tempo=tempo)
-    picture, sound = flags.out.with_suffix(".png"), flags.out.with_suffix(".wav")
-    write_together(
-        {
-            flags.out: midi.midi_bytes(song),
-            picture: midi.piano_roll_bytes(
-                notes, steps_per_quarter=steps_per_quarter, given=len(prime)
-            ),
-            sound: midi.wav_bytes(song),
-        }
+    served = load_export(flags.model, TASK)
+    prime = read_prime(flags, served.settings)
+    frames = generate(served, prime, flags)
+    steps_per_quarter = served.settings["steps_per_quarter"]
+    tempo = flags.tempo or served.settings["tempo"]
+    files = write_music(
+        flags.out, frames, steps_per_quarter=steps_per_quarter, tempo=tempo, given=len(prime)
     )
-    held = midi.to_notes(notes)
-    if not held:
-        cli.say("the model played nothing but silence; try another --seed")
-    said = {
-        "midi": flags.out,
-        "picture": picture,
-        "sound": sound,
-        "frames": len(notes),
+    notes = midi.to_notes(frames)
+    if not notes:
+        cli.say("the model generated only silence; try another --seed")
+    prediction = {
+        **files,
+        "frames": len(frames),
         "prime_frames": len(prime),
-        "notes": len(held),
-        "seconds": round(len(notes) * 60.0 / tempo / steps_per_quarter, 3),
+        "notes": len(notes),
+        "seconds": round(len(frames) * 60.0 / tempo / steps_per_quarter, 3),
         "seed": flags.seed,
         "model": served.path,
     }
-    cli.print_answers(flags, [said], to_line=to_line)
+    cli.print_predictions(flags, [prediction], to_line=to_line)
 
 
 if __name__ == "__main__":

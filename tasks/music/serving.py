@@ -1,54 +1,52 @@
-"""The first notes in, music out: the signatures that are exported."""
+"""The exported signatures: the first notes of a piece -> its continuation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from common.rnn import length_mask
-from common.serving.targets import PORTABLE, Target, fit, same
+from common.serving.rows import length_fits, run_valid
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, same
+from tasks.music.features import Past, look_back
 from tasks.music.generation import Frame, Parts, generate, parts
-from tasks.music.model import KEYS, Past, look_back
+from tasks.music.midi import KEYS
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs one fixed number of frames, which every piece of music would pay for"
-LONGEST = 4096  # frames of an answer, the prime included
-LENGTHS = (64, 512, LONGEST)  # for which static loops are made
-CHUNK = 2048  # frames that are scored at a time: bounds the memory, whatever the request
-TRIAD = (39, 43, 46)  # keys of C, E and G in the middle of the piano, for example requests
+NO_LITERT = "LiteRT needs one fixed number of frames, so a short piece would cost as much as a long"
+LONGEST = 4096  # maximum number of frames of a row, including the prime
+LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made
+CHUNK = 2048  # frames that are scored at a time; bounds the memory of a request
+TRIAD = (39, 43, 46)  # the keys of C, E and G in the middle of the piano, for example requests
 
 
-def signatures(
-    model: keras.Model, target: Target = PORTABLE
-) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
-    """Makes the exported functions.
+def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
+    """Make the exported functions.
 
     - `serving_default`: `prime` `<float32>[batch, time, 88]`, `prime_length` `<int32>[batch]` (0 =
-      from nothing; frames beyond it are ignored), `steps` `<int32>[batch]`, `temperature` and
-      `top_p` `<float32>[batch]`, `seed` `<int32>[batch, 2]` -> `notes` `<float32>[batch, time, 88]`
-      (0 or 1; the prime first; 0 beyond `length`), `length` `<int32>[batch]` (`prime_length +
-      steps`). Temperature 0 takes the likeliest note each time.
+      from nothing; later frames are ignored), `steps` `<int32>[batch]`, `temperature` and `top_p`
+      `<float32>[batch]`, `seed` `<int32>[batch, 2]` -> `notes` `<float32>[batch, time, 88]` (0 or
+      1; the prime first; 0 after `length`), `length` `<int32>[batch]` (`prime_length + steps`). At
+      temperature 0 each note is the most likely one.
     - `tensors`: `notes` `<float32>[batch, time, 88]`, `length` `<int32>[batch]` -> `nll`
-      `<float32>[batch, time - 1]`, in nats, of the frames from the second on, each given those
-      before; `probabilities` `<float32>[batch, time - 1, 88]`, of each key given the past and (head
-      `joint`) the keys of 0.5 and more below it. 0 beyond `length`.
+      `<float32>[batch, time - 1]`, in nats, of the frames from the second on, each given the frames
+      before it; `probabilities` `<float32>[batch, time - 1, 88]`, of each key given the past and
+      (head `joint`) the lower keys with probabilities of at least 0.5. 0 after `length`.
 
-    A key sounds where a value is over 0.5. A bad row gets the empty answer, zeros with a length of
-    0: one with a NaN or an infinity among its real frames, a length that is negative or beyond its
-    tensor, a temperature below 0 or a `top_p` outside 0..1 or NaN in either, more than `LONGEST`
-    frames in all, or, in `tensors`, fewer than two frames.
+    A key sounds where a value exceeds 0.5. The outputs of an invalid row are zeros, `length`
+    included. A row is invalid if
+
+    - one of its frames has a NaN or an infinity,
+    - its length is negative or exceeds its tensor,
+    - `temperature` is below 0, `top_p` is outside 0..1, or either is NaN,
+    - it has more than `LONGEST` frames in all, or, in `tensors`, fewer than two.
     """
     layers = parts(model)
-
-    def compose(prime: tf.Tensor, **asked: tf.Tensor) -> dict[str, tf.Tensor]:
-        steps = prime.shape[1] or tf.shape(prime)[1]
-        return {"notes": generate(layers, prime=prime, **asked, steps=steps)}
-
-    composing = target.core(
-        "compose", compose, timed=["prime"], steps={"notes": same}, lengths=LENGTHS
-    )
+    compose = _make_compose(layers, target)
+    score = _make_score(layers, target)
 
     @tf.function(
         input_signature=[
@@ -68,24 +66,24 @@ def signatures(
         top_p: tf.Tensor,
         seed: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        # Compared one by one, since a sum of huge numbers would run over.
-        sound = sound_rows(prime, prime_length) & (steps >= 0) & (steps <= LONGEST)
-        sound &= (prime_length <= LONGEST) & (prime_length <= LONGEST - steps)
-        sound &= (temperature >= 0.0) & (top_p >= 0.0) & (top_p <= 1.0)  # false for NaN
-        length = tf.where(sound, prime_length + steps, 0)
+        valid = length_fits(prime_length, prime, at_least=0) & _finite_rows(prime, prime_length)
+        # Compared one by one: the sum of two large numbers would overflow.
+        valid &= (steps >= 0) & (steps <= LONGEST)
+        valid &= (prime_length <= LONGEST) & (prime_length <= LONGEST - steps)
+        valid &= (temperature >= 0.0) & (top_p >= 0.0) & (top_p <= 1.0)  # false for NaN
+        length = tf.where(valid, prime_length + steps, 0)
         longest = tf.reduce_max(tf.concat([length, [1]], axis=0))
-        # At least one row: the loop over the steps has no shapes for none.
-        rows = tf.shape(prime)[0]
-        none = tf.maximum(0, 1 - rows)
-        notes = composing(
-            prime=fit(tf.pad(prime, [[0, none], [0, 0], [0, 0]]), longest),
-            prime_length=tf.pad(tf.where(sound, prime_length, 0), [[0, none]]),
-            length=tf.pad(length, [[0, none]]),
-            temperature=tf.pad(tf.where(sound, temperature, 1.0), [[0, none]]),
-            top_p=tf.pad(tf.where(sound, top_p, 1.0), [[0, none]]),
-            seed=tf.pad(seed, [[0, none], [0, 0]]),
-        )["notes"]
-        return {"notes": notes[:rows], "length": length}
+        inputs = {
+            "prime": fit(prime, longest),
+            "prime_length": prime_length,
+            "length": length,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+        }
+        fill = {"prime_length": 0, "length": 0, "temperature": 1.0, "top_p": 1.0}
+        outputs = run_valid(compose, inputs, valid, fill=fill, timed=["prime"])
+        return {"notes": outputs["notes"], "length": length}
 
     @tf.function(
         input_signature=[
@@ -94,84 +92,134 @@ def signatures(
         ]
     )
     def tensors(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        return score(layers, notes, length, target)
+        valid = length_fits(length, notes, at_least=2) & _finite_rows(notes, length)
+        inputs = {"notes": notes, "length": length}
+        return run_valid(score, inputs, valid, fill={"length": 1}, timed=["notes"])
 
     return {"serving_default": serving_default, "tensors": tensors}
 
 
-def sound_rows(notes: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Whether a row's length fits its tensor, and its frames up to there are numbers."""
-    beyond = ~tf.sequence_mask(length, tf.shape(notes)[1])
-    finite = tf.reduce_all(tf.reduce_all(tf.math.is_finite(notes), axis=-1) | beyond, axis=-1)
-    return (length >= 0) & (length <= tf.shape(notes)[1]) & finite
+def _finite_rows(notes: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Return which rows have no NaN and no infinity in their first `length` frames.
+
+    Args:
+      notes: `<float>[batch, time, 88]`.
+      length: `<int32>[batch]`.
+
+    Returns:
+      `<bool>[batch]`.
+    """
+    padding = ~tf.sequence_mask(length, tf.shape(notes)[1])
+    return tf.reduce_all(tf.reduce_all(tf.math.is_finite(notes), axis=-1) | padding, axis=-1)
 
 
-def score(
-    model: Parts, notes: tf.Tensor, length: tf.Tensor, target: Target = PORTABLE
-) -> dict[str, tf.Tensor]:
-    """What `tensors` answers; see `signatures`."""
+def _make_compose(layers: Parts, target: Target) -> Run:
+    """Make the computation of `serving_default`; it is numeric, so accelerators can run it.
+
+    Returns:
+      A function of the inputs of `tasks.music.generation.generate`, which returns `notes`, with as
+      many frames as `prime`.
+    """
+
+    def compose(prime: tf.Tensor, **options: tf.Tensor) -> dict[str, tf.Tensor]:
+        steps = prime.shape[1] or tf.shape(prime)[1]
+        return {"notes": generate(layers, prime=prime, **options, steps=steps)}
+
+    return target.core("compose", compose, timed=["prime"], steps={"notes": same}, lengths=LENGTHS)
+
+
+def _make_score(layers: Parts, target: Target) -> Run:
+    """Make the computation of `tensors`.
+
+    The recurrent network reads whole pieces. The network over keys, which needs far more memory per
+    frame, then scores the frames of all pieces, `CHUNK` at a time.
+
+    Returns:
+      A function of `notes` and `length`, which returns `nll` and `probabilities`.
+    """
+    members = layers.members
+    states = [f"state_{n}" for n in range(len(members))]
 
     def read(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         past = look_back(notes)
-        outlook = model.outlook(*past)
-        mask = length_mask(tf.maximum(length, 1), notes)
-        states = [member.encoder(outlook, mask=mask)[0] for member in model.members]
-        return {**past._asdict(), **{f"state_{n}": state for n, state in enumerate(states)}}
+        outlook = layers.outlook(*past)
+        mask = length_mask(tf.maximum(length, 1), notes)  # a static core has empty rows
+        outputs = [member.encoder(outlook, mask=mask)[0] for member in members]
+        return {**past._asdict(), **dict(zip(states, outputs, strict=True))}
 
-    def judge(notes: tf.Tensor, **known: tf.Tensor) -> dict[str, tf.Tensor]:
-        states = [known[f"state_{n}"] for n in range(len(model.members))]
-        frame = Frame(model.members, states, Past(*(known[name] for name in Past._fields)))
-        return {"nll": frame.nll(notes), "probabilities": frame.likely()}
+    def judge(notes: tf.Tensor, **features: tf.Tensor) -> dict[str, tf.Tensor]:
+        past = Past(*(features[name] for name in Past._fields))
+        frame = Frame(members, [features[name] for name in states], past)
+        return {"nll": frame.nll(notes), "probabilities": frame.greedy_probabilities()}
 
-    names = (*Past._fields, *(f"state_{n}" for n in range(len(model.members))))
-    reading = target.core(
-        "read", read, timed=["notes"], steps=dict.fromkeys(names, same), lengths=LENGTHS
-    )
-    judging = target.core("judge", judge, batch=CHUNK)
+    timed = dict.fromkeys([*Past._fields, *states], same)
+    read_pieces = target.core("read", read, timed=["notes"], steps=timed, lengths=LENGTHS)
+    score_frames = target.core("judge", judge, batch=CHUNK)
 
-    time = tf.shape(notes)[1]
-    sound = sound_rows(notes, length) & (length >= 2)
-    length = tf.where(sound, length, 0)
-    notes = tf.pad(notes, [[0, 0], [0, tf.maximum(0, 2 - time)], [0, 0]])
-    real = tf.sequence_mask(length, tf.shape(notes)[1])
-    notes = tf.cast((notes > 0.5) & real[:, :, None], tf.float32)
-    known = reading(notes=notes, length=length)
-    # The real frames but the first of each row, a chunk of them at a time.
-    places = tf.where(real & (known["step"] > 0))
+    def score(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        real = tf.sequence_mask(length, tf.shape(notes)[1])
+        notes = tf.cast((notes > 0.5) & real[:, :, None], tf.float32)
+        features = read_pieces(notes=notes, length=length)
+        # All frames but the first of each row. A static core returns step 0 for all frames of a row
+        # that is too long.
+        places = tf.where(real & (features["step"] > 0))
+        outputs = _run_frames(
+            score_frames,
+            {"notes": notes, **features},
+            places,
+            shapes={"nll": [], "probabilities": [KEYS]},
+        )
+        return {name: value[:, 1:] for name, value in outputs.items()}
+
+    return score
+
+
+def _run_frames(
+    run: Run,
+    inputs: Mapping[str, tf.Tensor],
+    places: tf.Tensor,
+    *,
+    shapes: Mapping[str, Sequence[int]],
+) -> dict[str, tf.Tensor]:
+    """Run a computation on some frames, `CHUNK` of them at a time.
+
+    Args:
+      run: a function of tensors `[frames, ...]`.
+      inputs: its inputs for all frames, each `[batch, time, ...]`.
+      places: `<int64>[frames, 2]`: row and step of the frames to run.
+      shapes: its outputs, and their shapes after the first dimension.
+
+    Returns:
+      Its outputs `<float32>[batch, time, ...]`, 0 at all other frames.
+    """
     count = tf.shape(places)[0]
     chunks = (count + CHUNK - 1) // CHUNK
-    nlls = tf.TensorArray(tf.float32, chunks, element_shape=[None], infer_shape=False)
-    shares = tf.TensorArray(tf.float32, chunks, element_shape=[None, KEYS], infer_shape=False)
+    arrays = {
+        name: tf.TensorArray(tf.float32, chunks, element_shape=[None, *shape], infer_shape=False)
+        for name, shape in shapes.items()
+    }
 
-    def body(chunk: tf.Tensor, nlls: tf.TensorArray, shares: tf.TensorArray) -> tuple:
+    def body(chunk: tf.Tensor, arrays: Mapping[str, tf.TensorArray]) -> tuple[Any, ...]:
         rows = places[chunk * CHUNK : (chunk + 1) * CHUNK]
-        here = {name: tf.gather_nd(value, rows) for name, value in known.items()}
-        found = judging(notes=tf.gather_nd(notes, rows), **here)
-        nlls = nlls.write(chunk, found["nll"])
-        return chunk + 1, nlls, shares.write(chunk, found["probabilities"])
+        outputs = run(**{name: tf.gather_nd(value, rows) for name, value in inputs.items()})
+        return chunk + 1, {name: arrays[name].write(chunk, outputs[name]) for name in shapes}
 
-    _, nlls, shares = tf.while_loop(
-        lambda chunk, *_: chunk < chunks,
-        body,
-        (tf.constant(0), nlls, shares),
-        parallel_iterations=1,
-    )
+    start = (tf.constant(0), arrays)
+    _, arrays = tf.while_loop(lambda chunk, _: chunk < chunks, body, start, parallel_iterations=1)
 
-    def put_back(rows: tf.TensorArray, width: Sequence[int]) -> tf.Tensor:
-        empty = lambda: tf.zeros([0, *width])  # noqa: E731
-        found = tf.cond(chunks > 0, rows.concat, empty)
-        shape = tf.concat([tf.shape(notes)[:2], tf.constant(width, tf.int32)], axis=0)
-        spread = tf.scatter_nd(tf.cast(places, tf.int32), found, shape)
-        return spread[:, 1 : tf.maximum(time, 1)]
+    def to_frames(array: tf.TensorArray, shape: Sequence[int]) -> tf.Tensor:
+        values = tf.cond(chunks > 0, array.concat, lambda: tf.zeros([0, *shape]))
+        size = tf.concat([tf.shape(inputs["notes"])[:2], tf.constant(shape, tf.int32)], axis=0)
+        return tf.scatter_nd(tf.cast(places, tf.int32), values, size)
 
-    return {"nll": put_back(nlls, []), "probabilities": put_back(shares, [KEYS])}
+    return {name: to_frames(arrays[name], shape) for name, shape in shapes.items()}
 
 
-def examples() -> Mapping[str, list[dict[str, np.ndarray]]]:
-    """Requests for each signature: from nothing, a continuation, a bad row."""
+def examples() -> Examples:
+    """Return requests for each signature: from nothing, a continuation, an invalid row."""
     prime = np.zeros((3, 6, KEYS), np.float32)
     prime[:, :, TRIAD] = 1.0
-    asked = {
+    request = {
         "prime": prime,
         "prime_length": np.array([0, 4, 7]),
         "steps": np.array([8, 4, 4]),
@@ -181,6 +229,8 @@ def examples() -> Mapping[str, list[dict[str, np.ndarray]]]:
     }
     long = np.zeros((2, 48, KEYS), np.float32)
     long[:, ::2, TRIAD] = 1.0
-    scored = [{"notes": prime, "length": np.array([6, 2, 0])}]
-    scored.append({"notes": long, "length": np.array([48, 20])})
-    return {"serving_default": [asked], "tensors": scored}
+    pieces = [
+        {"notes": prime, "length": np.array([6, 2, 0])},
+        {"notes": long, "length": np.array([48, 20])},
+    ]
+    return {"serving_default": [request], "tensors": pieces}

@@ -1,4 +1,4 @@
-"""Trains a model of music, exports it, and scores the export.
+"""Train a model of music, export it, and score the export.
 
     python -m tasks.music.train                                   # Bach's chorales, from music21
     python -m tasks.music.train --dataset jsb_chorales --manual_dir DIR --score test
@@ -6,39 +6,35 @@
     python -m tasks.music.train --data my_midi_files
     python -m tasks.music.train --data my_midi_files --init saved_models/music/1
 
-The last line is one JSON object; `seconds` in it is the training time, `nll` is in nats a frame.
+The last line is one JSON object; `seconds` in it is the training time, `nll` is in nats per frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.commands import cli
 from common.commands.release import Card, release
+from common.commands.run import Run, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
-from common.serving import targets
-from common.serving.served import Served, load_export
-from common.training.distribution import chief_first, make_strategy, worker_index
-from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
-from tasks.music import data, evaluate, model, serving
-from tasks.music.config import DEFAULT, PRESETS, Config
+from common.serving.served import Served
+from common.training.fit import Fitted, Validated, fit
+from tasks.music import data, evaluate, midi, model, sample_statistics, serving
+from tasks.music.config import DEFAULT, PRESETS, TASK, Config
+from tasks.music.formats import Piece
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-# What a fine-tuned model takes over from the published one.
+# Settings that `--init` copies from the published model.
 ARCHITECTURE = ("head", "cell", "units", "layers", "key_units", "members")
 
 
-def score_batches(
-    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
-) -> dict[str, float]:
-    """The NLL a frame, in nats, over validation batches: of the frames from the second on."""
+def score_batches(batches: Validated) -> dict[str, float]:
+    """Return the NLL per frame, in nats, of validation batches, from the second frame on."""
     total, frames = 0.0, 0
     for batch, outputs in batches:
         total += float(outputs["nll"][:, 1:].sum(dtype=np.float64))
@@ -46,29 +42,34 @@ def score_batches(
     return {"nll": total / frames} if frames else {}
 
 
-def with_published(config: Config) -> Config:
-    """These settings; for `--init` with the architecture and the grid of the published model."""
-    if config.init is None:
-        return config
-    steps = load_export(config.init).settings["steps_per_quarter"]
-    return dataclasses.replace(config.with_published(ARCHITECTURE), steps_per_quarter=steps)
+def start(config: Config) -> Run[Config]:
+    """Start the run; with `--init`, on the time grid of the published model."""
+    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=serving.NO_LITERT)
+    if run.published is None:
+        return run
+    steps = run.published.settings["steps_per_quarter"]
+    return dataclasses.replace(run, config=dataclasses.replace(run.config, steps_per_quarter=steps))
 
 
 def train_model(
-    rows: Mapping[str, list[data.Piece]], config: Config, strategy: tf.distribute.Strategy
+    rows: Mapping[str, Sequence[Piece]], run: Run[Config]
 ) -> tuple[keras.Model, Fitted]:
-    """Builds and fits; the model holds the best epoch's weights."""
+    """Build and fit a model; it holds the weights of the best epoch.
+
+    Args:
+      rows: the pieces of each split.
+      run: the training run.
+    """
+    config, published = run.config, run.published
     low, high, frames = data.key_range(rows["train"])
-    cli.say(f"{frames:,} frames to learn from; keys {low} to {high} of 0 to {data.KEYS - 1} sound")
-    source = None if config.init is None else load_export(config.init)
-    if source is not None:
-        low, high = min(low, source.settings["low"]), max(high, source.settings["high"])
-    with strategy.scope():
+    cli.say(f"{frames:,} training frames; keys {low} to {high} of 0 to {midi.KEYS - 1} sound")
+    if published is not None:
+        low, high = min(low, published.settings["low"]), max(high, published.settings["high"])
+    with run.strategy.scope():
         built = model.build(config, low=low, high=high, frames=frames)
-        if source is not None:
-            take_weights(built, keras.models.load_model(source.path / "model.keras"))
-        steps = math.ceil(len(rows["train"]) / config.batch_size) * config.epochs
-        optimizer = keras.optimizers.Adam(warmed_cosine(config.learning_rate, steps=steps))
+        if published is not None:
+            warm_start(built, published)
+        optimizer = run.make_adam(len(rows["train"]))
     fitted = fit(
         built,
         optimizer=optimizer,
@@ -80,9 +81,7 @@ def train_model(
         score=score_batches,
         monitor="nll",
         mode="min",
-        directory=config.run_folder(evaluate.TASK, worker_index(strategy)),
-        strategy=strategy,
-        **config.fit_arguments(),
+        options=run.fit_options(),
     )
     return built, fitted
 
@@ -90,38 +89,34 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    strategy = make_strategy(config.strategy)
-    config = with_published(config)
-    target = targets.choose(config.target, evaluate.TASK, no_litert=serving.NO_LITERT)
-    set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
+    run = start(config)
+    config = run.config
     steps_per_quarter, tempo = data.grid(config)
-    with chief_first(strategy):
+    with run.chief_first():
         corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
     rows = {split: data.pieces(corpus.splits[split]) for split in corpus.splits}
-    built, fitted = train_model(rows, config, strategy)
+    built, fitted = train_model(rows, run)
     keys = built.get_layer("keys_0")
 
-    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, rows[config.score])
-        compared = evaluate.compare(served, rows["train"], rows[config.score])
-        evaluate.print_comparison(compared)
-        evaluate.draw_comparison(compared, plots / "samples.png")
-        return scored.count, scored.metrics
+        compared = sample_statistics.compare(served, rows["train"], rows[config.score])
+        sample_statistics.print_comparison(compared)
+        sample_statistics.draw_comparison(compared, plots / "samples.png")
+        return scored
 
     release(
-        task=evaluate.TASK,
-        config=config,
-        strategy=strategy,
+        run,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, target),
+        signatures=serving.signatures(built, run.target),
         model=built,
         resources=[],
         examples=serving.examples(),
         settings={
             "steps_per_quarter": steps_per_quarter,
             "tempo": tempo,
-            "lowest_note": data.midi.LOWEST,
+            "lowest_note": midi.LOWEST,
             "low": keys.low,
             "high": keys.high,
             "max_frames": serving.LONGEST,
@@ -129,12 +124,11 @@ def main(argv: list[str]) -> None:
         },
         score=score,
         card=make_card(corpus, config, steps_per_quarter),
-        target=target,
     )
 
 
 def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
-    """The model card's own words."""
+    """Return the task's texts for the model card."""
     heads = {
         "joint": "each key given the keys below it in the frame and the past",
         "independent": "each key given the past alone",
@@ -142,16 +136,17 @@ def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
     return Card(
         title=f"Music: {corpus.name}",
         summary=(
-            f"Goes on from the first frames of music, or from nothing. A frame is the set of piano "
-            f"keys that sound; a quarter note takes {steps_per_quarter}. {config.layers} "
-            f"{config.cell} layers of {config.units} units read the frames; a network that all "
-            f"keys share gives the probability of {heads[config.head]}"
-            + (f"; the mean of {config.members} such networks." if config.members > 1 else ".")
+            "Continues the first frames of a piece, or generates a piece from nothing. A frame is "
+            "the set of piano keys that sound during one time step; frames per quarter note: "
+            f"{steps_per_quarter}. {config.layers} {config.cell} layers of {config.units} units "
+            "read the frames; a network with the same weights for all keys computes the "
+            f"probability of {heads[config.head]}"
+            + (f"; an ensemble of {config.members} such networks." * (config.members > 1) or ".")
         ),
         scores=(
-            "`nll` is in nats a frame, over the frames from the second on; `frame_accuracy` is "
+            "`nll` is in nats per frame, over the frames from the second on; `frame_accuracy` is "
             "TP / (TP + FP + FN) over the keys of these frames.\n\n"
-            "![samples beside the training pieces](assets.extra/samples.png)"
+            "![statistics of samples, held-out and training pieces](assets.extra/samples.png)"
         ),
         usage=(
             "Signature `serving_default`: `prime` [batch, time, 88] float32, `prime_length` "
@@ -162,9 +157,9 @@ def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
             'curl -d "{\\"inputs\\": {\\"prime\\": [[[$zeros]]], \\"prime_length\\": [0], '
             '\\"steps\\": [32], \\"temperature\\": [1.0], \\"top_p\\": [1.0], \\"seed\\": '
             '[[0, 7]]}}" \\\n  http://localhost:8501/v1/models/music:predict\n```\n\n'
-            f"The prime and the steps together are {serving.LONGEST:,} frames at most. A row "
-            "beyond that, or with NaN, a negative length or temperature, or a `top_p` outside "
-            "0..1, gets `length` 0."
+            f"The prime and the steps together have at most {serving.LONGEST:,} frames. A row "
+            "with more, or with NaN, a negative length or temperature, or a `top_p` outside 0..1, "
+            "has `length` 0."
         ),
     )
 

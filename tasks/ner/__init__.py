@@ -1,1 +1,1 @@
-"""NER: a sentence in, its named entities out."""
+"""Named-entity recognition: a sentence in, its entities out."""

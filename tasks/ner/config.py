@@ -1,88 +1,81 @@
-"""Every setting of the named-entity task, and the ones behind each published score."""
+"""Settings of the named-entity task, and a preset for each data set."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from common.commands.config import RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.data import bucket_lengths
+
+TASK = "ner"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """A bidirectional recurrent tagger of words with a CRF."""
+    """Settings of a bidirectional recurrent tagger with a CRF."""
 
-    epochs: int = 30
-    """passes over the training data; the learning rate falls to 0 along half a cosine"""
-    learning_rate: float = 2e-3
+    epochs: Count = 30
+    """passes over the training data; the learning rate decays to 0 along a half cosine"""
+    learning_rate: Positive = 2e-3
     """peak learning rate"""
-    patience: int = 30
-    """stop after so many epochs without a better validation F1"""
-    max_length: int = 128
-    """tokens; longer sentences are cut there, in training and in the export's text signatures"""
-    word_length: int = 20
-    """characters; of longer words the first so many are seen"""
+    patience: Count = 30
+    """epochs without improvement of the validation F1 after which training stops"""
+    max_length: Count = 128
+    """maximum tokens of a sentence; longer ones are truncated, also by the export's text inputs"""
+    word_length: Count = 20
+    """maximum characters of a word; longer words are truncated"""
 
-    exchange: float = 0.0
-    """share of the names that are exchanged for others of the same type, anew in each epoch"""
+    exchange: Fraction = 0.0
+    """fraction of entities replaced by others of the same type, drawn anew in each epoch"""
     listed_names: bool = False
-    """whether they are exchanged for those of tasks/ner/sentences/names, too (PER, LOC, ...)"""
-    lower_case: float = 0.0
-    """share of the training sentences that are lower-cased, anew in each epoch"""
+    """replacements also from the lists in tasks/ner/sentences/names (PER, LOC, ORG, MISC)"""
+    lower_case: Fraction = 0.0
+    """fraction of training sentences that are lower-cased, drawn anew in each epoch"""
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
     frequent_words: int = 400_000
-    """the first so many words of the vectors are known beside those of the training text"""
-    dimension: int = 50
-    """width of the word vectors where none are pretrained"""
-    word_dropout: float = 0.1
-    """share of words hidden from the model while training; their characters stay"""
+    """number of pretrained words, most frequent first, added to those of the training text"""
+    dimension: Count = 50
+    """dimension of the word vectors if none are pretrained"""
+    word_dropout: Fraction = 0.1
+    """fraction of words replaced by the unknown word in training; their characters stay"""
     rare_word_dropout: float = 10.0
-    """a word seen n times uses what was learnt about it with chance n / (n + this), in training"""
+    """k; in training, the learned vector of a word seen n times has probability n / (n + k)"""
     subwords: int = 0
-    """parts of 3 to 5 letters that so many training words share have a vector; 0 for none"""
-    subword_dropout: float = 0.3
-    """share of words whose subwords are left out while training"""
-    character_dimension: int = 16
-    """width of the character vectors"""
-    character_filters: int = 32
-    """what a word's characters are summed up in, by a convolution over three of them"""
-    character_dropout: float = 0.1
-    """share of characters hidden from the model while training"""
-    embedding_dropout: float = 0.4
-    """share of a word's features dropped"""
+    """number of training words in which a subword (3 to 5 letters) must occur; 0 for no subwords"""
+    subword_dropout: Fraction = 0.3
+    """fraction of words whose subword vectors are dropped in training"""
+    character_dimension: Count = 16
+    """dimension of the character vectors"""
+    character_filters: Count = 32
+    """filters of the convolution over each word's characters (width 3)"""
+    character_dropout: Fraction = 0.1
+    """fraction of characters replaced by the unknown character in training"""
+    embedding_dropout: Fraction = 0.4
+    """fraction of each word's input features dropped in training"""
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
-    """kind of recurrent layer"""
-    units: int = 100
-    """width of each layer, per direction"""
-    layers: int = 1
-    """how many bidirectional layers"""
-    dropout: float = 0.5
-    """share of the outputs dropped behind each recurrent layer"""
+    """type of the recurrent layers"""
+    units: Count = 100
+    """units of each recurrent layer, per direction"""
+    layers: Count = 1
+    """number of stacked bidirectional layers"""
+    dropout: Fraction = 0.5
+    """fraction of each recurrent layer's outputs dropped in training"""
 
-    members: int = 1
-    """networks that are trained side by side; tags are found by the mean of their probabilities"""
-    outside_weight: float = 1.0
-    """what the probability of O is multiplied by before tags are found; less finds more names"""
-
-    def __post_init__(self) -> None:
-        """Checks what no type can say."""
-        super().__post_init__()
-        self.require_counts("max_length", "word_length", "dimension", "units", "layers", "members")
-        self.require_counts("character_dimension", "character_filters")
-        self.require_fractions("exchange", "lower_case", "word_dropout", "subword_dropout")
-        self.require_fractions("character_dropout", "embedding_dropout", "dropout")
-        self.require_positive("outside_weight")
+    members: Count = 1
+    """ensemble members, trained together; their tag probabilities are averaged"""
+    outside_weight: Positive = 1.0
+    """factor on the probability of O before decoding; below 1 more entities are predicted"""
 
     def bucket_lengths(self) -> list[int]:
-        """The fixed lengths of batches."""
+        """Return the fixed lengths to which batches are padded."""
         return bucket_lengths(self.max_length)
 
 
-# Chosen on the validation splits.
+# The values were chosen on the validation splits.
 PRESETS = {
     "everyday_entities": Config(
         dataset="everyday_entities", exchange=0.5, listed_names=True, lower_case=0.1
@@ -102,5 +95,5 @@ PRESETS = {
     "wikiann": Config(dataset="wikiann", epochs=10, lower_case=0.05),
 }
 DEFAULT = "everyday_entities"
-# What `python -m tasks train --quick` asks for.
+# Changes made by `python -m tasks train --quick`.
 QUICK = {"epochs": 4}

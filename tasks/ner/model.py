@@ -1,4 +1,8 @@
-"""The tagger: words, their characters and shapes, bidirectional recurrent layers, a CRF."""
+"""The tagger: word, character and shape features, bidirectional recurrent layers, a CRF.
+
+With `config.members` above 1 the model is an ensemble: each member has its own character layer,
+recurrent layers and CRF, and `Committee` combines their predictions.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +20,25 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-HEAD = "head"  # the layers that `--init` replaces where the tags differ
-KINDS = ("upper", "lower", "digit", "other")  # of characters
-SHAPES = 9
+HEAD = "head"  # prefix of the layers that `--init` replaces if the tags differ
+KINDS = ("upper", "lower", "digit", "other")  # character classes of `WordShape`
 
 
 def iob2_transitions(tags: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Which tag may follow which, and which may begin a sentence, under IOB2.
+    """Return the valid transitions between tags in IOB2, and the valid first tags.
 
     Returns:
-      `<bool>[tags, tags]`, whether the column's tag may follow the row's, and `<bool>[tags]`.
+      `(transitions, start)`: `<bool>[tags, tags]`, whether the column's tag may follow the row's
+      tag, and `<bool>[tags]`, whether a sentence may start with a tag.
 
     Example:
-      >>> iob2_transitions(["O", "B-PER", "I-PER"])
-      ([[True, True, False], [True, True, True], [True, True, True]], [True, True, False])
+      >>> transitions, start = iob2_transitions(["O", "B-PER", "I-PER"])
+      >>> transitions
+      array([[ True,  True, False],
+             [ True,  True,  True],
+             [ True,  True,  True]])
+      >>> start
+      array([ True,  True, False])
     """
     inside = np.array([tag.startswith("I-") for tag in tags])
     same_type = np.array([[a[2:] == b[2:] for b in tags] for a in tags])
@@ -38,37 +47,55 @@ def iob2_transitions(tags: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 @keras.saving.register_keras_serializable("tasks.ner")
 class WordShape(keras.layers.Layer):
-    """What a word's capitals, digits and marks look like.
+    """Features of a word's capitals, digits and punctuation.
 
-    The features are, each 0 or 1: begins with a capital; all letters are capitals; all are small; a
-    capital behind the first character; a digit; nothing but digits; a mark beside letters or
-    digits; nothing but marks; one character.
+    The features are 0 or 1:
+
+    - the first character is a capital,
+    - there are capitals and no lower-case letters,
+    - there are lower-case letters and no capitals,
+    - there is a capital after the first character,
+    - there is a digit,
+    - all characters are digits,
+    - there is punctuation as well as letters or digits,
+    - all characters are punctuation,
+    - there is only one character.
 
     Args:
       characters: size of the character vocabulary.
 
     Call arguments:
-      characters: `<int>[batch, time, word length]`, 0 behind a word's end.
+      characters: `<int>[batch, time, word length]`, right-padded with 0; an id outside the
+        vocabulary counts as unknown.
 
     Returns:
       `<float>[batch, time, 9]`; zeros for an empty word.
+
+    Example:
+      >>> layer = WordShape(characters=5)
+      >>> layer.build((None, None, 3))
+      >>> layer.fill(["<pad>", "<unk>", "a", "B", "7"])
+      >>> print(layer(np.array([[[3, 2, 0], [4, 4, 4], [2, 0, 0]]])).numpy())   # Ba 777 a
+      [[[1. 0. 0. 0. 0. 0. 0. 0. 0.]
+        [0. 0. 0. 0. 1. 1. 0. 0. 0.]
+        [0. 0. 1. 0. 0. 0. 0. 0. 1.]]]
     """
 
     def __init__(self, characters: int, **kwargs: Any):
-        """Makes the layer."""
         super().__init__(**kwargs)
         self.characters = characters
 
     def build(self, characters_shape: tuple[int | None, ...]) -> None:
-        """Makes the table of each character's kind; `fill` sets it."""
+        """Create the table of character classes; `fill` sets it."""
         shape = (self.characters, len(KINDS))
         self.kinds = self.add_weight(shape, "zeros", trainable=False, name="kinds")
 
     def fill(self, characters: Sequence[str]) -> None:
-        """Finds the kind of each character of the vocabulary; ids 0 and 1 are none.
+        """Set the class of each character of the vocabulary.
 
         Args:
-          characters: the vocabulary, from id 0 on.
+          characters: the vocabulary, from id 0. Padding (id 0) has no class, the unknown character
+            (id 1) counts as punctuation.
         """
         rows = [
             (c.isupper(), c.islower(), c.isdigit(), not (c.isupper() or c.islower() or c.isdigit()))
@@ -76,86 +103,90 @@ class WordShape(keras.layers.Layer):
         ]
         self.kinds.assign(np.array([(0, 0, 0, 0), (0, 0, 0, 1), *rows], np.float32))
 
-    def call(self, characters: Any) -> Any:
-        """Counts; see the class."""
-        kinds = ops.take(self.kinds, _inside(characters, self.characters), axis=0)
+    def call(self, characters: tf.Tensor) -> tf.Tensor:
+        """Return the features; see the class."""
+        kinds = ops.take(self.kinds, _in_vocabulary(characters, self.characters), axis=0)
         upper, lower, digit, other = ops.unstack(ops.sum(kinds, axis=2), axis=-1)
-        first = kinds[:, :, 0, 0]
-        every = upper + lower + digit + other
+        starts_upper = kinds[:, :, 0, 0]
+        total = upper + lower + digit + other
         features = (
-            first > 0,
+            starts_upper > 0,
             (upper > 0) & (lower == 0),
             (lower > 0) & (upper == 0),
-            upper > first,
+            upper > starts_upper,
             digit > 0,
-            (digit > 0) & (digit == every),
-            (other > 0) & (other < every),
-            (other > 0) & (other == every),
-            every == 1,
+            (digit > 0) & (digit == total),
+            (other > 0) & (other < total),
+            (other > 0) & (other == total),
+            total == 1,
         )
         return ops.cast(ops.stack(features, axis=-1), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {**super().get_config(), "characters": self.characters}
 
 
 @keras.saving.register_keras_serializable("tasks.ner")
 class CharacterCNN(keras.layers.Layer):
-    """A word's characters, summed up by a convolution over three and a maximum over all places.
+    """Features of a word's characters: a convolution of width 3 and the maximum over the word.
 
     Args:
       characters: size of the character vocabulary.
-      dimension: width of the character vectors.
-      filters: width of the result.
-      dropout: share of characters replaced by the unknown one (id 1), in training.
+      dimension: dimension of the character vectors.
+      filters: number of features.
+      dropout: fraction of characters replaced by the unknown one (id 1) in training.
 
     Call arguments:
-      characters: `<int>[batch, time, word length]`, 0 behind a word's end; an id outside the
+      characters: `<int>[batch, time, word length]`, right-padded with 0; an id outside the
         vocabulary counts as unknown.
-      training: whether characters are dropped.
+      training: whether dropout is applied.
 
     Returns:
       `<float>[batch, time, filters]`; zeros for an empty word.
 
+    Example:
+      >>> layer = CharacterCNN(characters=30, dimension=4, filters=8)
+      >>> layer(np.ones((2, 5, 20), "int32")).shape
+      TensorShape([2, 5, 8])
+
     Reference:
-      - Ma and Hovy, 2016: End-to-end sequence labeling via bi-directional LSTM-CNNs-CRF
-        (https://arxiv.org/abs/1603.01354)
+      - [Ma and Hovy, 2016: End-to-end sequence labeling via bi-directional LSTM-CNNs-CRF](
+        https://arxiv.org/abs/1603.01354)
     """
 
     def __init__(
         self, characters: int, dimension: int, filters: int, dropout: float = 0.0, **kwargs: Any
     ):
-        """Makes the layer."""
         super().__init__(**kwargs)
         self.characters, self.dimension = characters, dimension
         self.filters, self.dropout = filters, dropout
         self.seeds = keras.random.SeedGenerator()
 
     def build(self, characters_shape: tuple[int | None, ...]) -> None:
-        """Makes the vectors and the convolution."""
+        """Create the character vectors and the convolution."""
         shape = (self.characters, self.dimension)
         self.vectors = self.add_weight(shape, "uniform", name="vectors")
         shape = (3 * self.dimension, self.filters)
         self.kernel = self.add_weight(shape, "glorot_uniform", name="kernel")
         self.bias = self.add_weight((self.filters,), "zeros", name="bias")
 
-    def call(self, characters: Any, training: bool = False) -> Any:
-        """Convolves; see the class."""
-        ids = _inside(characters, self.characters)
+    def call(self, characters: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Return the features; see the class."""
+        ids = _in_vocabulary(characters, self.characters)
         if training and self.dropout:
             draw = keras.random.uniform(ops.shape(ids), seed=self.seeds)
             ids = ops.where((draw < self.dropout) & (ids > 0), 1, ids)
         real = ops.cast(ids > 0, self.compute_dtype)[..., None]
         x = ops.take(self.vectors, ids, axis=0) * real
         padded = ops.pad(x, [(0, 0), (0, 0), (1, 1), (0, 0)])
-        three = ops.concatenate([padded[:, :, :-2], x, padded[:, :, 2:]], axis=-1)
-        # Not negative, so that zeros in the place of padding never win over a character.
-        y = ops.relu(ops.matmul(three, self.kernel) + self.bias) * real
+        windows = ops.concatenate([padded[:, :, :-2], x, padded[:, :, 2:]], axis=-1)
+        # After the relu no feature is negative, so the zeros of the padding never change a maximum.
+        y = ops.relu(ops.matmul(windows, self.kernel) + self.bias) * real
         return ops.max(y, axis=2)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {
             **super().get_config(),
             "characters": self.characters,
@@ -165,37 +196,43 @@ class CharacterCNN(keras.layers.Layer):
         }
 
 
-def _inside(ids: Any, size: int) -> Any:
-    """Ids as they are, or 1 where they lie outside the vocabulary."""
+def _in_vocabulary(ids: tf.Tensor, size: int) -> tf.Tensor:
+    """Replace ids outside the vocabulary by 1, the unknown one."""
     ids = ops.cast(ids, "int32")
     return ops.where((ids >= 0) & (ids < size), ids, 1)
 
 
 @keras.saving.register_keras_serializable("tasks.ner")
 class Committee(keras.layers.Layer):
-    """The CRFs of several members, which answer together.
+    """An ensemble of CRFs, one per member.
 
-    Each member's CRF gives the probability of each tag at each word, over all legal paths. The tags
-    are the legal path on which the product of the members' mean probabilities is largest.
+    The probability of a tag at a token is the mean of the members' CRF marginals. The decoded tags
+    are the valid IOB2 path with the largest product of these probabilities.
 
     Args:
-      tags: their names; IOB2 says which may follow which.
-      members: how many.
-      outside_weight: what the probability of `O` is multiplied by before the path is chosen.
+      tags: names of the tags, in the order of their indices.
+      members: number of ensemble members.
+      outside_weight: factor on the probability of `O` before decoding.
 
     Call arguments:
       emissions: `<float>[batch, members, time, tags]`.
-      length: `<int>[batch]`.
+      length: `<int>[batch]`, tokens of each row.
 
     Returns:
-      `(<int32>[batch, time] tags, <float32>[batch, time, tags] probabilities)`, both 0 beyond
+      `(<int32>[batch, time] tags, <float32>[batch, time, tags] probabilities)`, both 0 after
       `length`.
+
+    Example:
+      >>> layer = Committee(["O", "B-PER", "I-PER"], members=2)
+      >>> tags, probabilities = layer(np.zeros((1, 2, 2, 3), "float32"), np.array([2]))
+      >>> print(probabilities.numpy().round(2))     # five valid paths: OO, OB, BO, BB, BI
+      [[[0.4 0.6 0. ]
+        [0.4 0.4 0.2]]]
     """
 
     def __init__(
         self, tags: Sequence[str], members: int = 1, outside_weight: float = 1.0, **kwargs: Any
     ):
-        """Makes the layer."""
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.tags, self.members, self.outside_weight = list(tags), members, outside_weight
         transitions, start = iob2_transitions(self.tags)
@@ -205,30 +242,32 @@ class Committee(keras.layers.Layer):
         ]
 
     def build(self, emissions_shape: Sequence[int | None], *_: Any) -> None:
-        """Builds the members' CRFs."""
+        """Build the CRFs of the members."""
         for crf in self.crfs:
             crf.build((None, None, len(self.tags)))
 
-    def call(self, emissions: Any, length: Any) -> tuple[Any, Any]:
-        """Decodes; see the class."""
-        found = [crf.marginals(emissions[:, n], length) for n, crf in enumerate(self.crfs)]
-        probabilities = tf.add_n(found) / self.members
+    def call(self, emissions: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return tags and probabilities; see the class."""
+        marginals = [crf.marginals(emissions[:, n], length) for n, crf in enumerate(self.crfs)]
+        probabilities = tf.add_n(marginals) / self.members
         weight = np.array([self.outside_weight if tag == "O" else 1.0 for tag in self.tags])
         states = len(self.tags)
-        nothing = Scores(tf.zeros((states, states)), tf.zeros(states), tf.zeros(states))
+        no_scores = Scores(tf.zeros((states, states)), tf.zeros(states), tf.zeros(states))
         logits = tf.math.log(tf.maximum(probabilities, 1e-9) * weight.astype(np.float32))
-        tags, _ = viterbi(logits, length, nothing, self.crfs[0].constraints)
+        tags, _ = viterbi(logits, length, no_scores, self.crfs[0].constraints)
         return tags, probabilities
 
-    def log_likelihood(self, emissions: Any, tags: Any, length: Any) -> Any:
-        """Of the true tags, `<float32>[batch]`, summed over the members."""
-        found = [
+    def log_likelihood(self, emissions: tf.Tensor, tags: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return the log-likelihood of tags, `<float32>[batch]`, summed over the members."""
+        values = [
             crf.log_likelihood(emissions[:, n], tags, length) for n, crf in enumerate(self.crfs)
         ]
-        return tf.add_n(found)
+        return tf.add_n(values)
 
-    def compute_output_spec(self, emissions: Any, length: Any) -> tuple[Any, Any]:
-        """The shapes of tags and probabilities."""
+    def compute_output_spec(
+        self, emissions: keras.KerasTensor, length: keras.KerasTensor
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Return the shapes and types of tags and probabilities."""
         batch, _, time, tags = emissions.shape
         return (
             keras.KerasTensor((batch, time), dtype="int32"),
@@ -236,7 +275,7 @@ class Committee(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the layer."""
         return {
             **super().get_config(),
             "tags": self.tags,
@@ -248,19 +287,26 @@ class Committee(keras.layers.Layer):
 def build(
     config: Config, embedding: WordEmbedding, shape: WordShape, *, tags: Sequence[str]
 ) -> keras.Model:
-    """Builds the tagger.
+    """Build the tagger.
 
     Args:
       config: the architecture.
-      embedding: the word vectors, for `config.members` members.
-      shape: knows the kinds of the characters.
-      tags: their names, in the order of their indices.
+      embedding: the word vectors of `config.members` members.
+      shape: the shape features of a word; shared by the members.
+      tags: names of the tags, in the order of their indices.
 
     Returns:
       A functional model. Inputs: `words` `<int32>[batch, time]`, `characters`
-      `<int32>[batch, time, word length]`, `length` `<int32>[batch]`; outputs: `tags`
-      `<int32>[batch, time]`, `probabilities` `<float32>[batch, time, tags]`, both 0 beyond
-      `length`, and `emissions` `<float32>[batch, members, time, tags]`, which the loss is made of.
+      `<int32>[batch, time, word length]`, `length` `<int32>[batch]`. Outputs: `tags`
+      `<int32>[batch, time]` and `probabilities` `<float32>[batch, time, tags]`, both 0 after
+      `length`, and `emissions` `<float32>[batch, members, time, tags]`, the input of the loss.
+
+    Example:
+      >>> embedding = WordEmbedding(words=50, learnt_words=50, dimension=8)
+      >>> shape = WordShape(characters=30)
+      >>> model = build(Config(units=4), embedding, shape, tags=["O", "B-PER", "I-PER"])
+      >>> {name: tensor.shape for name, tensor in model.output.items()}
+      {'tags': (None, None), 'probabilities': (None, None, 3), 'emissions': (None, 1, None, 3)}
     """
     words = keras.Input((None,), dtype="int32", name="words")
     characters = keras.Input((None, config.word_length), dtype="int32", name="characters")
@@ -269,14 +315,14 @@ def build(
     shapes = shape(characters)
     emissions = []
     for number, vectors in enumerate(embedding(words)):
-        spelled = CharacterCNN(
+        spelling = CharacterCNN(
             shape.characters,
             config.character_dimension,
             config.character_filters,
             dropout=config.character_dropout,
             name=f"characters_{number}",
         )(characters)
-        x = keras.layers.Concatenate()([vectors, spelled, shapes])
+        x = keras.layers.Concatenate()([vectors, spelling, shapes])
         x = keras.layers.Dropout(config.embedding_dropout)(x)
         x = stack(
             config.cell,
@@ -288,25 +334,25 @@ def build(
         )(x, mask=mask)
         x = keras.layers.Dropout(config.dropout)(x)
         emissions.append(keras.layers.Dense(len(tags), dtype="float32", name=f"{HEAD}_{number}")(x))
-    together = ops.stack(emissions, axis=1)
-    committee = Committee(tags, config.members, config.outside_weight, name=f"{HEAD}_committee")
-    found, probabilities = committee(together, length)
+    stacked = ops.stack(emissions, axis=1)
+    ensemble = Committee(tags, config.members, config.outside_weight, name=f"{HEAD}_committee")
+    decoded, probabilities = ensemble(stacked, length)
     return keras.Model(
         {"words": words, "characters": characters, "length": length},
-        {"tags": found, "probabilities": probabilities, "emissions": together},
+        {"tags": decoded, "probabilities": probabilities, "emissions": stacked},
         name="ner",
     )
 
 
 def make_losses(model: keras.Model) -> Losses:
-    """The true tags' negative log-likelihood, as `common.training.fit.fit` takes it."""
-    committee = model.get_layer(f"{HEAD}_committee")
+    """Return the negative log-likelihood of the true tags as a loss for `common.training.fit`."""
+    ensemble = model.get_layer(f"{HEAD}_committee")
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        # Summed, not averaged, over the members: each learns as fast as it would alone.
-        found = committee.log_likelihood(outputs["emissions"], batch["tags"], batch["length"])
-        return -found, tf.ones_like(found)
+        # A sum, not a mean, over the members: each learns as fast as it would alone.
+        values = ensemble.log_likelihood(outputs["emissions"], batch["tags"], batch["length"])
+        return -values, tf.ones_like(values)
 
     return losses

@@ -1,12 +1,12 @@
-"""Asks an exported named-entity model about your own texts.
+"""Find the named entities in your own texts.
 
     python -m tasks.ner.predict "Ada Lovelace lived in London."
     python -m tasks.ner.predict --file letters.txt --output names.jsonl
     cat notes.txt | python -m tasks.ner.predict --json -
 
 Words on the command line are texts, `-` reads lines from standard input, and each line of a file is
-a text. On a terminal names are coloured, elsewhere they stand in brackets: [LOC London]. Texts of
-any length are answered whole: those beyond the model's limit are cut behind the end of a sentence.
+a text. Entities are coloured on a terminal and in brackets elsewhere: [LOC London]. Texts may have
+any length: those beyond the model's limit are cut after the end of a sentence.
 """
 
 from __future__ import annotations
@@ -18,41 +18,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.commands import cli
-from common.commands.config import PredictConfig
+from common.commands.config import Picture, TextPredictConfig
 from common.data import map_in_order
 from common.errors import InputError
-from common.files import read_lines
-from common.serving.served import Served, load_export
-from tasks.ner import data
-from tasks.ner.evaluate import TASK
+from common.serving.served import Served, load_export, text_request
+from tasks.ner.config import TASK
+from tasks.ner.formats import OUTSIDE, entities, entity_types
 
 import numpy as np
-import tyro
-from matplotlib.figure import Figure
 
-# Terminal colours of the types, in the order of the model's: magenta, cyan, green, yellow, ...
+# Terminal colours, one per type in turn: magenta, cyan, green, yellow, blue, red.
 COLOURS = (35, 36, 32, 33, 34, 31)
-# So many characters are sent for each token of the limit: a huge text goes in pieces.
-CHARACTERS = 12
+# A text is sent in pieces of at most this many characters per token of the model's limit.
+CHARACTERS_PER_TOKEN = 12
 SENTENCE_ENDS = (".", "!", "?", "...", ";")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(PredictConfig):
+class Predict(TextPredictConfig):
     """Flags of `predict`."""
 
-    texts: tyro.conf.Positional[tuple[str, ...]] = ()
-    """texts; - reads lines from standard input"""
-    file: tuple[Path, ...] = ()
-    """files of texts, one on each line"""
-    plot: Path | None = None
-    """draw the probability of each type at each word of the first text into this PNG"""
-    batch_size: int = 64
-    """texts a request"""
+    plot: Picture | None = None
+    """draw the probability of each type at each word of the first text to this picture file"""
 
 
-class Name(NamedTuple):
-    """A name that was found: `text[start:end]`."""
+class Entity(NamedTuple):
+    """A predicted entity: `text[start:end]`."""
 
     type: str
     start: int
@@ -61,170 +52,165 @@ class Name(NamedTuple):
 
 @dataclasses.dataclass
 class Tagged:
-    """What a model says of a text: its tokens, their tags, and where they stand."""
+    """The tokens of a text, their tags, and their places in the text."""
 
     tokens: list[str] = dataclasses.field(default_factory=list)
     tags: list[str] = dataclasses.field(default_factory=list)
     start: list[int] = dataclasses.field(default_factory=list)
     end: list[int] = dataclasses.field(default_factory=list)
 
-    def append(self, piece: Tagged, count: int, offset: int) -> None:
-        """Adds the first `count` tokens of the text's next piece, which begins at `offset`."""
-        self.tokens += piece.tokens[:count]
-        self.tags += piece.tags[:count]
-        self.start += [place + offset for place in piece.start[:count]]
-        self.end += [place + offset for place in piece.end[:count]]
+    def append(self, part: Tagged, count: int, offset: int) -> None:
+        """Add the first `count` tokens of the text's next piece, which starts at `offset`."""
+        self.tokens += part.tokens[:count]
+        self.tags += part.tags[:count]
+        self.start += [place + offset for place in part.start[:count]]
+        self.end += [place + offset for place in part.end[:count]]
 
-    def names(self) -> list[Name]:
-        """The names, in the order of the text."""
-        found = data.entities(self.tags)
-        return [Name(kind, self.start[a], self.end[b - 1]) for kind, a, b in found]
-
-
-def read_texts(flags: Predict) -> Iterator[str]:
-    """Yields the texts that the flags name, in order, without holding them all."""
-    for text in cli.input_lines(flags.texts):
-        # Bytes of the command line that are no UTF-8 come as surrogates, which nothing can encode.
-        yield text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    for path in flags.file:
-        yield from (line for _, line in read_lines(path))
+    def entities(self) -> list[Entity]:
+        """Return the entities, in the order of the text."""
+        spans = entities(self.tags)
+        return [Entity(kind, self.start[a], self.end[b - 1]) for kind, a, b in spans]
 
 
-def answers(
+def predict(
     served: Served, texts: Iterable[str], *, batch_size: int
 ) -> Iterator[tuple[str, Tagged]]:
-    """Asks an export about texts of any length: gives each with its tags, in order."""
+    """Tag texts of any length; yield each text with its tags, in order."""
     limit = served.settings["max_tokens"]
 
-    def ask(batch: list[str]) -> list[tuple[str, Tagged]]:
-        done = [Tagged() for _ in batch]
-        places = [0] * len(batch)
+    def tag(batch: list[str]) -> list[tuple[str, Tagged]]:
+        """Tag the first piece of each text, then the next piece of each longer one, and so on."""
+        tagged = [Tagged() for _ in batch]
+        places = [0] * len(batch)  # of each text, the end of its tagged part
         while rows := [row for row, text in enumerate(batch) if places[row] < len(text)]:
-            pieces = [_piece(batch[row], places[row], limit * CHARACTERS) for row in rows]
-            found = served.call("serving_default", text=np.array(pieces, dtype=object))
+            pieces = [_piece(batch[row], places[row], limit * CHARACTERS_PER_TOKEN) for row in rows]
+            outputs = served.call("serving_default", **text_request(pieces))
             for index, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
-                tagged = _row(found, index)
-                count, step = len(tagged.tokens), len(piece)
-                if count == limit or (count and places[row] + step < len(batch[row])):
-                    count = _cut(tagged)
-                    step = tagged.end[count - 1]
-                done[row].append(tagged, count, places[row])
+                part = _to_tagged(outputs, index)
+                count, step = len(part.tokens), len(piece)
+                is_last = places[row] + step == len(batch[row])
+                if count == limit or (count and not is_last):
+                    count = _cut(part)
+                    step = part.end[count - 1]
+                tagged[row].append(part, count, places[row])
                 places[row] += step
-        return list(zip(batch, done, strict=True))
+        return list(zip(batch, tagged, strict=True))
 
-    return map_in_order(ask, texts, batch_size=batch_size, length_of=len)
+    return map_in_order(tag, texts, batch_size=batch_size, length_of=len)
 
 
-def _piece(text: str, start: int, most: int) -> str:
-    """The text from `start` on, up to a blank before `most` characters if there is one."""
-    if len(text) - start <= most:
+def _piece(text: str, start: int, limit: int) -> str:
+    """Return the text from `start` on, up to a blank before `limit` characters if there is one."""
+    if len(text) - start <= limit:
         return text[start:]
-    piece = text[start : start + most]
+    piece = text[start : start + limit]
     blank = max(piece.rfind(" "), piece.rfind("\t"), piece.rfind("\n"))
     return piece[: blank + 1] or piece
 
 
-def _row(found: dict[str, np.ndarray], row: int) -> Tagged:
-    count = found["length"][row]
-    texts = ([text.decode() for text in found[name][row, :count]] for name in ("tokens", "tags"))
-    return Tagged(*texts, *(found[name][row, :count].tolist() for name in ("start", "end")))
+def _to_tagged(outputs: dict[str, np.ndarray], row: int) -> Tagged:
+    """Convert a row of the outputs of `serving_default` or `explain`."""
+    count = outputs["length"][row]
+    return Tagged(
+        tokens=[token.decode() for token in outputs["tokens"][row, :count]],
+        tags=[tag.decode() for tag in outputs["tags"][row, :count]],
+        start=outputs["start"][row, :count].tolist(),
+        end=outputs["end"][row, :count].tolist(),
+    )
 
 
 def _cut(tagged: Tagged) -> int:
-    """How many tokens are kept of a piece behind which the text goes on; one or more.
+    """Return the number of tokens to keep of a piece, if the text continues after it.
 
-    As many as possible, so that they end with a sentence, or else not inside a name; but half of
-    them at least.
+    It is the largest number, above half of the tokens, that ends a sentence, or else one that
+    splits no entity, or else all tokens.
     """
     count = len(tagged.tokens)
-    for kept in range(count, count // 2, -1):
-        if tagged.tokens[kept - 1] in SENTENCE_ENDS and tagged.tags[kept - 1] == data.OUTSIDE:
-            return kept
-    for kept in range(count - 1, count // 2, -1):
-        if tagged.tags[kept] == data.OUTSIDE:
-            return kept
+    for end in range(count, count // 2, -1):
+        if tagged.tokens[end - 1] in SENTENCE_ENDS and tagged.tags[end - 1] == OUTSIDE:
+            return end
+    for end in range(count - 1, count // 2, -1):
+        if tagged.tags[end] == OUTSIDE:
+            return end
     return count
 
 
 def describe(text: str, tagged: Tagged) -> dict[str, Any]:
-    """One answer as plain values; offsets count code points, the end is one behind."""
-    said: dict[str, Any] = {
+    """Return a prediction as plain values; offsets count code points, the end is excluded."""
+    prediction: dict[str, Any] = {
         "text": text,
         "entities": [
             {"type": kind, "text": text[start:end], "start": start, "end": end}
-            for kind, start, end in tagged.names()
+            for kind, start, end in tagged.entities()
         ],
         **dataclasses.asdict(tagged),
     }
-    return said if tagged.tokens else {**said, "message": "no word in this text"}
+    return prediction if tagged.tokens else {**prediction, "message": "no word in this text"}
 
 
-def mark(text: str, names: Sequence[Name], colours: dict[str, int] | None = None) -> str:
-    """The text with its names in brackets, or in colours where some are given.
+def mark(text: str, spans: Sequence[Entity], colours: dict[str, int] | None = None) -> str:
+    """Return the text with its entities in brackets, or in colours if some are given.
 
     Example:
-      >>> mark("Ada lives in Rome.", [Name("PER", 0, 3), Name("LOC", 13, 17)])
+      >>> mark("Ada lives in Rome.", [Entity("PER", 0, 3), Entity("LOC", 13, 17)])
       '[PER Ada] lives in [LOC Rome].'
     """
     parts, done = [], 0
-    for kind, start, end in names:
+    for kind, start, end in spans:
         name = text[start:end]
         if colours is None:
-            shown = f"[{kind} {name}]"
+            marked = f"[{kind} {name}]"
         else:
-            shown = f"\x1b[1;{colours[kind]}m{name}\x1b[0;{colours[kind]}m {kind}\x1b[0m"
-        parts += [text[done:start], shown]
+            marked = f"\x1b[1;{colours[kind]}m{name}\x1b[0;{colours[kind]}m {kind}\x1b[0m"
+        parts += [text[done:start], marked]
         done = end
     return "".join([*parts, text[done:]])
 
 
-def to_line(said: dict[str, Any], colours: dict[str, int] | None) -> str:
-    """One answer for a person."""
-    if "message" in said:
-        return f"-----  {said['message']}  {said['text']!r}"
-    names = [Name(name["type"], name["start"], name["end"]) for name in said["entities"]]
-    return mark(said["text"], names, colours)
+def to_line(prediction: dict[str, Any], colours: dict[str, int] | None) -> str:
+    """Format a prediction for a person."""
+    if "message" in prediction:
+        return f"-----  {prediction['message']}  {prediction['text']!r}"
+    spans = [Entity(e["type"], e["start"], e["end"]) for e in prediction["entities"]]
+    return mark(prediction["text"], spans, colours)
 
 
 def draw(served: Served, text: str, path: Path) -> None:
-    """Draws how likely each word of a text is to belong to a name of each type."""
-    seen = served.call("explain", text=np.array([text], dtype=object))
-    tagged = _row(seen, 0)
+    """Draw the probability that each word of a text belongs to an entity of each type."""
+    from matplotlib.figure import Figure
+
+    outputs = served.call("explain", **text_request([text]))
+    tagged = _to_tagged(outputs, 0)
     if not tagged.tokens:
         raise InputError(f"no word to draw in {text!r}")
     labels = served.settings["labels"]
-    types = data.entity_types(labels)
+    types = entity_types(labels)
     of_type = np.array([[label[2:] == kind for kind in types] for label in labels])
-    shares = seen["probabilities"][0, : len(tagged.tokens)] @ of_type
-    figure = Figure(
-        figsize=(2.5 + 0.5 * len(types), 1.0 + 0.28 * len(tagged.tokens)), layout="constrained"
-    )
+    probabilities = outputs["probabilities"][0, : len(tagged.tokens)] @ of_type
+    size = (2.5 + 0.5 * len(types), 1.0 + 0.28 * len(tagged.tokens))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    image = axes.imshow(probabilities, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     axes.set_xticks(range(len(types)), types, rotation=30, ha="right")
-    axes.set_yticks(
-        range(len(tagged.tokens)),
-        [
-            token if tag == data.OUTSIDE else f"{token}  {tag}"
-            for token, tag in zip(tagged.tokens, tagged.tags, strict=True)
-        ],
-    )
+    words = [
+        token if tag == OUTSIDE else f"{token}  {tag}"
+        for token, tag in zip(tagged.tokens, tagged.tags, strict=True)
+    ]
+    axes.set_yticks(range(len(words)), words)
     figure.colorbar(image, label="probability")
     figure.savefig(path, dpi=120)
 
 
 def main(argv: list[str]) -> None:
-    """Asks and prints; see the module."""
+    """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
-    if not flags.texts and not flags.file:
-        raise InputError('give a text, as in: predict "Ada lives in Rome.", or --file PATH')
-    served = load_export(flags.model or Path("saved_models") / TASK)
-    types = data.entity_types(served.settings["labels"])
+    served = load_export(flags.model, TASK)
+    types = entity_types(served.settings["labels"])
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(types)}
-    shown = colours if sys.stdout.isatty() else None
-    found = answers(served, read_texts(flags), batch_size=flags.batch_size)
-    said = (describe(text, tagged) for text, tagged in found)
-    first = cli.print_answers(flags, said, to_line=lambda answer: to_line(answer, shown))
+    used = colours if sys.stdout.isatty() else None
+    tagged = predict(served, flags.read_texts(), batch_size=flags.batch_size)
+    predictions = (describe(text, tags) for text, tags in tagged)
+    first = cli.print_predictions(flags, predictions, to_line=lambda p: to_line(p, used))
     if flags.plot:
         draw(served, first["text"], flags.plot)
 

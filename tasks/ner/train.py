@@ -1,4 +1,4 @@
-"""Trains a tagger of named entities, exports it, and scores the export.
+"""Train a tagger of named entities, export it, and score the export.
 
     python -m tasks.ner.train                                       # default data, minutes
     python -m tasks.ner.train --dataset wnut17 --manual_dir DIR --score test
@@ -11,42 +11,47 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import collections
-import math
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import cli, report
 from common.commands.release import Card, release
+from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.errors import require
-from common.serving import targets
-from common.serving.served import Served, load_export
+from common.serving.served import Served
 from common.text import Vocabulary, rewrite
-from common.training.distribution import chief_first, make_strategy, worker_index
-from common.training.fit import Fitted, fit, set_up, take_weights, warmed_cosine
+from common.training.fit import Fitted, Validated, fit
 from common.word_embedding import PACKAGED_VECTORS, WordEmbedding, new_embedding
-from tasks.ner import data, evaluate, model, serving
-from tasks.ner.config import DEFAULT, PRESETS, Config
-from tasks.ner.data import Sentence
+from tasks.ner import augmentation, data, evaluate, model, serving
+from tasks.ner.config import DEFAULT, PRESETS, TASK, Config
+from tasks.ner.formats import Sentence, entity_types
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-# What a fine-tuned model takes over from the published one.
-ARCHITECTURE = ("max_length", "word_length", "cell", "units", "layers", "members")
-ARCHITECTURE += ("character_dimension", "character_filters")
+# Settings that `--init` copies from the published model.
+ARCHITECTURE = (
+    "max_length",
+    "word_length",
+    "cell",
+    "units",
+    "layers",
+    "members",
+    "character_dimension",
+    "character_filters",
+)
 WORDS, CHARACTERS = "vocabulary.txt", "characters.txt"
-# Letters and digits for which an unknown character stands.
-ALWAYS = "Xx0"
+# The letters and the digit that stand for unknown characters; see `data.Reader`.
+STAND_INS = "Xx0"
 
 
 def new_vocabularies(
     rows: Sequence[Sentence], config: Config, folder: Path
 ) -> tuple[WordEmbedding, data.Reader]:
-    """Takes words and characters from the training sentences, and what vectors there are."""
+    """Make the vocabularies of the training sentences, and the embedding of their words."""
     tokens = tf.constant([token for row in rows for token in row.tokens])
     forms = data.word_forms(rewrite(tokens)).numpy()
     embedding, words = new_embedding(
@@ -62,44 +67,41 @@ def new_vocabularies(
         subword_dropout=config.subword_dropout,
         members=config.members,
     )
-    spelled = {c for row in rows for token in row.tokens for c in token}
-    found = sorted(c for c in {*spelled, *ALWAYS} if c.isprintable() and not c.isspace())
-    Vocabulary.write(folder / CHARACTERS, found)
+    used = {c for row in rows for token in row.tokens for c in token}
+    characters = sorted(c for c in {*used, *STAND_INS} if c.isprintable() and not c.isspace())
+    Vocabulary.write(folder / CHARACTERS, characters)
     return embedding, data.Reader(words, Vocabulary(folder / CHARACTERS), config.word_length)
 
 
-def new_model(
-    corpus: Corpus, rows: Sequence[Sentence], config: Config, folder: Path
+def build_model(
+    corpus: Corpus, rows: Sequence[Sentence], run: Run[Config]
 ) -> tuple[keras.Model, data.Reader]:
-    """Builds a model from nothing but the training data and pretrained vectors."""
-    embedding, reader = new_vocabularies(rows, config, folder)
+    """Build a new model, or with `--init` one that starts from a published model.
+
+    The vocabularies of a published model are kept, and its head if the tags are the same.
+    """
+    config, folder, published = run.config, run.folder, run.published
+    if published is None:
+        embedding, reader = new_vocabularies(rows, config, folder)
+    else:
+        words, characters = (
+            Vocabulary(shutil.copy(published.asset(name), folder)) for name in (WORDS, CHARACTERS)
+        )
+        reader = data.Reader(words, characters, config.word_length)
+        layer = published.model.get_layer("embedding")
+        embedding = WordEmbedding.from_config(layer.get_config())
     shape = model.WordShape(len(reader.characters), name="shape")
     built = model.build(config, embedding, shape, tags=corpus.labels)
-    shape.fill(reader.characters.words)
+    if published is None:
+        shape.fill(reader.characters.words)
+    else:
+        head = None if same_labels(published, corpus.labels) else model.HEAD
+        warm_start(built, published, head=head)
     return built, reader
 
 
-def published_model(
-    corpus: Corpus, rows: Sequence[Sentence], config: Config, folder: Path
-) -> tuple[keras.Model, data.Reader]:
-    """Builds on a published model: its vocabularies, its weights, its head if the tags agree."""
-    source = load_export(config.init)
-    paths = [shutil.copy(source.path / "assets" / name, folder) for name in (WORDS, CHARACTERS)]
-    reader = data.Reader(*map(Vocabulary, paths), config.word_length)
-    old = keras.models.load_model(source.path / "model.keras")
-    embedding = WordEmbedding.from_config(old.get_layer("embedding").get_config())
-    shape = model.WordShape(len(reader.characters), name="shape")
-    built = model.build(config, embedding, shape, tags=corpus.labels)
-    same_tags = tuple(source.settings["labels"]) == corpus.labels
-    take_weights(built, old, but=None if same_tags else model.HEAD)
-    return built, reader
-
-
-def score_batches(
-    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
-    labels: Sequence[str],
-) -> dict[str, float]:
-    """The task's metrics over validation batches."""
+def score_batches(batches: Validated, labels: Sequence[str]) -> dict[str, float]:
+    """Return the metrics of validation batches."""
     truth, predicted = [], []
     for batch, outputs in batches:
         for row, length in enumerate(batch["length"]):
@@ -108,23 +110,19 @@ def score_batches(
     return evaluate.metrics(truth, predicted)
 
 
-def train_model(
-    corpus: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
-) -> tuple[keras.Model, data.Reader, Fitted]:
-    """Builds and fits; the model holds the best epoch's weights."""
+def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Reader, Fitted]:
+    """Build and fit a model; it holds the weights of the best epoch."""
+    config = run.config
     rows = data.sentences(corpus.splits["train"], corpus.labels)
-    names = data.Names(rows, data.NAMES if config.listed_names else None)
-    with strategy.scope():
-        make = new_model if config.init is None else published_model
-        built, reader = make(corpus, rows, config, folder)
-        steps = math.ceil(len(rows) / config.batch_size)
-        schedule = warmed_cosine(config.learning_rate, steps=steps * config.epochs)
-        optimizer = keras.optimizers.Adam(schedule)
+    gazetteer = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
+    with run.strategy.scope():
+        built, reader = build_model(corpus, rows, run)
+        optimizer = run.make_adam(len(rows))
 
     def train(epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(config.seed, epoch)
-        varied = data.augment(
-            rows, names, exchange=config.exchange, lower_case=config.lower_case, seed=seed
+        varied = augmentation.augment(
+            rows, gazetteer, exchange=config.exchange, lower_case=config.lower_case, seed=seed
         )
         examples = data.as_dataset(varied, corpus.labels)
         return data.to_batches(examples, reader, config, shuffle_seed=seed)
@@ -138,9 +136,7 @@ def train_model(
         score=lambda batches: score_batches(batches, corpus.labels),
         monitor="f1",
         mode="max",
-        directory=folder,
-        strategy=strategy,
-        **config.fit_arguments(),
+        options=run.fit_options(),
     )
     return built, reader, fitted
 
@@ -148,70 +144,67 @@ def train_model(
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    require("seqeval", "ner")  # now, not after the first epoch
-    strategy = make_strategy(config.strategy)
-    config = config.with_published(ARCHITECTURE)
-    target = targets.choose(
-        config.target, evaluate.TASK, config.bucket_lengths(), no_litert=serving.NO_LITERT
+    require("seqeval", "ner")  # fail now, not after the first epoch
+    run = start_run(
+        TASK,
+        config,
+        architecture=ARCHITECTURE,
+        lengths=Config.bucket_lengths,
+        no_litert=serving.NO_LITERT,
     )
-    set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    with chief_first(strategy):
+    config = run.config
+    with run.chief_first():
         corpus = data.load(config, seed=config.seed)
-    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
-    built, reader, fitted = train_model(corpus, config, folder, strategy)
+    built, reader, fitted = train_model(corpus, run)
 
-    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> cli.Scored:
         rows = data.sentences(corpus.splits[config.score], corpus.labels)
-        scored = evaluate.score(served, rows, data.entity_types(corpus.labels))
+        scored = evaluate.score(served, rows, entity_types(corpus.labels))
         types, truth, predicted = scored.confusion()
         report.confusion_matrix(truth, predicted, types, plots / "confusion_matrix.png")
         evaluate.print_report(scored)
-        return len(rows), scored.metrics
+        return scored
 
     release(
-        task=evaluate.TASK,
-        config=config,
-        strategy=strategy,
+        run,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, reader, corpus.labels, config.max_length, target),
+        signatures=serving.signatures(built, reader, corpus.labels, config.max_length, run.target),
         model=built,
         resources=[reader],
         examples=serving.examples(config.bucket_lengths(), config.word_length),
         settings={"labels": corpus.labels, "max_tokens": config.max_length},
         score=score,
         card=make_card(corpus, config),
-        target=target,
     )
 
 
 def make_card(corpus: Corpus, config: Config) -> Card:
-    """The model card's own words."""
+    """Return the task's texts for the model card."""
     layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
-    types = ", ".join(data.entity_types(corpus.labels))
+    types = ", ".join(entity_types(corpus.labels))
     return Card(
         title=f"Named entities: {corpus.name}",
         summary=(
-            f"Reads an English text and marks its names, of the types {types}. Word vectors, a "
-            f"convolution over each word's characters, its shape, {layers} of {config.units} units "
-            "each way, a CRF that keeps to IOB2"
-            + (f"; {config.members} such networks answer together." * (config.members > 1) or ".")
+            f"Reads an English text and marks its named entities, of the types {types}. Word "
+            "vectors, a convolution over the characters and the shape of each word, "
+            f"{layers} of {config.units} units per direction, a CRF with the constraints of IOB2"
+            + (f"; an ensemble of {config.members} such networks." * (config.members > 1) or ".")
         ),
         scores=(
-            "Sentences went in as the data's own tokens, through `tokens`. `precision`, "
-            "`recall` and `f1` are of whole names, strict IOB2, by seqeval.\n\n"
-            "Words by the type of their name:\n\n"
+            "Sentences were sent as the data's own tokens, through `tokens`. `precision`, "
+            "`recall` and `f1` are of whole entities, strict IOB2, by seqeval.\n\n"
+            "Words by the type of their entity:\n\n"
             "![confusion matrix](assets.extra/confusion_matrix.png)"
         ),
         usage=(
             "Signature `serving_default`: `text` [batch] string -> `tokens`, `tags` [batch, time] "
-            "string, `start`, `end` [batch, time] int32 (code points of the text, the end being "
-            "one behind), `length` [batch] int32.\n\n"
+            "string, `start`, `end` [batch, time] int32 (code points of the text, the end "
+            "excluded), `length` [batch] int32.\n\n"
             '```\ncurl -d \'{"inputs": {"text": ["Ada Lovelace lived in London."]}}\' \\\n'
             "  http://localhost:8501/v1/models/ner:predict\n```\n\n"
-            f"What stands behind the first {config.max_length} tokens of a text is not answered. A "
-            "text without a word gets length 0. `tokens` takes text that is cut into tokens "
-            "already."
+            f"Tokens after the first {config.max_length} of a text are ignored. A text without a "
+            "word has length 0. `tokens` accepts text that is already tokenised."
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")

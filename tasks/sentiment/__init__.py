@@ -1,1 +1,1 @@
-"""Sentiment: a text in, stars out."""
+"""Sentiment: a classifier of texts, from 1 to 5 stars."""

@@ -15,21 +15,28 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-HEAD = "head"  # the layers that `--init` replaces where the classes differ
+HEAD = "head"  # prefix of the layers that `--init` replaces if the classes differ
 
 
 def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Model:
-    """Builds the classifier.
+    """Build the classifier.
 
     Args:
       config: the architecture.
-      embedding: the word vectors, for `config.members` members.
-      classes: how many, in order from worst to best.
+      embedding: the word vectors of `config.members` ensemble members.
+      classes: number of classes, ordered from worst to best.
 
     Returns:
-      A functional model. Inputs: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]`; outputs,
-      all `<float32>`: `probabilities` `[batch, classes]`; `members` `[batch, members, classes]`,
-      whose mean they are; `attention` `[batch, time]`, the share of each word in the pooled text.
+      A functional model. Inputs: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]`. Outputs,
+      all `<float32>`: `probabilities` `[batch, classes]`, the mean over the ensemble members;
+      `members` `[batch, members, classes]`, the probabilities of each member; `attention`
+      `[batch, time]`, the weight of each word in the pooled features.
+
+    Example:
+      >>> small = build(Config(units=4), WordEmbedding(9, 9, 3), classes=5)
+      >>> outputs = small({"ids": np.array([[2, 3, 0]]), "length": np.array([2])})
+      >>> {name: tuple(value.shape) for name, value in outputs.items()}
+      {'probabilities': (1, 5), 'members': (1, 1, 5), 'attention': (1, 3)}
     """
     ids = keras.Input((None,), dtype="int32", name="ids")
     length = keras.Input((), dtype="int32", name="length")
@@ -54,12 +61,12 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
         features = keras.layers.Dropout(config.head_dropout)(features)
         logits = keras.layers.Dense(classes, dtype="float32", name=f"{HEAD}_{number}")(features)
         members.append(keras.layers.Softmax(dtype="float32")(logits))
-    together = ops.stack(members, axis=1)
+    stacked = ops.stack(members, axis=1)
     return keras.Model(
         {"ids": ids, "length": length},
         {
-            "probabilities": ops.mean(together, axis=1),
-            "members": together,
+            "probabilities": ops.mean(stacked, axis=1),
+            "members": stacked,
             "attention": ops.mean(ops.stack(weights), axis=0),
         },
         name="sentiment",
@@ -67,11 +74,14 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
 
 
 def targets(config: Config, classes: int) -> np.ndarray:
-    """The distribution that each class is trained towards, `<float32>[classes, classes]`.
+    """Return the target distribution of each class, `<float32>[classes, classes]`.
 
     Example:
-      >>> targets(dataclasses.replace(config, neighbour_smoothing=0.25), 3).round(2)
-      [[0.8, 0.2, 0.0], [0.17, 0.67, 0.17], [0.0, 0.2, 0.8]]
+      >>> config = Config(neighbour_smoothing=0.25, label_smoothing=0.0)
+      >>> targets(config, 3).round(2)
+      array([[0.8 , 0.2 , 0.  ],
+             [0.17, 0.67, 0.17],
+             [0.  , 0.2 , 0.8 ]], dtype=float32)
     """
     distance = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
     rows = np.where(distance == 0, 1.0, np.where(distance == 1, config.neighbour_smoothing, 0.0))
@@ -81,16 +91,19 @@ def targets(config: Config, classes: int) -> np.ndarray:
 
 
 def make_losses(config: Config, classes: int) -> Losses:
-    """Each member's cross-entropy against `targets`, as `common.training.fit.fit` takes it."""
+    """Return the loss function for `common.training.fit.fit`.
+
+    The loss of an example is the cross-entropy against its `targets`, summed over the ensemble
+    members. With a sum instead of a mean, each member learns as fast as it would alone.
+    """
     table = tf.constant(targets(config, classes))
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         members = tf.clip_by_value(outputs["members"], 1e-7, 1.0)
-        wanted = tf.gather(table, batch["label"])[:, None, :]
-        # Summed, not averaged, over the members: each learns as fast as it would alone.
-        values = -tf.reduce_sum(wanted * tf.math.log(members), axis=(1, 2))
+        target = tf.gather(table, batch["label"])[:, None, :]
+        values = -tf.reduce_sum(target * tf.math.log(members), axis=(1, 2))
         return values, tf.ones_like(values)
 
     return losses

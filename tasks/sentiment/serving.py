@@ -1,17 +1,18 @@
-"""Raw text in, stars out: the signatures that are exported."""
+"""The exported signatures: raw text -> class and stars."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from common.serving.targets import PORTABLE, Target, same, shared
+from common.serving.rows import length_fits, run_valid
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same, shared
 from common.text import Vocabulary, tokenize
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-# Requests with which an export is verified and warmed up.
+# Requests that verify an export and warm a server up.
 SAMPLES = (
     "A warm and funny film.",
     "I would not sit through it again, not even for free!",
@@ -20,10 +21,10 @@ SAMPLES = (
 
 
 def stars_of(classes: int) -> np.ndarray:
-    """Stars of each class, worst first: `round(1 + 4k / (classes - 1))`, halves rounded up.
+    """Return the stars of each class, worst first: `round(1 + 4k / (classes - 1))`, half up.
 
     Example:
-      >>> stars_of(5), stars_of(2), stars_of(3)
+      >>> stars_of(5).tolist(), stars_of(2).tolist(), stars_of(3).tolist()
       ([1, 2, 3, 4, 5], [1, 5], [1, 3, 5])
     """
     return np.floor(1.0 + 4.0 * np.arange(classes) / (classes - 1) + 0.5).astype(np.int32)
@@ -35,37 +36,23 @@ def signatures(
     labels: Sequence[str],
     max_length: int,
     target: Target = PORTABLE,
-) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
-    """Makes the exported functions.
+) -> Signatures:
+    """Make the exported functions.
 
     - `serving_default`: `text` `<string>[batch]` -> `label` `<string>[batch]`, `stars`
       `<int32>[batch]`, `probabilities` `<float32>[batch, classes]`.
     - `tensors`: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]` -> `probabilities`.
     - `explain`: `text` -> `tokens` `<string>[batch, time]`, `attention` `<float32>[batch, time]`.
 
-    Texts are cut at `max_length` tokens. A row without a word, or whose `length` is not between 1
-    and `time`, gets the empty answer: label "", 0 stars, probabilities 0.
+    Texts are truncated to `max_length` tokens; `tensors` accepts any number. A row without a token,
+    or with a `length` outside 1..`time`, has the label "", 0 stars and probabilities of 0.
     """
+    run = _make_run(model, target)
     names = tf.constant(list(labels))
     stars = tf.constant(stars_of(len(labels)))
     text_spec = tf.TensorSpec([None], tf.string, name="text")
-
-    def ask(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = model({"ids": ids, "length": length}, training=False)
-        return {name: outputs[name] for name in ("probabilities", "attention")}
-
-    core = target.core("core", ask, timed=["ids"], steps={"attention": same})
-
-    @shared
-    def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        # At least one step, since a loop over none has no last state.
-        ids = tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - tf.shape(ids)[1])]])
-        answered = (length > 0) & (length <= tf.shape(ids)[1])
-        # A row that gets no answer is run as one step, since cuDNN refuses a batch with a row of
-        # none, and blanked.
-        outputs = core(ids=ids, length=tf.where(answered, length, 1))
-        kept = tf.cast(answered, tf.float32)[:, None]
-        return {name: tf.cast(value, tf.float32) * kept for name, value in outputs.items()}
+    ids_spec = tf.TensorSpec([None, None], tf.int32, name="ids")
+    length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     def encode(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
         tokens = tokenize(text)[:, :max_length]
@@ -76,39 +63,54 @@ def signatures(
         _, ids, length = encode(text)
         probabilities = run(ids, length)["probabilities"]
         best = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        answered = length > 0
+        valid = length > 0
         return {
-            "label": tf.where(answered, tf.gather(names, best), ""),
-            "stars": tf.where(answered, tf.gather(stars, best), 0),
+            "label": tf.where(valid, tf.gather(names, best), ""),
+            "stars": tf.where(valid, tf.gather(stars, best), 0),
             "probabilities": probabilities,
         }
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None], tf.int32, name="ids"),
-            tf.TensorSpec([None], tf.int32, name="length"),
-        ]
-    )
+    @tf.function(input_signature=[ids_spec, length_spec])
     def tensors(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"probabilities": run(ids, length)["probabilities"]}
 
     @tf.function(input_signature=[text_spec])
     def explain(text: tf.Tensor) -> dict[str, tf.Tensor]:
         tokens, ids, length = encode(text)
-        return {
-            "tokens": tokens.to_tensor(),
-            "attention": run(ids, length)["attention"][:, : tf.shape(ids)[1]],
-        }
+        return {"tokens": tokens.to_tensor(), "attention": run(ids, length)["attention"]}
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
 
 
-def examples(lengths: Sequence[int]) -> Mapping[str, list[dict[str, np.ndarray]]]:
-    """Requests for each signature, one or more per bucket length."""
-    texts, batches = [np.array(SAMPLES)], []
+def _make_run(model: keras.Model, target: Target) -> Run:
+    """Make the computation that all signatures share; it is numeric, so accelerators can run it.
+
+    Returns:
+      A function of `ids` and `length`, which returns `probabilities` and `attention`.
+    """
+
+    def classify(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = model(inputs, training=False)
+        return {name: tf.cast(outputs[name], tf.float32) for name in ("probabilities", "attention")}
+
+    timed = {"attention": same}
+    core = target.core("core", classify, timed=["ids"], steps=timed)
+
+    @shared
+    def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        inputs = {"ids": ids, "length": length}
+        valid = length_fits(length, ids)
+        return run_valid(core, inputs, valid, fill={"length": 1}, timed=["ids"], steps=timed)
+
+    return run
+
+
+def examples(lengths: Sequence[int]) -> Examples:
+    """Return requests for each signature, at least one per bucket length."""
+    texts, numbers = [np.array(SAMPLES)], []
     for time in lengths:
         texts.append(np.array([SAMPLES[0], SAMPLES[2], " ".join(["film"] * time)]))
-        ids = np.ones((2, time), np.int32)
-        batches.append({"ids": ids, "length": np.array([time, max(1, time // 2)], np.int32)})
-    asked = [{"text": text} for text in texts]
-    return {"serving_default": asked, "tensors": batches, "explain": asked}
+        length = np.array([time, max(1, time // 2)], np.int32)
+        numbers.append({"ids": np.ones((2, time), np.int32), "length": length})
+    requests = [{"text": text} for text in texts]
+    return {"serving_default": requests, "tensors": numbers, "explain": requests}

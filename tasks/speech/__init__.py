@@ -1,1 +1,1 @@
-"""Speech recognition: log-mel frames, a deep bidirectional RNN, CTC over characters."""
+"""Speech recognition: log-mel frames, a deep bidirectional RNN, CTC over letters."""

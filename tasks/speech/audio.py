@@ -1,121 +1,166 @@
-"""Sound files: any format that libsndfile reads, any rate, any number of channels, any length."""
+"""Sound files: any format of libsndfile, any sample rate, any number of channels, any length."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from common.errors import InputError, require
-from tasks.speech.features import RATE
 
 import numpy as np
 
+RATE = 16_000  # samples per second of all sound in this task
+SHORTEST = RATE // 10  # samples; no word is shorter
+SILENCE = 1e-4  # a recording with no larger sample (-80 dB of full scale) is silent
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif", ".au", ".sph")
-_BLOCK = 30 * RATE  # samples read at once
+_BLOCK = 30 * RATE  # samples per read
+
+Source: TypeAlias = str | Path | BinaryIO
 
 
-def read_blocks(source: str | Path | BinaryIO, name: str | Path | None = None) -> Iterator[Any]:
-    """Yields a sound file as blocks `<float32>[samples]`, mono, at 16 kHz; memory is bounded.
+def read_blocks(source: Source, name: str | Path | None = None) -> Iterator[np.ndarray]:
+    """Yield a sound file in blocks `<float32>[samples]`, mono, at 16 kHz.
 
-    Channels are averaged, and other rates resampled by soxr.
+    Channels are averaged. Other sample rates are resampled by soxr. Memory is bounded.
+
+    Args:
+      source: a path, or an open binary file.
+      name: file name in error messages; the path by default.
 
     Raises:
-      InputError: the file is missing, holds no sound that can be read, no samples, or NaN.
+      InputError: the file is missing, no sound file, without samples, or contains NaN.
     """
     soundfile, soxr = require("soundfile", "speech"), require("soxr", "speech")
-    name = source if name is None else name
-    if not hasattr(source, "read") and not Path(source).is_file():
-        raise InputError("is a folder" if Path(source).is_dir() else "no such file", name)
+    if isinstance(source, str | Path):
+        name = source if name is None else name
+        if not Path(source).is_file():
+            raise InputError("is a folder" if Path(source).is_dir() else "no such file", name)
     count = 0
     try:
         with soundfile.SoundFile(source) as file:
             stream = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
-            is_done = False
-            while not is_done:
+            is_last = False
+            while not is_last:
                 block = file.read(_BLOCK, dtype="float32", always_2d=True)
-                is_done = len(block) < _BLOCK
+                is_last = len(block) < _BLOCK
                 count += len(block)
                 if not np.isfinite(block).all():
-                    raise InputError("holds NaN or infinite samples", name)
+                    raise InputError("contains NaN or infinite samples", name)
                 mono = np.ascontiguousarray(block.mean(axis=1))
                 if file.samplerate != RATE:
-                    mono = stream.resample_chunk(mono, last=is_done)
+                    mono = stream.resample_chunk(mono, last=is_last)
                 if len(mono):
                     yield mono
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
-        size = Path(name).stat().st_size if Path(name).is_file() else None
-        raise InputError(
-            "is empty" if size == 0 else f"no sound file that can be read ({reason})", name
-        ) from error
+        is_empty = name is not None and Path(name).is_file() and not Path(name).stat().st_size
+        message = "is empty" if is_empty else f"is not a readable sound file ({reason})"
+        raise InputError(message, name) from error
     if not count:
-        raise InputError("holds no samples", name)
+        raise InputError("contains no samples", name)
 
 
-def read(source: str | Path | BinaryIO, name: str | Path | None = None) -> np.ndarray:
-    """A whole sound file, `<float32>[samples]`, mono, at 16 kHz; see `read_blocks`."""
+def read(source: Source, name: str | Path | None = None) -> np.ndarray:
+    """Return a whole sound file as `<float32>[samples]`, mono, at 16 kHz.
+
+    Args:
+      source: a path, or an open binary file.
+      name: file name in error messages; the path by default.
+
+    Raises:
+      InputError: see `read_blocks`.
+    """
     return np.concatenate(list(read_blocks(source, name)))
 
 
 def read_bytes(content: bytes, name: str) -> np.ndarray:
-    """A sound file in memory. `.raw` is headerless 16-bit big-endian mono at 16 kHz (AN4's).
+    """Return a sound file in memory as `<float32>[samples]`, mono, at 16 kHz.
+
+    Args:
+      content: the bytes of the file.
+      name: its name. `.raw` means 16-bit big-endian samples without a header, mono, at 16 kHz.
 
     Raises:
-      InputError: as `read`.
+      InputError: the bytes are not sound; see `read_blocks`.
     """
     if name.endswith(".raw"):
         if not content or len(content) % 2:
-            raise InputError(f"{len(content)} bytes are no 16-bit samples", name)
+            raise InputError(f"expected 16-bit samples, got {len(content)} bytes", name)
         return np.frombuffer(content, ">i2").astype(np.float32) / 2.0**15
     return read(io.BytesIO(content), name)
 
 
 def write(path: Path, sound: np.ndarray) -> None:
-    """Writes `<float32>[samples]` at 16 kHz into a file, whose ending says in which form."""
+    """Write `<float32>[samples]` at 16 kHz to a file; its suffix determines the format."""
     soundfile = require("soundfile", "speech")
     soundfile.write(path, sound, RATE)
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
-    """16-bit samples, as data sets are kept."""
+    """Convert samples in -1..1 to 16-bit integers, the storage format of the data sets.
+
+    Example:
+      >>> to_int16(np.array([0.5, -1.0, 2.0]))
+      array([ 16384, -32768,  32767], dtype=int16)
+    """
     return np.clip(np.rint(audio * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def pieces(path: str | Path, longest: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Cuts a recording of any length at its silences; memory is bounded by `longest` and a block.
+def request(sounds: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the inputs of an export's signatures for sounds `<float32>[samples]`.
 
-    Each cut is made in the middle of the quietest fifth of a second of what comes between a third
-    of `longest` and `longest`. A recording no longer than `longest` stays whole.
+    Example:
+      >>> inputs = request([np.zeros(3), np.ones(2)])
+      >>> inputs["audio"].tolist(), inputs["length"].tolist()
+      ([[0.0, 0.0, 0.0], [1.0, 1.0, 0.0]], [3, 2])
+    """
+    length = np.array([len(sound) for sound in sounds], np.int32)
+    padded = np.zeros((len(sounds), length.max()), np.float32)
+    for row, sound in zip(padded, sounds, strict=True):
+        row[: len(sound)] = sound
+    return {"audio": padded, "length": length}
+
+
+def split_at_silences(path: str | Path, max_samples: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Split a recording of any length into pieces at its silences, with bounded memory.
+
+    Each cut is in the middle of the quietest fifth of a second between `max_samples / 3` and
+    `max_samples`. A recording of at most `max_samples` stays whole.
 
     Args:
       path: a sound file.
-      longest: samples of a piece, at most.
+      max_samples: maximum length of a piece, in samples at 16 kHz.
 
     Yields:
-      Where the piece begins, in samples at 16 kHz, and its samples.
+      The start of each piece, in samples at 16 kHz, and its samples `<float32>[samples]`.
 
     Raises:
-      InputError: as `read_blocks`.
+      InputError: see `read_blocks`.
     """
-    start, waiting = 0, np.zeros(0, np.float32)
+    start, pending = 0, np.zeros(0, np.float32)
     for block in read_blocks(path):
-        waiting = np.concatenate([waiting, block])
-        while len(waiting) > longest:
-            cut = quietest(waiting[:longest], longest // 3)
-            yield start, waiting[:cut]
-            start, waiting = start + cut, waiting[cut:]
-    if len(waiting):
-        yield start, waiting
+        pending = np.concatenate([pending, block])
+        while len(pending) > max_samples:
+            cut = quietest(pending[:max_samples], max_samples // 3)
+            yield start, pending[:cut]
+            start, pending = start + cut, pending[cut:]
+    if len(pending):
+        yield start, pending
 
 
 def quietest(audio: np.ndarray, first: int, width: int = RATE // 5) -> int:
-    """The middle of the quietest `width` samples that begin at `first` or later.
+    """Return the middle of the window of `width` samples with the least energy.
+
+    Args:
+      audio: `<float>[samples]`.
+      first: earliest start of the window.
+      width: samples of the window.
 
     Example:
-    >>> quietest(np.r_[np.ones(9), np.zeros(5), np.ones(9)], 2, width=3)
-    10
+      >>> quietest(np.r_[np.ones(9), np.zeros(5), np.ones(9)], 2, width=3)
+      10
     """
     width = min(width, len(audio) - first)
     energy = np.concatenate([[0.0], np.cumsum(np.square(audio[first:], dtype=np.float64))])

@@ -1,82 +1,89 @@
-"""Every setting of the speech task, and the ones behind each published score."""
+"""Settings of the speech task and the presets of its data sets."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Literal
 
-from common.commands.config import RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.errors import InputError
+
+TASK = "speech"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Log-mel frames, strided convolutions, a deep bidirectional RNN, CTC over characters."""
+    """Settings of the recogniser: data, network, augmentation, training and beam search."""
 
-    epochs: int = 40
+    epochs: Count = 40
     """passes over the training data; the learning rate falls to 0 along half a cosine"""
-    patience: int = 40
-    """stop after so many epochs without a better validation word error rate"""
-    batch_size: int = 16
-    """recordings a step, over all devices together"""
-    learning_rate: float = 2e-3
+    patience: Count = 40
+    """stop after this many epochs without improvement of the validation word error rate"""
+    batch_size: Count = 16
+    """recordings per step, over all devices together"""
+    learning_rate: Positive = 2e-3
     """peak learning rate"""
-    max_seconds: float = 20.0
-    """longer training recordings are refused; the export leaves longer rows without an answer"""
-    buckets: int = 8
-    """lengths that batches are padded to, at most"""
+    max_seconds: Positive = 20.0
+    """longest recording in seconds; longer training data is an error, and the export returns an
+    empty text for longer input"""
+    buckets: Count = 8
+    """maximum number of lengths that batches are padded to"""
 
-    bands: int = 64
-    """mel bands"""
-    channels: int = 32
-    """of each of the two convolutions"""
+    bands: Count = 64
+    """number of mel bands"""
+    channels: Count = 32
+    """channels of each of the two convolutions"""
     strides: tuple[int, int] = (2, 2)
-    """steps in time of the two convolutions: 2 2 gives the RNN a step each 40 ms"""
+    """strides in time of the two convolutions: 2 2 means one RNN step every 40 ms"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
-    """kind of recurrent layer"""
-    units: int = 256
-    """width of each layer, per direction"""
-    layers: int = 3
-    """how many bidirectional layers"""
-    dropout: float = 0.3
-    """share of outputs dropped between layers, and before the softmax"""
+    """type of the recurrent layers"""
+    units: Count = 256
+    """units of each recurrent layer, per direction"""
+    layers: Count = 3
+    """number of bidirectional layers"""
+    dropout: Fraction = 0.3
+    """dropout rate between the recurrent layers and before the softmax"""
 
     time_masks: int = 2
-    """SpecAugment: stretches of time that are hidden in training"""
-    time_share: float = 0.08
-    """SpecAugment: each up to this share of the recording"""
+    """SpecAugment: number of time masks per training recording"""
+    time_share: Fraction = 0.08
+    """SpecAugment: maximum length of a time mask, as a fraction of the recording"""
     band_masks: int = 2
-    """SpecAugment: stretches of frequency that are hidden in training"""
+    """SpecAugment: number of frequency masks per training recording"""
     band_width: int = 12
-    """SpecAugment: each up to so many mel bands"""
-    speed: float = 0.1
-    """training recordings are played faster or slower by up to this share"""
+    """SpecAugment: maximum width of a frequency mask, in mel bands"""
+    speed: Fraction = 0.1
+    """largest relative change of speed of a training recording, in both directions"""
     noise: float = 20.0
-    """white noise is added in training, at this signal-to-noise ratio in dB at the loudest"""
+    """lowest signal-to-noise ratio in dB of the white noise that is added in training"""
 
-    beam: int = 16
-    """prefixes that the search keeps at each step"""
+    beam: Count = 16
+    """number of prefixes that the beam search keeps at each step"""
     order: int = 8
-    """letters of the longest n-gram of the language model; 0 for none"""
-    min_count: int = 1
-    """letter sequences seen more rarely in the training transcripts are left to shorter ones"""
+    """letters of the longest n-gram of the language model; 0 for no language model"""
+    min_count: Count = 1
+    """letter sequences with fewer occurrences in the training transcripts use shorter n-grams"""
     lm_weights: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9, 1.2)
-    """weights of the language model to choose from, on validation data"""
+    """candidate weights of the language model; the best one on validation data is used"""
     bonuses: tuple[float, ...] = (0.0, 0.5, 1.0)
-    """what each letter is worth against the language model, to choose from likewise"""
+    """candidate bonuses per letter, which offset the preference of the language model for short
+    texts; the best one on validation data is used"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Validate the settings.
+
+        Raises:
+          InputError: a setting is out of range.
+        """
         super().__post_init__()
-        self.require_counts("buckets", "bands", "channels", "units", "layers", "beam", "min_count")
-        self.require_fractions("dropout", "time_share", "speed")
-        self.require_positive("max_seconds")
         if min(self.strides) < 1:
             raise InputError(f"--strides must be 1 or more, got {self.strides}")
         if not 0 <= self.band_width <= self.bands:
             raise InputError(f"--band_width must be in 0..{self.bands}, got {self.band_width}")
-        if self.order < 0 or not self.lm_weights or not self.bonuses:
-            raise InputError("--order must be 0 or more; --lm_weights and --bonuses need a value")
+        if self.order < 0:
+            raise InputError(f"--order must be 0 or more, got {self.order}")
+        if not self.lm_weights or not self.bonuses:
+            raise InputError("--lm_weights and --bonuses must have at least one value each")
 
 
 PRESETS = {
@@ -99,5 +106,5 @@ PRESETS = {
     "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),
 }
 DEFAULT = "spoken_commands"
-# What `python -m tasks train --quick` asks for.
+# Overrides of the default preset for `python -m tasks train --quick`.
 QUICK = {"epochs": 2, "units": 128, "layers": 2}

@@ -1,10 +1,11 @@
-"""From a waveform to what the network sees, in the graph: ONE function for training and serving.
+"""Log-mel features and the layers in front of the recurrent network, as graph code.
 
-    audio -> 25 ms windows each 10 ms -> power spectrum -> mel bands -> log
-          -> every band with mean 0 and variance 1 over the utterance
+    audio -> 25 ms windows every 10 ms -> power spectrum -> mel bands -> log
+          -> normalisation of each band to mean 0 and variance 1 over the utterance
 
-A frame sees only whole windows of real samples, so whatever a server pads with changes nothing. The
-energies are taken relative to the utterance's mean, so loudness changes nothing either.
+Training and serving use the same functions. A frame covers a whole window of valid samples, so
+padding never affects the result. Energies are relative to the mean energy of the utterance, so
+loudness does not affect it either.
 """
 
 from __future__ import annotations
@@ -13,52 +14,76 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tasks.speech.audio import RATE
+
 import keras
 import tensorflow as tf
 
-RATE = 16_000  # samples a second
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 FFT = 512
 LOWEST, HIGHEST = 60.0, 7_600.0  # Hz
-FLOOR = 1e-6  # of the mean energy: what is 60 dB below it counts as silence
+FLOOR = 1e-6  # relative to the mean energy: -60 dB counts as silence
 
 
 def count_frames(length: Any) -> tf.Tensor:
-    """How many whole windows fit: `<int32>[batch]`, 0 below 25 ms.
+    """Return the number of whole windows in a recording, 0 below 25 ms.
+
+    Args:
+      length: `<int>[batch]` or a scalar, in samples.
+
+    Returns:
+      `<int32>[batch]` or a scalar.
 
     Example:
-    >>> count_frames([399, 400, 560, 16_000])
-    [0, 1, 2, 98]
+      >>> count_frames([399, 400, 560, 16_000]).numpy()
+      array([ 0,  1,  2, 98], dtype=int32)
     """
     length = tf.cast(length, tf.int32)
     return tf.where(length < WINDOW, 0, 1 + (length - WINDOW) // HOP)
 
 
-def count_steps(samples: Any, strides: Sequence[int]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Frames of a tensor of so many samples, and the steps that `Subsample` makes of them."""
-    frames = count_frames(tf.maximum(samples, WINDOW))
-    steps = frames
+def count_padded_frames(samples: Any) -> tf.Tensor:
+    """Return the number of frames that `log_mel` returns for a tensor of `samples` samples.
+
+    It is at least 1, since `log_mel` pads shorter tensors to one window.
+    """
+    return count_frames(tf.maximum(samples, WINDOW))
+
+
+def count_steps(frames: Any, strides: Sequence[int]) -> Any:
+    """Return the number of time steps that `Subsample` returns for a number of frames.
+
+    Example:
+      >>> count_steps(98, (3, 1))
+      33
+    """
     for stride in strides:
-        steps = -(-steps // stride)
-    return frames, steps
+        frames = -(-frames // stride)
+    return frames
 
 
 def power_spectrum(audio: tf.Tensor) -> tf.Tensor:
-    """Power of each Hann window: `<float32>[batch, samples]` -> `<float32>[batch, frames, 257]`.
+    """Compute the power spectrum of each Hann window.
 
-    Frame k covers the samples from 160 k to 160 k + 400.
+    Args:
+      audio: `<float32>[batch, samples]`.
+
+    Returns:
+      `<float32>[batch, frames, 257]`. Frame k covers the samples from 160 k to 160 k + 400.
     """
     spectrum = tf.signal.stft(audio, WINDOW, HOP, FFT, pad_end=False)
     return tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2
 
 
 def mel_energies(audio: tf.Tensor, bands: int) -> tf.Tensor:
-    """Energy in each mel band of each window (HTK's mel scale, triangles of height 1 in mels).
+    """Compute the energy in each mel band of each window.
+
+    The filters are triangles of height 1 on the mel scale of HTK.
 
     Args:
       audio: `<float32>[batch, samples]` at 16 kHz.
-      bands: how many.
+      bands: number of bands.
 
     Returns:
       `<float32>[batch, frames, bands]`.
@@ -68,16 +93,16 @@ def mel_energies(audio: tf.Tensor, bands: int) -> tf.Tensor:
 
 
 def log_mel(audio: tf.Tensor, length: tf.Tensor, bands: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The features of the task.
+    """Compute normalised log-mel features.
 
     Args:
-      audio: `<float32>[batch, samples]`; samples beyond `length` are not looked at.
-      length: `<int>[batch]`, real samples.
-      bands: mel bands.
+      audio: `<float32>[batch, samples]`; samples after `length` are ignored.
+      length: `<int>[batch]`, number of valid samples.
+      bands: number of mel bands.
 
     Returns:
-      `<float32>[batch, frames, bands]`, 0 beyond each row's own frames, at least one frame; and the
-      number of frames `<int32>[batch]`.
+      A pair of features `<float32>[batch, frames, bands]`, 0 after the valid frames of each row and
+      with at least one frame, and the number of valid frames `<int32>[batch]`.
     """
     samples = tf.shape(audio)[1]
     audio = tf.pad(audio, [[0, 0], [0, tf.maximum(WINDOW - samples, 0)]])
@@ -97,12 +122,19 @@ def log_mel(audio: tf.Tensor, length: tf.Tensor, bands: int) -> tuple[tf.Tensor,
     return tf.where(mask, values, 0.0), frames
 
 
-@keras.saving.register_keras_serializable("speech")
+@keras.saving.register_keras_serializable("tasks.speech")
 class LogMel(keras.layers.Layer):
-    """The layer around `log_mel`; always float32.
+    """Log-mel features as a layer; see `log_mel`. It always computes in float32.
 
-    Call arguments: `audio` `<float32>[batch, samples]`, `length` `<int32>[batch]`. Returns features
-    `<float32>[batch, frames, bands]` and `frames` `<int32>[batch]`.
+    Args:
+      bands: number of mel bands.
+
+    Call arguments:
+      audio: `<float32>[batch, samples]` at 16 kHz.
+      length: `<int32>[batch]`, number of valid samples.
+
+    Returns:
+      Features `<float32>[batch, frames, bands]` and the number of valid frames `<int32>[batch]`.
     """
 
     def __init__(self, bands: int, **kwargs: Any):
@@ -110,38 +142,50 @@ class LogMel(keras.layers.Layer):
         self.bands = bands
 
     def call(self, audio: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `log_mel`."""
-        # The training step is traced once for its first batch's shape, then for any. Where a shape
-        # is known TensorFlow multiplies by a reciprocal instead of dividing, so a resumed run,
-        # whose first batch is another, would differ in the last bit. So no shape is known here.
+        """Compute the features."""
+        # The training step is traced for the shape of its first batch, then for any shape. With a
+        # static shape TensorFlow multiplies by a reciprocal instead of dividing. A resumed run
+        # starts with another batch and would differ in the last bit. So hide the static shape.
         audio = tf.raw_ops.PlaceholderWithDefault(input=audio, shape=[None, None])
         return log_mel(audio, length, self.bands)
 
     def compute_output_spec(self, audio: Any, length: Any) -> tuple[Any, Any]:
-        """Shapes: the number of frames is known when the graph runs."""
+        """Return the output shapes; the number of frames is dynamic."""
         return (
             keras.KerasTensor((audio.shape[0], None, self.bands), dtype="float32"),
             keras.KerasTensor((length.shape[0],), dtype="int32"),
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "bands": self.bands}
 
 
-@keras.saving.register_keras_serializable("speech")
+@keras.saving.register_keras_serializable("tasks.speech")
 class SpecAugment(keras.layers.Layer):
-    """Hides stretches of time and of frequency while training (Park et al. 2019).
+    """Random time and frequency masks in training (SpecAugment).
 
-    Call arguments: `features` `<float>[batch, frames, bands]`, `frames` `<int32>[batch]`. What is
-    hidden becomes 0, the mean of the normalised features.
+    Masked features become 0, the mean of the normalised features. The layer has no effect outside
+    of training.
 
     Args:
-      time_masks: stretches of time.
-      time_share: each is up to this share of the row's frames long.
-      band_masks: stretches of frequency.
-      band_width: each is up to so many bands wide.
-      seed: of the masks.
+      time_masks: number of time masks per row.
+      time_share: maximum length of a time mask, as a fraction of the valid frames of the row.
+      band_masks: number of frequency masks per row.
+      band_width: maximum width of a frequency mask, in bands.
+      seed: seed of the masks.
+
+    Call arguments:
+      features: `<float>[batch, frames, bands]`.
+      frames: `<int32>[batch]`, number of valid frames.
+      training: whether to mask.
+
+    Returns:
+      `<float>[batch, frames, bands]`.
+
+    Reference:
+      Park et al. (2019), SpecAugment: A Simple Data Augmentation Method for Automatic Speech
+      Recognition.
     """
 
     def __init__(
@@ -154,59 +198,81 @@ class SpecAugment(keras.layers.Layer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.settings = {
-            "time_masks": time_masks,
-            "time_share": time_share,
-            "band_masks": band_masks,
-            "band_width": band_width,
-            "seed": seed,
-        }
+        self.time_masks, self.time_share = time_masks, time_share
+        self.band_masks, self.band_width = band_masks, band_width
+        self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
     def call(self, features: tf.Tensor, frames: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Hides, if training."""
+        """Mask the features in training."""
         if not training:
             return features
-        own = self.settings
         time, bands = tf.shape(features)[1], features.shape[2]
         frames = tf.cast(frames, tf.float32)
-        hidden = self._stretches(frames, frames * own["time_share"], own["time_masks"], time)
-        whole = tf.fill(tf.shape(frames), float(bands))
-        width = tf.fill(tf.shape(frames), float(own["band_width"]))
-        hidden_bands = self._stretches(whole, width, own["band_masks"], bands)
-        hidden = hidden[:, :, None] | hidden_bands[:, None, :]
-        return tf.where(hidden, tf.zeros((), features.dtype), features)
+        in_time = self._masks(frames, frames * self.time_share, self.time_masks, time)
+        extent = tf.fill(tf.shape(frames), float(bands))
+        width = tf.fill(tf.shape(frames), float(self.band_width))
+        in_frequency = self._masks(extent, width, self.band_masks, bands)
+        mask = in_time[:, :, None] | in_frequency[:, None, :]
+        return tf.where(mask, tf.zeros((), features.dtype), features)
 
-    def _stretches(self, size: tf.Tensor, longest: tf.Tensor, count: int, places: Any) -> tf.Tensor:
-        """`<bool>[batch, places]`, true in `count` random stretches of each row."""
-        shape = (tf.shape(size)[0], 2, count)
-        chance = keras.random.uniform(shape, seed=self.seed_generator)
-        width = chance[:, 0] * longest[:, None]
-        start = chance[:, 1] * (size[:, None] - width)
-        place = tf.range(places, dtype=tf.float32)[None, :, None]
-        inside = (place >= start[:, None, :]) & (place < (start + width)[:, None, :])
-        return tf.reduce_any(inside, axis=2)
+    def _masks(
+        self, extent: tf.Tensor, max_width: tf.Tensor, count: int, positions: Any
+    ) -> tf.Tensor:
+        """Draw random intervals of each row.
+
+        Args:
+          extent: `<float32>[batch]`, the intervals lie in 0..extent.
+          max_width: `<float32>[batch]`, maximum width of an interval.
+          count: number of intervals per row.
+          positions: size of the result.
+
+        Returns:
+          `<bool>[batch, positions]`, true inside any of the intervals.
+        """
+        shape = (tf.shape(extent)[0], 2, count)
+        uniform = keras.random.uniform(shape, seed=self.seed_generator)
+        width = uniform[:, 0] * max_width[:, None]
+        start = uniform[:, 1] * (extent[:, None] - width)
+        position = tf.range(positions, dtype=tf.float32)[None, :, None]
+        is_inside = (position >= start[:, None, :]) & (position < (start + width)[:, None, :])
+        return tf.reduce_any(is_inside, axis=2)
 
     def compute_output_spec(self, features: Any, frames: Any, training: bool = False) -> Any:
-        """The shape of the features."""
+        """Return the output shape, which is that of the features."""
         return keras.KerasTensor(features.shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), **self.settings}
+        """Return the constructor arguments."""
+        return {
+            **super().get_config(),
+            "time_masks": self.time_masks,
+            "time_share": self.time_share,
+            "band_masks": self.band_masks,
+            "band_width": self.band_width,
+            "seed": self.seed,
+        }
 
 
-@keras.saving.register_keras_serializable("speech")
+@keras.saving.register_keras_serializable("tasks.speech")
 class Subsample(keras.layers.Layer):
-    """Two strided convolutions over time and frequency: fewer steps for the recurrent layers.
+    """Two strided convolutions over time and frequency, which shorten the sequence.
 
-    The first strides by 2 in frequency and by `strides[0]` in time, the second by 2 and
-    `strides[1]`. Each step's window is at the same place however much padding follows, and padding
-    is 0 before each convolution, so it changes nothing.
+    Both stride by 2 in frequency and by `strides` in time. The position of each window does not
+    depend on the padding, and padding is 0 before each convolution. So padding never affects the
+    result.
 
-    Call arguments: `features` `<float>[batch, frames, bands]`, `frames` `<int32>[batch]`. Returns
-    `<float>[batch, steps, channels * ceil(bands / 4)]` and `<int32>[batch]`, the real steps:
-    `ceil(ceil(frames / strides[0]) / strides[1])`.
+    Args:
+      channels: channels of each convolution.
+      strides: strides in time of the two convolutions.
+
+    Call arguments:
+      features: `<float>[batch, frames, bands]`.
+      frames: `<int32>[batch]`, number of valid frames.
+
+    Returns:
+      `<float>[batch, steps, channels * ceil(bands / 4)]` and the number of valid steps
+      `<int32>[batch]`, which is `ceil(ceil(frames / strides[0]) / strides[1])`.
     """
 
     def __init__(self, channels: int, strides: tuple[int, int], **kwargs: Any):
@@ -225,25 +291,25 @@ class Subsample(keras.layers.Layer):
         ]
 
     def build(self, features_shape: Any, frames_shape: Any = None) -> None:
-        """Builds the convolutions."""
+        """Build the convolutions."""
         channels = 1
         for convolution in self.convolutions:
             convolution.build((None, None, None, channels))
             channels = self.channels
 
     def call(self, features: tf.Tensor, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Convolves; see the class."""
+        """Apply the convolutions."""
         x = tf.cast(features, self.compute_dtype)[..., None]
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             margin = convolution.kernel_size[0] // 2
             x = convolution(tf.pad(x, [[0, 0], [margin, margin], [margin, margin], [0, 0]]))
-            frames = -(-frames // stride)
+            frames = count_steps(frames, [stride])
             mask = tf.sequence_mask(frames, tf.shape(x)[1])[:, :, None, None]
             x = tf.where(mask, x, tf.zeros((), x.dtype))
         return keras.ops.reshape(x, (tf.shape(x)[0], -1, x.shape[2] * x.shape[3])), frames
 
     def compute_output_spec(self, features: Any, frames: Any) -> tuple[Any, Any]:
-        """Shapes: the number of steps is known when the graph runs."""
+        """Return the output shapes; the number of steps is dynamic."""
         bands = math.ceil(math.ceil(features.shape[2] / 2) / 2)
         return (
             keras.KerasTensor(
@@ -253,5 +319,11 @@ class Subsample(keras.layers.Layer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Return the constructor arguments."""
         return {**super().get_config(), "channels": self.channels, "strides": self.strides}
+
+
+# Earlier versions registered the layers under these names; their `.keras` files still load.
+keras.saving.get_custom_objects().update(
+    {f"speech>{layer.__name__}": layer for layer in (LogMel, SpecAugment, Subsample)}
+)

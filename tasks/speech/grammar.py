@@ -1,7 +1,8 @@
-"""Sentences to be spoken: commands, numbers, dates, spelled names, and sentences with rare letters.
+"""Random English sentences for synthetic speech, in five categories.
 
-All are made by rules from the word lists below. `spoken` is what the synthesiser is told where that
-is not the transcript: it would read the letter a as the article.
+The categories are commands, numbers, dates, spelled names, and scenes with rare letters. All
+sentences follow the rules and word lists below. Changes of either change the prepared data set
+`spoken_commands`, and require a new version of it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from common.datasets import split_by_hash
 
-# What the default model is tried on; no sentence with two of its pairs is ever made.
+# The acceptance example of the default model. No sentence contains one of its word pairs.
 HELD_OUT = "the quick brown fox jumped over the lazy dog"
 _PAIRS = ("quick brown", "brown fox", "fox jumped", "lazy dog")
 
@@ -32,35 +33,35 @@ _MONTHS = _words(
     "january february march april may june july august september october november december"
 )
 _DAYS = _words("monday tuesday wednesday thursday friday saturday sunday")
-_WORDS = _words("yes no go stop help start enter erase repeat rubout up down left right on off")
+_KEYWORDS = _words("yes no go stop help start enter erase repeat rubout up down left right on off")
 _NAMES = _words(
     "anna ben carla david emma felix grace hugo irene jack kate leo maria nina oscar paula quentin "
     "rosa simon tina ursula victor wanda xavier yvonne zoe miller jackson fischer quigley vance "
     "brooks kovacs lopez dawson wright ziegler hamilton jefferson maxwell"
 )
-_THINGS = _words(
+_DEVICES = _words(
     "lamp radio window door heater fan oven camera garage television music printer blind kettle"
 )
 _ROOMS = _words("kitchen bedroom bathroom office hall garden cellar attic")
 _ANIMALS = _words(
     "fox dog cat zebra ox horse pony jackal lynx puma quail wolf hen goat badger camel rabbit mouse"
 )
-_KINDS = _words(
+_ADJECTIVES = _words(
     "quick brown lazy grey black white young old clever sleepy hungry jolly vexed tiny huge proud"
 )
-_ACTS = _words("jumped walked climbed looked ran leapt crept flew hopped rolled stepped gazed")
-_PLACES = _words("over under behind past around near towards across")
+_VERBS = _words("jumped walked climbed looked ran leapt crept flew hopped rolled stepped gazed")
+_PREPOSITIONS = _words("over under behind past around near towards across")
 _GOODS = _words(
     "boxes jugs waltzes quilts violins zippers taxis kites lemons bricks pickles wizards puzzles"
 )
 
 
 def number(value: int) -> str:
-    """A number from 0 to 999,999 in words.
+    """Return a number from 0 to 999,999 in words.
 
     Example:
-    >>> number(1942), number(20_007), number(100)
-    ('one thousand nine hundred and forty two', 'twenty thousand and seven', 'one hundred')
+      >>> number(1942), number(20_007)
+      ('one thousand nine hundred and forty two', 'twenty thousand and seven')
     """
     if value < 10:
         return _ONES[value]
@@ -76,11 +77,11 @@ def number(value: int) -> str:
 
 
 def ordinal(value: int) -> str:
-    """A day of the month in words.
+    """Return the ordinal of a day of the month, from 1 to 30, in words.
 
     Example:
-    >>> ordinal(3), ordinal(30), ordinal(22)
-    ('third', 'thirtieth', 'twenty second')
+      >>> ordinal(3), ordinal(30), ordinal(22)
+      ('third', 'thirtieth', 'twenty second')
     """
     if value <= 20:
         return _ORDINALS[value - 1]
@@ -90,7 +91,12 @@ def ordinal(value: int) -> str:
 
 
 class Sentence(NamedTuple):
-    """A transcript, and what the synthesiser is told."""
+    """A sentence.
+
+    Attributes:
+      text: the transcript.
+      spoken: the input of the synthesiser, which would read a spelled "a" as the article.
+    """
 
     text: str
     spoken: str
@@ -101,24 +107,28 @@ def _plain(text: str) -> Sentence:
 
 
 def _spelled(letters: str, before: str = "") -> Sentence:
-    said = " ".join("ay" if letter == "a" else letter for letter in letters)
-    return Sentence(f"{before} {' '.join(letters)}".strip(), f"{before} {said}".strip())
+    spoken = " ".join("ay" if letter == "a" else letter for letter in letters)
+    return Sentence(f"{before} {' '.join(letters)}".strip(), f"{before} {spoken}".strip())
+
+
+# Each function draws the words of ALL alternatives, then chooses one. So the order of the
+# alternatives and of the words in them is part of the data set.
 
 
 def _command(rng: random.Random) -> Sentence:
-    thing, room = rng.choice(_THINGS), rng.choice(_ROOMS)
+    device, room = rng.choice(_DEVICES), rng.choice(_ROOMS)
     return _plain(
         rng.choice(
             (
-                f"turn {rng.choice(('on', 'off'))} the {thing} in the {room}",
+                f"turn {rng.choice(('on', 'off'))} the {device} in the {room}",
                 f"open the {room} {rng.choice(('door', 'window', 'blind'))}",
                 f"set a timer for {number(rng.randint(2, 59))} minutes",
                 f"call {rng.choice(_NAMES)} on {rng.choice(_DAYS)}",
                 f"wake me at {number(rng.randint(1, 12))} {number(rng.randint(10, 59))}",
                 f"send {number(rng.randint(2, 19))} {rng.choice(_GOODS)} to {rng.choice(_NAMES)}",
                 f"play the {ordinal(rng.randint(1, 20))} song again",
-                f"{rng.choice(_WORDS)} {rng.choice(_WORDS)}",
-                f"{rng.choice(_WORDS)} the {thing}",
+                f"{rng.choice(_KEYWORDS)} {rng.choice(_KEYWORDS)}",
+                f"{rng.choice(_KEYWORDS)} the {device}",
             )
         )
     )
@@ -156,14 +166,15 @@ def _name(rng: random.Random) -> Sentence:
 
 
 def _scene(rng: random.Random) -> Sentence:
-    first, second = rng.sample(_KINDS, 2)
+    first, second = rng.sample(_ADJECTIVES, 2)
     return _plain(
         rng.choice(
             (
-                f"the {first} {second} {rng.choice(_ANIMALS)} {rng.choice(_ACTS)} "
-                f"{rng.choice(_PLACES)} the {rng.choice(_KINDS)} {rng.choice(_ANIMALS)}",
-                f"a {first} {rng.choice(_ANIMALS)} {rng.choice(_ACTS)} {rng.choice(_PLACES)} "
-                f"{number(rng.randint(2, 20))} {second} {rng.choice(_GOODS)}",
+                f"the {first} {second} {rng.choice(_ANIMALS)} {rng.choice(_VERBS)} "
+                f"{rng.choice(_PREPOSITIONS)} the {rng.choice(_ADJECTIVES)} {rng.choice(_ANIMALS)}",
+                f"a {first} {rng.choice(_ANIMALS)} {rng.choice(_VERBS)} "
+                f"{rng.choice(_PREPOSITIONS)} {number(rng.randint(2, 20))} {second} "
+                f"{rng.choice(_GOODS)}",
                 f"{rng.choice(_NAMES)} packed {number(rng.randint(2, 99))} {first} "
                 f"{rng.choice(_GOODS)} and a {rng.choice(_ANIMALS)}",
             )
@@ -171,23 +182,37 @@ def _scene(rng: random.Random) -> Sentence:
     )
 
 
-KINDS: tuple[Callable[[random.Random], Sentence], ...] = (_command, _number, _date, _name, _scene)
+CATEGORIES: tuple[Callable[[random.Random], Sentence], ...] = (
+    _command,
+    _number,
+    _date,
+    _name,
+    _scene,
+)
 
 
 def sentences(split: str, seed: int) -> Iterator[Sentence]:
-    """Yields sentences of a split without end, the five kinds in turn, none twice.
+    """Yield distinct sentences of a split without end, from each category in turn.
 
-    A sentence belongs to the split that its SHA-1 says, so that no split holds one of another.
+    The SHA-1 of a sentence determines its split, so no sentence is in two splits.
+
+    Example:
+      >>> next(sentences("train", seed=1)).text
+      'set a timer for fifty one minutes'
     """
     rng = random.Random(f"{split} {seed}")
-    seen = set()
+    previous: set[str] = set()
     while True:
-        for kind in KINDS:
-            while True:
-                made = kind(rng)
-                if made.text in seen or split_by_hash(made.text) != split:
-                    continue
-                if not any(pair in made.text for pair in _PAIRS):
-                    break
-            seen.add(made.text)
-            yield made
+        for draw in CATEGORIES:
+            sentence = draw(rng)
+            while not _is_valid(sentence.text, split, previous):
+                sentence = draw(rng)
+            previous.add(sentence.text)
+            yield sentence
+
+
+def _is_valid(text: str, split: str, previous: set[str]) -> bool:
+    """Return whether a sentence is new, in the split, and different from `HELD_OUT`."""
+    if text in previous or split_by_hash(text) != split:
+        return False
+    return not any(pair in text for pair in _PAIRS)

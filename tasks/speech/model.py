@@ -1,4 +1,4 @@
-"""The recogniser: log-mel frames, strided convolutions, deep bidirectional RNN, CTC."""
+"""The recogniser: log-mel frames, strided convolutions, a deep bidirectional RNN and CTC."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ from tasks.speech.features import LogMel, SpecAugment, Subsample
 import keras
 import tensorflow as tf
 
-HEAD = "head"  # the layer that `--init` replaces where the letters differ
+HEAD = "head"  # the layer that `--init` replaces if the letters differ
 
 
 def build(config: Config, *, symbols: int) -> keras.Model:
-    """Builds the recogniser.
+    """Build the recogniser.
 
     Args:
       config: the architecture.
-      symbols: how many letters there are; the blank comes behind them.
+      symbols: number of letters; the blank is the symbol after them.
 
     Returns:
-      A functional model. Inputs: `audio` `<float32>[batch, samples]` in -1..1 at 16 kHz, `length`
-      `<int32>[batch]` in samples. Outputs: `log_probs` `<float32>[batch, steps, symbols + 1]`,
-      `frames` `<int32>[batch]`, the real steps of each row, and `log_mel` `<float32>[batch, 10 ms
-      frames, bands]`.
+      A functional model. Its inputs are `audio` `<float32>[batch, samples]` in -1..1 at 16 kHz and
+      `length` `<int32>[batch]` in samples. Its outputs are `log_probs`
+      `<float32>[batch, steps, symbols + 1]`, `frames` `<int32>[batch]`, the number of valid steps
+      of each row, and `log_mel` `<float32>[batch, frames, bands]`, one frame every 10 ms.
+
+    Example:
+      >>> model = build(Config(units=8, layers=1, channels=4, bands=16), symbols=27)
+      >>> outputs = model({"audio": tf.zeros([1, 16_000]), "length": tf.constant([16_000])})
+      >>> outputs["log_probs"].shape
+      TensorShape([1, 25, 28])
     """
     audio = keras.Input((None,), dtype="float32", name="audio")
     length = keras.Input((), dtype="int32", name="length")
@@ -66,7 +72,16 @@ def build(config: Config, *, symbols: int) -> keras.Model:
 def losses(
     outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """CTC per letter, as `common.training.fit.fit` takes it."""
+    """Compute the CTC loss of each row, for `common.training.fit.fit`.
+
+    Args:
+      outputs: the outputs of the model.
+      batch: `label` `<int32>[batch, letters]` and `label_length` `<int32>[batch]`.
+
+    Returns:
+      The negative log-likelihood of each transcript, and its number of letters as the weight; both
+      `<float32>[batch]`.
+    """
     length = batch["label_length"]
     labels = batch["label"][:, : tf.reduce_max(length)]
     values = ctc.loss(outputs["log_probs"], labels, outputs["frames"], length)

@@ -1,11 +1,12 @@
-"""Asks an exported speech model about your own recordings.
+"""Transcribe your own recordings with an exported speech model.
 
     python -m tasks.speech.predict greeting.wav interview.mp3
-    python -m tasks.speech.predict --plot heard.png greeting.wav
+    python -m tasks.speech.predict --plot letters.png greeting.wav
     python -m tasks.speech.predict --output texts.jsonl recordings/*.flac
 
-WAV, FLAC, OGG, MP3 and what else libsndfile reads, at any rate, mono or stereo. Long recordings are
-cut at their silences and transcribed piece by piece. Answers come in the order of the files.
+Files may be WAV, FLAC, OGG, MP3 or any other format of libsndfile, with any sample rate and number
+of channels. Long recordings are split at their silences and transcribed piece by piece. Predictions
+come in the order of the files.
 """
 
 from __future__ import annotations
@@ -13,188 +14,256 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.commands import cli
-from common.commands.config import PredictConfig
+from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.speech import audio, evaluate, serving
-from tasks.speech.evaluate import TASK, answers
+from tasks.speech import audio
+from tasks.speech.config import TASK
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(PredictConfig):
+class Predict(BatchPredictConfig):
     """Flags of `predict`."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """sound files"""
-    plot: Path | None = None
-    """draw what the model heard in the first file (its first piece) into this PNG"""
-    batch_size: int = 16
-    """pieces of sound a request"""
+    batch_size: Count = 16
+    """pieces of recordings per request"""
+    plot: Picture | None = None
+    """draw the log-mel frames and the letters of the first recording (its first piece) to this
+    picture file"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        if not self.files:
+            raise InputError("no recording given: name a sound file, as in `predict greeting.wav`")
 
 
-class _Asked(NamedTuple):
-    """A piece of a file that is asked about; or its end, with what went wrong."""
+class Piece(NamedTuple):
+    """The prediction of a piece of a recording.
 
-    path: Path
+    Attributes:
+      start: number of its first sample.
+      samples: its length.
+      peak: its largest absolute value.
+      text: the transcript.
+      confidence: exp of the mean log-probability of a letter.
+    """
+
     start: int
     samples: int
     peak: float
-    is_end: bool = False
+    text: str
+    confidence: float
+
+
+@dataclasses.dataclass
+class Transcript:
+    """The prediction of a file.
+
+    Attributes:
+      path: the file.
+      pieces: predictions of its pieces, in order.
+      error: why the file could not be read to its end, if it could not.
+    """
+
+    path: Path
+    pieces: list[Piece] = dataclasses.field(default_factory=list)
     error: str | None = None
 
 
-def transcribe(
-    served: Served, paths: Iterable[Path], *, batch_size: int
-) -> Iterator[dict[str, Any]]:
-    """Transcribes files, in order, without holding more than a few batches of pieces.
+class _Sound(NamedTuple):
+    """A piece of a recording, for a request."""
 
-    Yields:
-      For each file `file`, `seconds`, `text`, `confidence` (exp of the mean log-probability of a
-      letter over all pieces), `pieces` (`start`, `end` in seconds, `text`, `confidence`); and
-      `message` where there is no text, or the file could not be read to its end (`is_broken`).
+    transcript: Transcript
+    start: int
+    samples: np.ndarray
+
+
+def predict(served: Served, paths: Iterable[Path], *, batch_size: int) -> Iterator[Transcript]:
+    """Transcribe files, in order, with no more than a few batches of pieces in memory.
+
+    Args:
+      served: the export.
+      paths: sound files. One that cannot be read has a transcript with an error.
+      batch_size: pieces per request.
     """
-    rate, longest = served.settings["sample_rate"], served.settings["max_samples"]
-    asked: deque[_Asked] = deque()
+    unfinished: deque[Transcript] = deque()
 
-    def sounds() -> Iterator[np.ndarray]:
+    def sounds() -> Iterator[_Sound]:
         for path in paths:
-            error = None
+            transcript = Transcript(path)
+            unfinished.append(transcript)
             try:
-                for start, sound in audio.pieces(path, longest):
-                    asked.append(_Asked(path, start, len(sound), float(np.abs(sound).max())))
-                    yield sound
-            except InputError as problem:
-                error = str(problem)
-            asked.append(_Asked(path, 0, 0, 0.0, True, error))
+                for start, sound in audio.split_at_silences(path, served.settings["max_samples"]):
+                    yield _Sound(transcript, start, sound)
+            except InputError as error:
+                transcript.error = str(error)
 
-    pieces: list[tuple[_Asked, str, float]] = []
+    def to_request(rows: Sequence[_Sound]) -> dict[str, np.ndarray]:
+        return audio.request([row.samples for row in rows])
 
-    def ended() -> Iterator[dict[str, Any]]:
-        while asked and asked[0].is_end:
-            yield _describe(asked.popleft(), pieces, rate)
-            pieces.clear()
+    predictions = served.predict(
+        "serving_default",
+        sounds(),
+        to_request,
+        batch_size=batch_size,
+        length_of=lambda row: len(row.samples),
+        window=4,
+    )
+    for (transcript, start, sound), outputs in predictions:
+        while unfinished[0] is not transcript:  # all pieces of earlier files are predicted
+            yield unfinished.popleft()
+        transcript.pieces.append(
+            Piece(
+                start,
+                len(sound),
+                float(np.abs(sound).max()),
+                bytes(outputs["text"]).decode(),
+                float(outputs["confidence"]),
+            )
+        )
+    yield from unfinished
 
-    for text, confidence in answers(served, sounds(), batch_size=batch_size):
-        yield from ended()
-        pieces.append((asked.popleft(), text, confidence))
-    yield from ended()
 
+def describe(transcript: Transcript, rate: int) -> dict[str, Any]:
+    """Return the prediction of a file as plain values.
 
-def _describe(end: _Asked, pieces: list[tuple[_Asked, str, float]], rate: int) -> dict[str, Any]:
-    """One file's answer as plain values."""
-    letters = sum(len(text) for _, text, _ in pieces)
-    total = sum(len(text) * math.log(confidence) for _, text, confidence in pieces if text)
-    samples = sum(piece.samples for piece, _, _ in pieces)
-    said = {
-        "file": str(end.path),
+    A file without text has a `message`, and so has one that could not be read to its end, which
+    also has `is_broken`.
+
+    Args:
+      transcript: of the file.
+      rate: samples per second.
+
+    Example:
+      >>> pieces = [Piece(0, 16_000, 0.3, "go", 0.9), Piece(16_000, 8_000, 0.2, "on", 0.4)]
+      >>> prediction = describe(Transcript(Path("a.wav"), pieces), 16_000)
+      >>> prediction["text"], prediction["seconds"], prediction["confidence"]
+      ('go on', 1.5, 0.6)
+      >>> prediction["pieces"][1]
+      {'start': 1.0, 'end': 1.5, 'text': 'on', 'confidence': 0.4}
+    """
+    pieces = transcript.pieces
+    letters = sum(len(piece.text) for piece in pieces)
+    total = sum(len(piece.text) * math.log(piece.confidence) for piece in pieces if piece.text)
+    samples = sum(piece.samples for piece in pieces)
+    prediction = {
+        "file": str(transcript.path),
         "seconds": round(samples / rate, 3),
-        "text": " ".join(text for _, text, _ in pieces if text),
+        "text": " ".join(piece.text for piece in pieces if piece.text),
         "confidence": round(math.exp(total / letters), 6) if letters else 0.0,
         "pieces": [
             {
                 "start": round(piece.start / rate, 3),
                 "end": round((piece.start + piece.samples) / rate, 3),
-                "text": text,
-                "confidence": round(confidence, 6),
+                "text": piece.text,
+                "confidence": round(piece.confidence, 6),
             }
-            for piece, text, confidence in pieces
+            for piece in pieces
         ],
     }
-    if end.error is not None:
-        return {**said, "message": end.error, "is_broken": True}
+    if transcript.error is not None:
+        return {**prediction, "message": transcript.error, "is_broken": True}
     if letters:
-        return said
-    if samples < serving.SHORTEST:
-        message = f"{samples / rate:.2f} s of sound are too short: 0.1 s is the least"
-    elif max(piece.peak for piece, _, _ in pieces) <= serving.SILENCE:
+        return prediction
+    if samples < audio.SHORTEST:
+        message = f"too short: {samples / rate:.2f} s of sound; the minimum is 0.1 s"
+    elif max(piece.peak for piece in pieces) <= audio.SILENCE:
         message = "silent"
     else:
         message = "no speech was recognised"
-    return {**said, "message": message}
+    return {**prediction, "message": message}
 
 
-def to_line(said: dict[str, Any]) -> str:
-    """One answer for a person.
+def to_line(prediction: dict[str, Any]) -> str:
+    """Format a prediction for a person.
 
     Example:
       >>> to_line({"file": "a.wav", "text": "go on", "confidence": 0.97, "seconds": 1.2})
-      'a.wav   97 %  go on'
+      'a.wav    97 %  go on'
     """
-    parts = [said["file"]]
-    if said["text"]:
-        parts.append(f"{said['confidence']:5.0%}  {said['text']}".replace("%", " %"))
-    if "message" in said:
-        parts.append(f"[{said['message'].removeprefix(said['file'] + ': ')}]")
+    parts = [prediction["file"]]
+    if prediction["text"]:
+        confidence = f"{prediction['confidence']:5.0%}".replace("%", " %")
+        parts.append(f"{confidence}  {prediction['text']}")
+    if "message" in prediction:
+        parts.append(f"[{prediction['message'].removeprefix(prediction['file'] + ': ')}]")
     return "  ".join(parts)
 
 
 def draw(served: Served, sound: np.ndarray, path: Path) -> None:
-    """Draws the log-mel frames of a sound, its letters where they are heard, and their chances."""
-    seen = served.call("explain", **evaluate.request([sound]))
-    text, steps = seen["text"][0].decode(), int(seen["frames"][0])
+    """Draw the log-mel frames of a sound, its letters over time, and their probabilities.
+
+    Args:
+      served: the export.
+      sound: `<float32>[samples]`.
+      path: the picture to write.
+
+    Raises:
+      InputError: the sound is silent, too short or too long.
+    """
+    from matplotlib.figure import Figure
+
+    outputs = served.call("explain", **audio.request([sound]))
+    text, steps = outputs["text"][0].decode(), int(outputs["frames"][0])
     if not steps:
         raise InputError("nothing to draw: the recording is silent or too short")
-    step, letters = served.settings["step_seconds"], served.settings["letters"]
-    place = seen["alignment"][0, :steps]
-    chances = seen["symbol_probabilities"][0, :steps]
+    letters = served.settings["letters"]
+    alignment = outputs["alignment"][0, :steps]
+    probabilities = outputs["symbol_probabilities"][0, :steps]
     seconds = len(sound) / served.settings["sample_rate"]
     figure = Figure(figsize=(max(8.0, 3.0 * seconds), 5.5), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    mel = seen["log_mel"][0].T
-    # A frame stands at the middle of its 25 ms window.
-    top.imshow(
-        mel,
-        origin="lower",
-        aspect="auto",
-        cmap="magma",
-        extent=(0.0075, 0.0075 + 0.01 * mel.shape[1], 0, len(mel)),
-    )
-    # A step of the network stands at the frame that its convolutions are centred on.
-    times = np.arange(steps) * step + 0.0125
+    log_mel = outputs["log_mel"][0].T
+    bands, frames = log_mel.shape
+    # The time of a frame is the middle of its 25 ms window.
+    extent = (0.0075, 0.0075 + 0.01 * frames, 0, bands)
+    top.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent)
+    # The time of a step is that of the frame in the middle of its convolutions.
+    times = np.arange(steps) * served.settings["step_seconds"] + 0.0125
     for index, letter in enumerate(text):
-        heard = np.flatnonzero(place == index)
-        if len(heard):
-            at = times[heard].mean()
+        of_letter = np.flatnonzero(alignment == index)
+        if len(of_letter):
+            at = times[of_letter].mean()
             top.axvline(at, color="white", linewidth=0.4, alpha=0.5)
-            top.text(at, len(mel) + 1, letter.replace(" ", "␣"), ha="center", fontsize=11)
+            top.text(at, bands + 1, letter.replace(" ", "␣"), ha="center", fontsize=11)
             column = letters.index(letter)
-            bottom.plot(times, chances[:, column], linewidth=1.0, color="tab:blue")
-    bottom.plot(times, chances[:, -1], color="0.7", linewidth=0.8, label="blank")
+            bottom.plot(times, probabilities[:, column], linewidth=1.0, color="tab:blue")
+    bottom.plot(times, probabilities[:, -1], color="0.7", linewidth=0.8, label="blank")
     top.set(ylabel="mel band")
-    top.set_title(f"{text}", pad=22)
+    top.set_title(text, pad=22)
     bottom.set(xlabel="seconds", ylabel="probability", ylim=(0, 1.02), xlim=(0, seconds))
     bottom.legend(fontsize=8, loc="upper right")
     figure.savefig(path, dpi=120)
 
 
 def main(argv: list[str]) -> None:
-    """Asks and prints; see the module."""
+    """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
-    if not flags.files:
-        raise InputError("give a sound file, as in: predict greeting.wav")
-    served = load_export(flags.model or Path("saved_models") / TASK)
-    broken: list[str] = []
+    served = load_export(flags.model, TASK)
+    unreadable = 0
 
-    def said() -> Iterator[dict[str, Any]]:
-        for answer in transcribe(served, flags.files, batch_size=flags.batch_size):
-            if answer.get("is_broken"):
-                broken.append(answer["file"])
-            yield answer
+    def predictions() -> Iterator[dict[str, Any]]:
+        nonlocal unreadable
+        for transcript in predict(served, flags.files, batch_size=flags.batch_size):
+            unreadable += transcript.error is not None
+            yield describe(transcript, served.settings["sample_rate"])
 
-    cli.print_answers(flags, said(), to_line=to_line)
-    if broken:
-        raise InputError(f"{len(broken)} of {len(flags.files)} files could not be read")
+    cli.print_predictions(flags, predictions(), to_line=to_line)
+    if unreadable:
+        raise InputError(f"{unreadable} of {len(flags.files)} files could not be read")
     if flags.plot:
-        _, sound = next(audio.pieces(flags.files[0], served.settings["max_samples"]))
+        _, sound = next(audio.split_at_silences(flags.files[0], served.settings["max_samples"]))
         draw(served, sound, flags.plot)
 
 

@@ -1,12 +1,12 @@
-"""Speech made by eSpeak NG on the user's machine, through the C interface of its library.
+"""Speech synthesis by eSpeak NG, through the C interface of its library.
 
-The package `espeakng-loader` (extra [espeak]) brings the library and its voices. eSpeak NG is
-licensed GPL-3.0-or-later; nothing of it is part of this project or of its models.
+The package `espeakng-loader` (extra [espeak]) contains the library and its voices. eSpeak NG is
+licensed GPL-3.0-or-later; no part of it is in this project or in its models.
 
     python -m tasks.speech.synthesis "call anna at nine" --output anna.wav --variant f4
 
-writes a sound file to ask a model of the default data about; by default in a voice of its test
-split.
+writes a sound file, for example as input for a model of the default data set. By default the voice
+is one of the test split.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from common.commands import cli
 from common.errors import InputError, require
 from tasks.speech import audio
-from tasks.speech.features import RATE
+from tasks.speech.audio import RATE
 from tasks.speech.grammar import Sentence, sentences
 
 import numpy as np
 import tyro
 
-# Accents of English, and variants of the voice, which are the speakers. Those that are no people
-# (robots, whispers) are left out.
-ACCENTS = ("en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
+# Accents of English. The speakers are variants of the voice, without robots and whispers.
+Accent: TypeAlias = Literal["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"]
+ACCENTS: tuple[Accent, ...] = get_args(Accent)
 _TRAIN = """
     f1 f3 f5 m1 m2 m4 m5 m6 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky
     Lee Marco Mario Michael Mike Nguyen Reed Storm anika antonio aunty belinda benjamin boris caleb
@@ -45,16 +45,24 @@ VARIANTS = {
 
 
 class Voice(NamedTuple):
-    """How something is said."""
+    """Parameters of the voice.
+
+    Attributes:
+      accent: one of `ACCENTS`.
+      variant: the speaker.
+      rate: words per minute.
+      pitch: 0 to 100.
+      range: range of the pitch, 0 to 100.
+    """
 
     accent: str = "en-us"
     variant: str = "m1"
-    rate: int = 160  # words a minute
-    pitch: int = 50  # 0 to 100, like the next
-    range: int = 50  # of the pitch
+    rate: int = 160
+    pitch: int = 50
+    range: int = 50
 
 
-# Parts of speak_lib.h, the C interface.
+# Constants and types of speak_lib.h, the C interface.
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _CALLBACK = ctypes.CFUNCTYPE(
@@ -63,11 +71,17 @@ _CALLBACK = ctypes.CFUNCTYPE(
 
 
 class Synthesizer:
-    """eSpeak NG's library, which has one state for the whole process: use `synthesizer()`."""
+    """The library of eSpeak NG.
+
+    The library has one state per process, so use `synthesizer()` instead of the constructor.
+
+    Raises:
+      InputError: the library is not installed, or does not start.
+    """
 
     def __init__(self) -> None:
-        other = " (eSpeak NG is GPL-3.0-or-later), or train on recordings with --dataset or --data"
-        espeakng_loader = require("espeakng_loader", "speech,espeak", other)
+        advice = " (eSpeak NG is GPL-3.0-or-later), or train on recordings with --dataset or --data"
+        espeakng_loader = require("espeakng_loader", "speech,espeak", advice)
         self._soxr = require("soxr", "speech")
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._library.espeak_Synth.argtypes = [
@@ -87,29 +101,30 @@ class Synthesizer:
         if self.rate <= 0:
             raise InputError(f"eSpeak NG does not start (error {self.rate})", data)
         self._parts: list[np.ndarray] = []
-        # ctypes does not keep it alive.
-        self._callback = _CALLBACK(self._take)
+        # An attribute, since ctypes holds no reference to it.
+        self._callback = _CALLBACK(self._append)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _take(self, samples: Any, count: int, events: Any) -> int:
+    def _append(self, samples: Any, count: int, events: Any) -> int:
+        """Store a part of the sound; called by the library."""
         del events
         if samples and count:
             self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0  # go on
+        return 0  # continue
 
     def say(self, text: str, voice: Voice) -> np.ndarray:
-        """Says a text; the same again differs a little, as eSpeak NG adds jitter to its voices.
+        """Synthesise a text. eSpeak NG adds jitter, so two calls differ slightly.
 
         Returns:
-          `<float32>[samples]` at 16 kHz, at most 1 in size.
+          `<float32>[samples]` in -1..1 at 16 kHz.
 
         Raises:
-          InputError: eSpeak NG has no such voice, or refuses.
+          InputError: eSpeak NG does not have the voice, or fails.
         """
         name = f"{voice.accent}+{voice.variant}"
-        # The library itself passes over a variant that it does not have.
-        is_known = (self._variants / voice.variant).is_file()
-        if not is_known or self._library.espeak_SetVoiceByName(name.encode()):
+        # The library ignores an unknown variant instead of failing.
+        has_variant = (self._variants / voice.variant).is_file()
+        if not has_variant or self._library.espeak_SetVoiceByName(name.encode()):
             raise InputError(f"eSpeak NG has no voice {name!r}")
         for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
             self._library.espeak_SetParameter(parameter, value, 0)
@@ -124,17 +139,23 @@ class Synthesizer:
 
 @functools.cache
 def synthesizer() -> Synthesizer:
-    """The one synthesizer of this process.
+    """Return the synthesizer of this process.
 
     Example:
-    >>> synthesizer().say("hello", Voice("en-us", "f3")).shape
-    (8647,)
+      >>> sound = synthesizer().say("hello", Voice("en-us", "f3"))
+      >>> sound.dtype, 0.3 < len(sound) / RATE < 1.0
+      (dtype('float32'), True)
     """
     return Synthesizer()
 
 
 def random_voice(split: str, rng: random.Random) -> Voice:
-    """A speaker of a split, in one of his moods."""
+    """Draw a speaker of a split, with random accent, rate and pitch.
+
+    Example:
+      >>> random_voice("test", random.Random(1)).variant in VARIANTS["test"]
+      True
+    """
     return Voice(
         accent=rng.choice(ACCENTS),
         variant=rng.choice(VARIANTS[split]),
@@ -145,7 +166,11 @@ def random_voice(split: str, rng: random.Random) -> Voice:
 
 
 def recordings(split: str, count: int, seed: int) -> Iterator[tuple[Sentence, Voice, np.ndarray]]:
-    """Speaks `count` sentences of a split, each by a voice of it, with some silence around."""
+    """Yield `count` recordings of a split: random sentences in random voices.
+
+    Yields:
+      The sentence, the voice, and the sound `<float32>[samples]` with silence around it.
+    """
     rng = random.Random(f"voices {split} {seed}")
     speaker = synthesizer()
     for sentence, _ in zip(sentences(split, seed), range(count), strict=False):
@@ -160,17 +185,17 @@ class Say:
     """Flags of this command."""
 
     text: tyro.conf.Positional[str]
-    """what to say"""
+    """text to synthesise"""
     output: Path
-    """the WAV file to write"""
-    accent: Literal[ACCENTS] = "en-us"
-    """of English"""
+    """WAV file to write"""
+    accent: Accent = "en-us"
+    """accent of English"""
     variant: str = VARIANTS["test"][0]
-    """of the voice"""
+    """variant of the voice"""
 
 
 def main(argv: list[str]) -> None:
-    """Says a text into a file; see the module."""
+    """Synthesise a text and write the sound to a file; see the module."""
     flags = cli.parse(Say, argv, doc=__doc__)
     sound = synthesizer().say(flags.text, Voice(flags.accent, flags.variant))
     audio.write(flags.output, sound)

@@ -1,1 +1,1 @@
-"""Translation: a sentence in one language in, the same sentence in another language out."""
+"""Translation: from a sentence in one language to the same sentence in another language."""

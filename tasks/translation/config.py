@@ -1,78 +1,79 @@
-"""Every setting of the translation task, and the ones behind each published score."""
+"""Settings of the translation task, and the presets of its data sets."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any, Literal
 
-from common.commands.config import RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.data import bucket_lengths
 from common.errors import InputError
 
+TASK = "translation"
+# Settings of the exported search. They do not affect the weights.
 SEARCH = ("beam", "length_penalty")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """A recurrent encoder-decoder with attention."""
+    """Settings of a recurrent encoder-decoder with attention."""
 
     source: str = "fr"
-    """language that is read, as the data set names it"""
+    """source language, as the data set names it"""
     target_language: str = "en"
-    """language that is written"""
-    epochs: int = 12
-    """passes over the training data; the learning rate falls to 0 along half a cosine"""
-    patience: int = 12
-    """stop after so many epochs without a better BLEU on validation data"""
-    batch_size: int = 128
-    """sentence pairs a step"""
-    learning_rate: float = 2e-3
+    """target language, as the data set names it"""
+    epochs: Count = 12
+    """passes over the training data; the learning rate decays to 0 along half a cosine"""
+    patience: Count = 12
+    """epochs without improvement of the validation BLEU after which training stops"""
+    batch_size: Count = 128
+    """sentence pairs per step"""
+    learning_rate: Positive = 2e-3
     """peak learning rate"""
     max_length: int = 64
-    """subwords; longer sources are cut there, longer pairs are left out of training"""
+    """maximum subwords per sentence; longer sources are truncated, longer training pairs dropped"""
 
     source_subwords: int = 6000
-    """subwords of the source language"""
+    """number of subwords of the source language"""
     target_subwords: int = 4000
-    """subwords of the target language"""
+    """number of subwords of the target language"""
     shared_subwords: bool = False
     """one vocabulary (of target_subwords) and one embedding for both languages"""
-    subword_dropout: float = 0.0
-    """share of fitting subwords passed over in training sources: words are cut in many ways"""
+    subword_dropout: Fraction = 0.0
+    """fraction of matching subwords skipped in training sources (MaxMatch-Dropout)"""
 
-    embedding: int = 256
-    """width of the embeddings"""
+    embedding: Count = 256
+    """size of the embeddings"""
     cell: Literal["gru", "lstm"] = "gru"
-    """kind of recurrent layer"""
-    units: int = 256
-    """width of each layer; each direction of the encoder has half of them"""
-    encoder_layers: int = 1
-    """how many bidirectional layers read"""
-    decoder_layers: int = 2
-    """how many layers write"""
+    """type of the recurrent layers"""
+    units: Count = 256
+    """units of each layer; each direction of the encoder has half of them"""
+    encoder_layers: Count = 1
+    """number of bidirectional encoder layers"""
+    decoder_layers: Count = 2
+    """number of decoder layers"""
     attention: Literal["dot", "additive"] = "dot"
-    """how the decoder looks back at the source"""
+    """attention of the decoder: dot product or additive (Bahdanau et al. 2015)"""
     input_feeding: bool = False
-    """the decoder's last answer is part of its next input (slower)"""
-    dropout: float = 0.2
-    """share of embeddings, of inputs of layers and of answers dropped"""
+    """last output of the decoder as part of its next input (slower)"""
+    dropout: Fraction = 0.2
+    """fraction of embeddings, layer inputs and decoder outputs dropped in training"""
 
-    label_smoothing: float = 0.1
-    """share of the target that is spread over all subwords"""
-    clip_norm: float = 1.0
-    """gradients are scaled down to this norm"""
-    average: float = 0.998
-    """momentum of the moving average of the weights that is measured and exported; 0 for none"""
+    label_smoothing: Fraction = 0.1
+    """fraction of the target probability spread over all subwords"""
+    clip_norm: Positive = 1.0
+    """maximum norm of the gradients; larger ones are scaled down"""
+    average: Fraction = 0.998
+    """momentum of the moving average of the weights, which is scored and exported; 0 for none"""
 
-    beam: int = 5
-    """hypotheses that the export keeps while it searches"""
+    beam: Count = 5
+    """number of hypotheses of the exported beam search"""
     length_penalty: float = 0.6
-    """exponent of the length normalisation of Wu et al. 2016"""
+    """exponent of the length normalisation (Wu et al. 2016)"""
 
     def __post_init__(self) -> None:
-        """Checks what no type can say."""
+        """Validate settings that the type system cannot express."""
         super().__post_init__()
-        self.require_fractions("subword_dropout", "dropout", "label_smoothing")
-        self.require_counts("embedding", "units", "encoder_layers", "decoder_layers", "beam")
         if self.units % 2:
             raise InputError(f"--units must be even, got {self.units}")
         if self.max_length < 2:
@@ -82,8 +83,12 @@ class Config(RunConfig):
         if self.source == self.target_language:
             raise InputError("--source and --target_language must differ")
 
+    def bucket_lengths(self) -> list[int]:
+        """Return the fixed lengths to which batches of sources are padded, end symbol included."""
+        return bucket_lengths(self.max_length + 1)
+
     def checkpoint_settings(self) -> dict[str, Any]:
-        """Those of every task, without the search's: it touches no weight."""
+        """Return the settings that a resumed run must repeat; the search may change."""
         settings = super().checkpoint_settings()
         return {name: settings[name] for name in settings if name not in SEARCH}
 
@@ -139,5 +144,5 @@ PRESETS = {
     "opus/medical": Config(dataset="opus/medical", source="de"),
 }
 DEFAULT = "phrase_book"
-# What `python -m tasks train --quick` asks for.
+# Changes made by `python -m tasks train --quick`.
 QUICK = {"epochs": 3}

@@ -1,4 +1,4 @@
-"""The translator: a recurrent encoder-decoder with attention, and what it is trained towards."""
+"""The translation model, its loss and its search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ import tensorflow as tf
 
 
 def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
-    """Builds the translator; see `common.encoder_decoder.build` for its inputs and outputs."""
+    """Build the recurrent encoder-decoder with attention.
+
+    Args:
+      config: settings of the run.
+      source_size: number of source subwords.
+      target_size: number of target subwords.
+
+    Returns:
+      A model with the inputs and outputs of `common.encoder_decoder.build`.
+    """
     return encoder_decoder.build(
         source_size=source_size,
         target_size=target_size,
@@ -32,34 +41,42 @@ def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
 
 
 def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
-    """Cross-entropy of the next subword, smoothed, as `common.training.fit.fit` takes it.
+    """Make the smoothed cross-entropy of the next subword, in the form of `common.training.fit`.
 
-    Against a target of which the share `s` is spread over all subwords it is
+    With logits `z`, true subword `y`, and a fraction `s` of the target probability spread over all
+    subwords, the loss of a step is
 
         (1 - s) (lse(z) - z_y) + s (lse(z) - mean(z)) = lse(z) - z_y + s (z_y - mean(z))
 
-    with `z` the scores and `y` the subword. Only `lse(z)` needs all scores; `z_y` is one row of
-    the embedding, `mean(z)` its mean row. Scores are taken at real steps only.
+    with `lse` the logarithm of the sum of exponentials. Only `lse(z)` needs all logits: `z_y` needs
+    one row of the embedding and `mean(z)` its mean row. Logits are computed for valid steps only.
+
+    Args:
+      model: model of `build`.
+      label_smoothing: the fraction `s`.
+
+    Returns:
+      A function of the model's outputs and a batch. It returns the sum of the losses of each row
+      and their number, both `<float32>[batch]`.
     """
     embedding = encoder_decoder.token_embedding(model)
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        labels, length = batch["labels"], batch["target_length"]
-        real = tf.sequence_mask(length, tf.shape(labels)[1])
-        answers = tf.boolean_mask(outputs["answers"], real)
-        wanted = tf.boolean_mask(labels, real)
-        scores = tf.cast(embedding(answers, reverse=True), tf.float32)
-        values = tf.nn.sparse_softmax_cross_entropy_with_logits(wanted, scores)
+        length = batch["target_length"]
+        valid = tf.sequence_mask(length, tf.shape(batch["labels"])[1])
+        labels = tf.boolean_mask(batch["labels"], valid)
+        features = tf.boolean_mask(outputs["answers"], valid)
+        logits = tf.cast(embedding(features, reverse=True), tf.float32)
+        values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         if label_smoothing:
-            answers = tf.cast(answers, tf.float32)
+            features = tf.cast(features, tf.float32)
             table = tf.convert_to_tensor(embedding.embeddings)
-            above_mean = tf.gather(table, wanted) - tf.reduce_mean(table, axis=0)
-            values += label_smoothing * tf.reduce_sum(answers * above_mean, axis=-1)
+            above_mean = tf.gather(table, labels) - tf.reduce_mean(table, axis=0)
+            values += label_smoothing * tf.reduce_sum(features * above_mean, axis=-1)
         rows = tf.repeat(tf.range(tf.shape(length)[0]), length)
-        sums = tf.math.segment_sum(values, rows)
-        return sums, tf.cast(length, tf.float32)
+        return tf.math.segment_sum(values, rows), tf.cast(length, tf.float32)
 
     return losses
 
@@ -73,27 +90,37 @@ def translate(
     beam: int = 1,
     alpha: float = 0.0,
 ) -> decoding.Decoded:
-    """Searches the best translations.
+    """Search for the most probable translations.
 
     Args:
-      model: of `build`.
-      ids: `<int32>[batch, time]`, sources with their end mark.
+      model: model of `build`.
+      ids: `<int32>[batch, time]`, sources with their end symbol.
       length: `<int32>[batch]`.
-      max_length: subwords of a translation at most; it also ends at twice its source's length and
-        ten more.
-      beam: hypotheses that are kept; 1 is greedy search.
-      alpha: length normalisation of Wu et al. 2016.
+      max_length: maximum number of subwords of a translation. A translation also ends at twice the
+        length of its source plus ten.
+      beam: number of hypotheses per source; 1 is greedy search.
+      alpha: exponent of the length normalisation of Wu et al. 2016.
 
     Returns:
-      Translations without the end mark, `[batch, beam, ...]`, best first.
+      Translations without the end symbol, `[batch, beam, ...]`, best first.
     """
     encoded = encoder_decoder.encode(model, ids, length)
     step = encoder_decoder.make_step(model, encoded, never=(PAD, START))
     start = tf.fill(tf.shape(length), START)
     limit = tf.minimum(2 * length + 10, max_length)
-    chosen = {"end": END, "max_length": max_length, "limit": limit}
     if beam > 1:
-        return decoding.beam_search(step, encoded.state, start, beam=beam, alpha=alpha, **chosen)
-    found = decoding.greedy(step, encoded.state, start, **chosen)
-    normal = found.score / decoding.length_penalty(found.length + 1, alpha)
-    return decoding.Decoded(*(x[:, None] for x in found._replace(score=normal)))
+        return decoding.beam_search(
+            step,
+            encoded.state,
+            start,
+            end=END,
+            max_length=max_length,
+            limit=limit,
+            beam=beam,
+            alpha=alpha,
+        )
+    greedy = decoding.greedy(
+        step, encoded.state, start, end=END, max_length=max_length, limit=limit
+    )
+    score = greedy.score / decoding.length_penalty(greedy.length + 1, alpha)
+    return decoding.Decoded(*(x[:, None] for x in greedy._replace(score=score)))

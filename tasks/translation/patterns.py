@@ -1,6 +1,6 @@
-"""Sentence pairs from patterns: templates in two languages, with lists that fill their slots.
+"""Sentence pairs from patterns: templates in two languages whose slots are filled from lists.
 
-A file of patterns has a pair on each line, its two sides parted by a tab:
+A pattern file has one pair on each line, with a tab between source and target:
 
     # a comment
     [drink]
@@ -11,15 +11,16 @@ A file of patterns has a pair on each line, its two sides parted by a tab:
     je voudrais {drink}.        I'd like {drink}.
     avez-vous {drink}?          do you have {drink}?
 
-`[name]` begins a list, and `{name}` in a pattern stands for each pair of that list, the same one on
-both sides. A pattern with several slots gives every combination of their lists. The first letter of
-a sentence is made a capital.
+`[name]` starts a list. The slot `{name}` in a pattern is replaced by each pair of that list, the
+same pair on both sides. A pattern with several slots is expanded to every combination of their
+lists. The first letter of each sentence is capitalised.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ SLOT = re.compile(r"\{([^{}]*)\}")
 
 
 class Line(NamedTuple):
-    """A pair and where it stands."""
+    """A pair with its line number."""
 
     number: int
     source: str
@@ -41,43 +42,43 @@ class Line(NamedTuple):
 
 
 def expand(path: str | Path) -> list[tuple[str, str]]:
-    """Writes out all sentence pairs of a file of patterns.
+    """Expand a pattern file to all its sentence pairs.
 
     Args:
-      path: the file, UTF-8, in the form that this module describes.
+      path: UTF-8 file in the format of this module.
 
     Returns:
-      `(source, target)` pairs in the order of the patterns, the last slot's list running fastest.
+      `(source, target)` pairs in the order of the patterns; the list of the last slot varies
+      fastest.
 
     Raises:
-      InputError: names the file and the line which is no pair, whose sides have different slots,
-        which names a list that is not there, or which gives a source sentence a second time; or the
-        list that no pattern uses.
+      InputError: a line is no pair, the two sides have different slots, a list is missing or
+        unused, or a source sentence occurs twice. The message names the file and the line.
 
     Example:
-      >>> expand("drinks.txt")[3]  # the file above
-      ('Avez-vous du thé?', 'Do you have some tea?')
+      >>> pairs = expand(Path(__file__).with_name("phrases") / "patterns.txt")
+      >>> len(pairs)
+      5253
+      >>> pairs[0]
+      ("Je voudrais un café, s'il vous plaît.", "I'd like a coffee, please.")
     """
-    lists = _read(path)
+    lists = _read_lists(path)
     unused = lists.keys() - {PATTERNS}
     pairs: dict[str, str] = {}
-    for number, *sides in lists.get(PATTERNS, []):
-        names, others = (list(dict.fromkeys(SLOT.findall(side))) for side in sides)
-        if set(names) != set(others):
-            raise InputError("expected the same slots on both sides", path, number)
-        for name in names:
-            if name not in lists or name == PATTERNS:
-                raise InputError(f"there is no list [{name}]", path, number)
-        unused -= set(names)
-        for chosen in itertools.product(*(lists[name] for name in names)):
-            source = _fill(
-                sides[0], {n: line.source for n, line in zip(names, chosen, strict=True)}
-            )
-            target = _fill(
-                sides[1], {n: line.target for n, line in zip(names, chosen, strict=True)}
-            )
+    for pattern in lists.get(PATTERNS, []):
+        slots = list(dict.fromkeys(SLOT.findall(pattern.source)))
+        if set(slots) != set(SLOT.findall(pattern.target)):
+            raise InputError("expected the same slots on both sides", path, pattern.number)
+        for slot in slots:
+            if slot not in lists or slot == PATTERNS:
+                raise InputError(f"no list [{slot}] in this file", path, pattern.number)
+        unused -= set(slots)
+        for lines in itertools.product(*(lists[slot] for slot in slots)):
+            fillers = dict(zip(slots, lines, strict=True))
+            source = _fill(pattern.source, {slot: line.source for slot, line in fillers.items()})
+            target = _fill(pattern.target, {slot: line.target for slot, line in fillers.items()})
             if source in pairs:
-                raise InputError(f"gives {source!r} a second time", path, number)
+                raise InputError(f"duplicate source sentence {source!r}", path, pattern.number)
             pairs[source] = target
     if unused:
         raise InputError(f"no pattern uses the list [{min(unused)}]", path)
@@ -86,13 +87,13 @@ def expand(path: str | Path) -> list[tuple[str, str]]:
     return list(pairs.items())
 
 
-def _fill(template: str, choice: dict[str, str]) -> str:
-    sentence = SLOT.sub(lambda slot: choice[slot[1]], template)
+def _fill(template: str, fillers: Mapping[str, str]) -> str:
+    sentence = SLOT.sub(lambda slot: fillers[slot[1]], template)
     return sentence[:1].upper() + sentence[1:]
 
 
-def _read(path: str | Path) -> dict[str, list[Line]]:
-    """The lists of a file by name; the patterns are the one called `patterns`."""
+def _read_lists(path: str | Path) -> dict[str, list[Line]]:
+    """Return the lists of a file by name; the patterns are the list `patterns`."""
     lists: dict[str, list[Line]] = {}
     name = None
     for number, line in read_lines(path):
@@ -101,13 +102,13 @@ def _read(path: str | Path) -> dict[str, list[Line]]:
         if line.startswith("[") and line.endswith("]"):
             name = line[1:-1]
             if name in lists:
-                raise InputError(f"a second list [{name}]", path, number)
+                raise InputError(f"duplicate list [{name}]", path, number)
             lists[name] = []
             continue
         sides = [side.strip() for side in line.split("\t")]
         if name is None:
             raise InputError("expected the name of a list in brackets first", path, number)
         if len(sides) != 2 or not all(sides):
-            raise InputError("expected a pair, its sides parted by a tab", path, number)
+            raise InputError("expected a source, a tab and a target", path, number)
         lists[name].append(Line(number, *sides))
     return lists

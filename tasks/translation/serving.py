@@ -1,11 +1,9 @@
-"""Raw text in, its translation out: the signatures that are exported."""
+"""The exported signatures: raw text -> its translation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from common.decoding import Decoded
-from common.serving.targets import PORTABLE, Target, shared
+from common.serving.rows import length_fits, run_valid
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, shared
 from tasks.translation.data import encode_source
 from tasks.translation.model import translate
 from tasks.translation.subwords import END, START, Subwords
@@ -14,8 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs fixed lengths, and every sentence would pay for the longest search"
-# Requests with which an export is verified and warmed up; the middle ones are bad rows.
+NO_LITERT = "LiteRT needs fixed lengths, and every sentence would take as long as the longest one"
+# Requests that verify an export and warm a server up; the middle ones are unusual.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
 
 
@@ -28,104 +26,140 @@ def signatures(
     beam: int,
     alpha: float,
     target: Target = PORTABLE,
-) -> Mapping[str, tf.types.experimental.PolymorphicFunction]:
-    """Makes the exported functions.
+) -> Signatures:
+    """Make the exported functions.
 
     - `serving_default`: `text` `<string>[batch]` -> `translation` `<string>[batch]`, `score`
       `<float32>[batch]`, the length-normalised log-probability.
-    - `tensors`: `ids` `<int32>[batch, time]` with the end mark, `length` `<int32>[batch]` ->
+    - `tensors`: `ids` `<int32>[batch, time]` with the end symbol, `length` `<int32>[batch]` ->
       `target_ids` `<int32>[batch, max_length]`, `target_length` `<int32>[batch]`, `score`.
     - `explain`: `text` -> `translations` `<string>[batch, n]` and `scores` `<float32>[batch, n]`,
-      best first; `tokens` `<string>[batch, time]`, the source's subwords; `target_tokens`
-      `<string>[batch, steps]`, the best translation's; `attention` `<float32>[batch, steps, time]`,
-      what each of them looked at.
+      best first; `tokens` `<string>[batch, time]`, the subwords of the source; `target_tokens`
+      `<string>[batch, steps]`, those of the best translation; `attention`
+      `<float32>[batch, steps, time]`, the attention weights of each of them.
 
-    Texts are cut at `max_length` subwords, translations at as many. A text of blanks, or a row
-    whose `length` is not between 1 and `time` (and `max_length + 1`) or whose ids are none, gets
-    the empty answer: "" and score 0.
+    Texts and translations are truncated to `max_length` subwords. The translation of an empty text
+    is "" with score 0. So is that of a row whose `length` is not in 1..`time`, exceeds
+    `max_length + 1`, or covers an id that is no subword.
+
+    Args:
+      model: model of `tasks.translation.model.build`.
+      reader: subwords of the source language.
+      writer: subwords of the target language.
+      max_length: maximum number of subwords of a text and of its translation.
+      beam: number of hypotheses of the beam search.
+      alpha: exponent of the length normalisation.
+      target: device of the export.
     """
-    size = len(reader)
-
-    def ask(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        chosen = {"max_length": max_length, "beam": beam, "alpha": alpha}
-        return translate(model, ids, length, **chosen)._asdict()
-
-    # The whole search; only the pictures' attention, in `explain`, is computed on the host.
-    core = target.core("core", ask, timed=["ids"])
-
-    @shared
-    def search(ids: tf.Tensor, length: tf.Tensor) -> tuple[Decoded, tf.Tensor]:
-        """Hypotheses of each row, and whether it is answered at all."""
-        time = tf.shape(ids)[1]
-        ids = tf.pad(ids, [[0, 0], [0, tf.maximum(0, 1 - time)]])
-        real = tf.sequence_mask(length, tf.shape(ids)[1])
-        known = (ids >= 0) & (ids < size)
-        answered = (length > 0) & (length <= tf.minimum(time, max_length + 1))
-        answered &= tf.reduce_all(known | ~real, axis=1)
-        # A row without an answer is run as one step and blanked, so that it cannot raise.
-        ids = tf.where(known & answered[:, None], ids, END)
-        found = Decoded(**core(ids=ids, length=tf.where(answered, length, 1)))
-        kept = answered[:, None]
-        return Decoded(
-            tf.where(kept[:, :, None], found.tokens, 0),
-            tf.where(kept, found.length, 0),
-            tf.where(kept, found.score, 0.0),
-        ), answered
-
+    run = _make_run(model, target, size=len(reader), max_length=max_length, beam=beam, alpha=alpha)
     text_spec = tf.TensorSpec([None], tf.string, name="text")
+    id_spec = tf.TensorSpec([None, None], tf.int32, name="ids")
+    length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     @tf.function(input_signature=[text_spec])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        found, _ = search(*encode_source(reader, text, max_length=max_length))
+        best = _best(run(*encode_source(reader, text, max_length=max_length)))
         return {
-            "translation": writer.decode(found.tokens[:, 0], found.length[:, 0]),
-            "score": found.score[:, 0],
+            "translation": writer.decode(best["tokens"], best["length"]),
+            "score": best["score"],
         }
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None], tf.int32, name="ids"),
-            tf.TensorSpec([None], tf.int32, name="length"),
-        ]
-    )
+    @tf.function(input_signature=[id_spec, length_spec])
     def tensors(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        found, _ = search(ids, length)
+        best = _best(run(ids, length))
         return {
-            "target_ids": found.tokens[:, 0],
-            "target_length": found.length[:, 0],
-            "score": found.score[:, 0],
+            "target_ids": best["tokens"],
+            "target_length": best["length"],
+            "score": best["score"],
         }
 
     @tf.function(input_signature=[text_spec])
     def explain(text: tf.Tensor) -> dict[str, tf.Tensor]:
         ids, length = encode_source(reader, text, max_length=max_length)
-        found, answered = search(ids, length)
-        best, steps = found.tokens[:, 0], tf.where(answered, found.length[:, 0] + 1, 0)
-        best = best[:, : tf.maximum(0, tf.reduce_max(steps) - 1)]
-        started = tf.pad(best, [[0, 0], [1, 0]], constant_values=START)
-        inputs = {"ids": ids, "length": tf.maximum(length, 1), "target_ids": started}
-        looked = model(inputs, training=False)["attention"]
-        ended = tf.pad(best, [[0, 0], [0, 1]])
-        place = tf.range(tf.shape(ended)[1])
-        ended = tf.where(place == steps[:, None] - 1, END, ended)
-        written = tf.sequence_mask(steps, tf.shape(ended)[1])
-        rows, places = tf.shape(text)[0], tf.shape(found.tokens)[1]
-        flat = writer.decode(
-            tf.reshape(found.tokens, [-1, max_length]), tf.reshape(found.length, [-1])
-        )
+        outputs = run(ids, length)
+        target_ids, valid, attention = _attend(model, ids, length, outputs)
         return {
-            "translations": tf.reshape(flat, [rows, places]),
-            "scores": found.score,
-            "tokens": reader.spell(ids, tf.sequence_mask(length, tf.shape(ids)[1])),
-            "target_tokens": writer.spell(ended, written),
-            "attention": tf.where(written[:, :, None], looked, 0.0),
+            "translations": _decode_all(writer, outputs["tokens"], outputs["length"]),
+            "scores": outputs["score"],
+            "tokens": reader.to_tokens(ids, tf.sequence_mask(length, tf.shape(ids)[1])),
+            "target_tokens": writer.to_tokens(target_ids, valid),
+            "attention": attention,
         }
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
 
 
-def examples(max_length: int) -> Mapping[str, list[dict[str, np.ndarray]]]:
-    """Requests for each signature: short and long ones, bad rows among them."""
+def _make_run(
+    model: keras.Model, target: Target, *, size: int, max_length: int, beam: int, alpha: float
+) -> Run:
+    """Make the computation that all signatures share; it is numeric, so accelerators can run it.
+
+    Returns:
+      A function of `ids` and `length`. It returns the hypotheses, best first, as `tokens`
+      `<int32>[batch, beam, max_length]`, `length` `<int32>[batch, beam]` and `score`
+      `<float32>[batch, beam]`; and `valid` `<bool>[batch]`: which rows are translated.
+    """
+
+    def search(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        decoded = translate(model, ids, length, max_length=max_length, beam=beam, alpha=alpha)
+        return decoded._asdict()
+
+    core = target.core("core", search, timed=["ids"])
+
+    @shared
+    def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        in_vocabulary = (ids >= 0) & (ids < size)
+        real = tf.sequence_mask(length, tf.shape(ids)[1])
+        valid = length_fits(length, ids, at_most=max_length + 1)
+        valid &= tf.reduce_all(in_vocabulary | ~real, axis=1)
+        # Values in the padding may be no ids at all.
+        inputs = {"ids": tf.where(in_vocabulary, ids, END), "length": length}
+        outputs = run_valid(core, inputs, valid, fill={"ids": END, "length": 1}, timed=["ids"])
+        return {**outputs, "valid": valid}
+
+    return run
+
+
+def _best(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return the best hypothesis of each row."""
+    return {name: outputs[name][:, 0] for name in ("tokens", "length", "score")}
+
+
+def _decode_all(writer: Subwords, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Decode `<int32>[batch, n, steps]` of `length` `<int32>[batch, n]` to `<string>[batch, n]`."""
+    flat = writer.decode(tf.reshape(tokens, [-1, tokens.shape[2]]), tf.reshape(length, [-1]))
+    return tf.reshape(flat, tf.shape(length))
+
+
+def _attend(
+    model: keras.Model, ids: tf.Tensor, length: tf.Tensor, outputs: dict[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Compute the attention of the best translations; on the host also in an export for a TPU.
+
+    Args:
+      model: model of `tasks.translation.model.build`.
+      ids: `<int32>[batch, time]`, the sources.
+      length: `<int32>[batch]`.
+      outputs: result of `run` for these.
+
+    Returns:
+      `(target_ids <int32>[batch, steps], valid <bool>[batch, steps],
+      attention <float32>[batch, steps, time])`. The translations have their end symbol. The
+      attention is 0 in steps that are not valid.
+    """
+    steps = tf.where(outputs["valid"], outputs["length"][:, 0] + 1, 0)
+    best = outputs["tokens"][:, 0, : tf.maximum(0, tf.reduce_max(steps) - 1)]
+    started = tf.pad(best, [[0, 0], [1, 0]], constant_values=START)
+    inputs = {"ids": ids, "length": tf.maximum(length, 1), "target_ids": started}
+    attention = model(inputs, training=False)["attention"]
+    place = tf.range(tf.shape(started)[1])
+    ended = tf.where(place == steps[:, None] - 1, END, tf.pad(best, [[0, 0], [0, 1]]))
+    valid = tf.sequence_mask(steps, tf.shape(started)[1])
+    return ended, valid, tf.where(valid[:, :, None], attention, 0.0)
+
+
+def examples(max_length: int) -> Examples:
+    """Return requests for each signature: short and long ones, some with invalid rows."""
     texts = [{"text": np.array(SAMPLES[:3])}, {"text": np.array(SAMPLES)}]
     batches = []
     for time in (8, max_length + 1):

@@ -1,12 +1,12 @@
-"""Subwords: a small vocabulary that writes any text, and reads it back to the byte.
+"""Subwords: a small vocabulary that encodes any text and decodes it byte for byte.
 
-A text is cut into words in front of blanks and around marks (`words`), and each word from left to
-right into the longest pieces that the vocabulary holds (`Subwords`), as WordPiece does (Wu et al.
-2016). The pieces are strings of bytes and every byte is one of them, so there is no unknown word:
-an emoji or a Chinese character becomes the bytes that it is made of. A blank belongs to the piece
-behind it, so pieces put one behind the other are the text again.
+A text is split into words before spaces and around punctuation (`split_words`). Each word is split
+from left to right into the longest pieces of the vocabulary (`Subwords`), as in WordPiece (Wu et
+al. 2016). Pieces are byte strings and every byte is a piece, so no word is unknown: an emoji or a
+Chinese character becomes its bytes. A space belongs to the piece that follows it, so the
+concatenated pieces are the text again.
 
-Cutting is graph code, for exports take raw text. The pieces are learnt by byte-pair encoding
+Encoding is graph code, because exports accept raw text. The pieces are learnt by byte-pair encoding
 (Sennrich et al. 2016) with the library `tokenizers`.
 """
 
@@ -21,27 +21,28 @@ import tensorflow as tf
 
 PAD, START, END = 0, 1, 2
 SPECIAL = (b"<pad>", b"<s>", b"</s>")
-LONGEST = 16  # bytes of a piece
+LONGEST = 16  # maximum length of a piece in bytes
 
-# Letters with an apostrophe behind them ("l'", "don'"), a digit, or marks; each with its blank.
+# A run of letters with a trailing apostrophe ("l'", "don'"), a digit, or a run of other characters;
+# each with a leading space.
 _WORD = r" ?(?:[\pL\pM]+['’]?|\pN|[^\s\pL\pM\pN]+)"
-_CUT = "\x01"
-# The bytes that a text can hold: `tidy` leaves no control characters, UTF-8 has no others.
+_SEPARATOR = "\x01"
+# The bytes of cleaned text: `clean` removes control characters, and UTF-8 has no other bytes.
 _BYTES = [bytes([b]) for b in (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF5))]
 
 
-def tidy(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
-    r"""Repairs UTF-8, makes one blank of any run of blanks and control characters, and trims.
+def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
+    r"""Repair UTF-8, collapse whitespace and control characters to single spaces, and strip.
 
     Args:
       text: `<string>[...]`.
-      characters: only so many of the first ones are looked at.
+      characters: maximum number of characters; the remaining ones are ignored.
 
     Example:
-      >>> tidy(tf.constant([" Où \n es-tu\xa0? "])).numpy()[0].decode()
+      >>> clean(tf.constant([" Où \n es-tu\xa0? "])).numpy()[0].decode()
       'Où es-tu ?'
     """
-    if characters is not None:  # bytes first, so that no huge text is gone through
+    if characters is not None:  # bytes first, so that a huge text is never scanned
         text = tf.strings.substr(text, 0, 4 * characters)
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     if characters is not None:
@@ -49,38 +50,48 @@ def tidy(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
     return tf.strings.strip(tf.strings.regex_replace(text, r"[\pZ\pC\s]+", " "))
 
 
-def words(text: tf.Tensor) -> tf.RaggedTensor:
-    """Cuts tidy text into words, each with the blank in front of it; the first one gets one, too.
+def split_words(text: tf.Tensor) -> tf.RaggedTensor:
+    """Split cleaned text into words; the first word gets a leading space.
+
+    Args:
+      text: `<string>[batch]`.
+
+    Returns:
+      A ragged `<string>[batch, (words)]`.
 
     Example:
-      >>> words(tf.constant(["Il n'a pas 20 ans."])).to_list()
+      >>> split_words(tf.constant(["Il n'a pas 20 ans."])).to_list()
       [[b' Il', b" n'", b'a', b' pas', b' 2', b'0', b' ans', b'.']]
     """
     spaced = tf.where(tf.equal(text, ""), "", tf.strings.join([" ", text]))
-    marked = tf.strings.regex_replace(spaced, _WORD, rf"\0{_CUT}")
-    parts = tf.strings.split(marked, _CUT)
-    return tf.ragged.boolean_mask(parts, tf.not_equal(parts, ""))
+    separated = tf.strings.regex_replace(spaced, _WORD, rf"\0{_SEPARATOR}")
+    words = tf.strings.split(separated, _SEPARATOR)
+    return tf.ragged.boolean_mask(words, tf.not_equal(words, ""))
 
 
 def learn(texts: Iterable[bytes], path: str | Path, *, size: int) -> None:
-    """Learns pieces by byte-pair encoding, and writes them: line k (from 0) is piece k.
+    """Learn pieces by byte-pair encoding and write them to a file, piece k on line k (from 0).
 
     Args:
-      texts: the training texts, of one language or several.
-      path: the file to write.
-      size: how many pieces, special ones included.
+      texts: training texts, in one or more languages.
+      path: file to write.
+      size: maximum number of pieces, including the special ones.
 
     Raises:
-      InputError: `tokenizers` is not installed, or `size` is below the number of bytes.
+      InputError: `tokenizers` is not installed, or `size` is smaller than the number of bytes.
     """
     tokenizers = require("tokenizers", "translation")
-    if size < len(SPECIAL) + len(_BYTES):
-        raise InputError(f"a vocabulary needs {len(SPECIAL) + len(_BYTES)} pieces or more")
+    least = len(SPECIAL) + len(_BYTES)
+    if size < least:
+        raise InputError(
+            f"a vocabulary needs {least} pieces or more, got {size}; "
+            "see --source_subwords and --target_subwords"
+        )
 
-    def tidy_words() -> Iterable[str]:
-        # The library works on characters: byte b is shown to it as the character of that number.
+    def words() -> Iterable[str]:
+        # The library works on characters, so byte b is passed as character number b.
         for batch in tf.data.Dataset.from_tensor_slices(list(texts)).batch(4096):
-            for word in words(tidy(batch)).flat_values.numpy():
+            for word in split_words(clean(batch)).flat_values.numpy():
                 yield word.decode("latin-1")
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
@@ -92,40 +103,51 @@ def learn(texts: Iterable[bytes], path: str | Path, *, size: int) -> None:
         min_frequency=2,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(tidy_words(), trainer)
-    numbered = tokenizer.get_vocab()
-    pieces = [piece.encode("latin-1") for piece in sorted(numbered, key=numbered.get)]
+    tokenizer.train_from_iterator(words(), trainer)
+    index = tokenizer.get_vocab()
+    pieces = [piece.encode("latin-1") for piece in sorted(index, key=index.get)]
     Path(path).write_bytes(b"".join(piece + b"\n" for piece in (*SPECIAL, *pieces)))
 
 
 class Subwords(tf.Module):
-    """The pieces that a model reads and writes, with the tables that are exported with it.
+    """Subword vocabulary, with the lookup table that is exported with the model.
 
     Args:
-      path: the file written by `learn`; it becomes an asset of every export.
+      path: file written by `learn`; it becomes an asset of every export.
+
+    Attributes:
+      pieces: `<string>[pieces]`.
 
     Example:
-      >>> subwords = Subwords("vocabulary.txt")
-      >>> ids = subwords.encode(tf.constant(["Elle chante."]))
-      >>> tf.gather(subwords.pieces, ids.flat_values)
-      [b' Elle', b' chant', b'e', b'.']
-      >>> subwords.decode(ids.to_tensor(), ids.row_lengths())
-      [b'Elle chante.']
+      >>> import tempfile
+      >>> folder = tempfile.TemporaryDirectory()
+      >>> path = Path(folder.name, "subwords.txt")
+      >>> learn([b"Elle chante.", b"Il dansait."] * 5, path, size=240)
+      >>> subwords = Subwords(path)
+      >>> ids = subwords.encode(tf.constant(["Elle chantera."]))
+      >>> tf.gather(subwords.pieces, ids).to_list()
+      [[b' Elle', b' chante', b'r', b'a', b'.']]
+      >>> subwords.decode(ids.to_tensor(), ids.row_lengths()).numpy()
+      array([b'Elle chantera.'], dtype=object)
+      >>> folder.cleanup()
     """
 
     def __init__(self, path: str | Path):
-        """Reads the pieces."""
+        """Read the pieces.
+
+        Raises:
+          InputError: the file cannot be read, or is no vocabulary.
+        """
         super().__init__(name="subwords")
         self.path = Path(path)
         try:
-            listed = self.path.read_bytes().removesuffix(b"\n").split(b"\n")
+            pieces = self.path.read_bytes().removesuffix(b"\n").split(b"\n")
         except OSError as error:
             raise InputError(f"cannot read: {error.strerror}", path) from error
-        if tuple(listed[: len(SPECIAL)]) != SPECIAL or not set(_BYTES) <= set(listed):
-            raise InputError(f"no vocabulary of subwords: expected {SPECIAL} and all bytes", path)
-        self.pieces = tf.constant(listed)
-        # A text that writes out "<pad>" must not make one.
-        self._longest = max(map(len, listed[len(SPECIAL) :]))
+        if tuple(pieces[: len(SPECIAL)]) != SPECIAL or not set(_BYTES) <= set(pieces):
+            raise InputError(f"not a subword vocabulary: expected {SPECIAL} and all bytes", path)
+        self.pieces = tf.constant(pieces)
+        self._longest = max(map(len, pieces[len(SPECIAL) :]))
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(
                 str(self.path),
@@ -146,42 +168,51 @@ class Subwords(tf.Module):
         *,
         characters: int | None = None,
         dropout: float = 0.0,
-        seed: tf.Tensor | None = None,
+        seed: tf.Tensor = (0, 0),
     ) -> tf.RaggedTensor:
-        """Cuts texts into the ids of their pieces.
+        """Encode raw texts as ids of pieces.
 
         Args:
-          text: `<string>[batch]`, raw.
-          characters: only so many of the first ones are looked at.
-          dropout: share of pieces of several bytes that are passed over, so that a word is cut in
-            many ways (MaxMatch-Dropout, Hiraoka 2022); in one way within this batch.
-          seed: `<int32>[2]` of the dropout.
+          text: `<string>[batch]`.
+          characters: maximum number of characters; the remaining ones are ignored.
+          dropout: fraction of matching pieces of several bytes that are skipped at random, so that
+            a word is split in different ways (MaxMatch-Dropout, Hiraoka 2022). Within a batch, a
+            word is split in one way.
+          seed: `<int32>[2]`, seed of the dropout.
 
         Returns:
-          A ragged `<int32>[batch, (pieces)]`; an empty row for a text of blanks.
+          A ragged `<int32>[batch, (pieces)]`; the row of an empty text is empty.
         """
-        parts = words(tidy(text, characters=characters))
-        different, places = tf.unique(parts.flat_values)
-        return parts.with_values(
-            tf.gather(self._cut(tf.concat([different, [" "]], axis=0), dropout, seed), places)
-        ).merge_dims(1, 2)
+        words = split_words(clean(text, characters=characters))
+        unique, places = tf.unique(words.flat_values)
+        # The added word keeps the loop of `_split` from running zero times.
+        pieces = self._split(tf.concat([unique, [" "]], axis=0), dropout, seed)
+        return words.with_values(tf.gather(pieces, places)).merge_dims(1, 2)
 
-    def _cut(
-        self, word: tf.Tensor, dropout: float = 0.0, seed: tf.Tensor | None = None
-    ) -> tf.RaggedTensor:
-        """Longest pieces from the left: `<string>[words]` to ragged `<int32>[words, (pieces)]`."""
-        length = tf.strings.length(word)
-        # Behind the end stand bytes of no piece, so that no candidate reaches beyond it.
-        padded = tf.strings.join([word, "\0" * self._longest])[:, None]
+    def _split(self, words: tf.Tensor, dropout: float, seed: tf.Tensor) -> tf.RaggedTensor:
+        """Split words into their longest pieces, from left to right.
+
+        Args:
+          words: `<string>[words]`, at least one.
+          dropout: see `encode`.
+          seed: see `encode`.
+
+        Returns:
+          A ragged `<int32>[words, (pieces)]`.
+        """
+        length = tf.strings.length(words)
+        # No piece has a zero byte, so no candidate extends past the end of its word.
+        padded = tf.strings.join([words, "\0" * self._longest])[:, None]
         sizes = tf.range(self._longest, 0, -1)
 
-        def longest(k: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            at = tf.repeat(place[:, None], self._longest, axis=1)
+        def longest(k: tf.Tensor, start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            """Return id and size of the longest piece at `start` `<int32>[words]`."""
+            starts = tf.repeat(start[:, None], self._longest, axis=1)
             candidates = tf.strings.substr(
-                tf.repeat(padded, self._longest, axis=1), at, tf.zeros_like(at) + sizes
+                tf.repeat(padded, self._longest, axis=1), starts, tf.zeros_like(starts) + sizes
             )
             ids = tf.cast(self._table.lookup(candidates), tf.int32)
-            usable = ids >= len(SPECIAL)
+            usable = ids >= len(SPECIAL)  # text that contains "<pad>" is no padding
             if dropout:
                 chance = tf.random.stateless_uniform(
                     tf.shape(ids), tf.stack([seed[0], seed[1] + k])
@@ -190,35 +221,49 @@ class Subwords(tf.Module):
             best = tf.argmax(usable, axis=1, output_type=tf.int32)
             return tf.gather(ids, best, batch_dims=1), tf.gather(sizes, best)
 
-        def body(k: tf.Tensor, place: tf.Tensor, found: tf.TensorArray) -> tuple:
-            open_ = place < length
-            ids, size = longest(k, place)
-            found = found.write(k, tf.where(open_, ids, -1))
-            return k + 1, tf.where(open_, place + size, place), found
+        def body(
+            k: tf.Tensor, start: tf.Tensor, pieces: tf.TensorArray
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+            unfinished = start < length
+            ids, size = longest(k, start)
+            pieces = pieces.write(k, tf.where(unfinished, ids, -1))
+            return k + 1, tf.where(unfinished, start + size, start), pieces
 
-        _, _, found = tf.while_loop(
-            lambda k, place, found: tf.reduce_any(place < length),
+        _, _, pieces = tf.while_loop(
+            lambda k, start, pieces: tf.reduce_any(start < length),
             body,
             (0, tf.zeros_like(length), tf.TensorArray(tf.int32, 0, dynamic_size=True)),
         )
-        ids = tf.transpose(found.stack())
+        ids = tf.transpose(pieces.stack())
         return tf.ragged.boolean_mask(ids, ids >= 0)
 
     def decode(self, ids: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """Puts pieces together: the first `length` of `<int32>[batch, time]` to `<string>[batch]`.
+        """Decode ids to text.
 
-        Invalid UTF-8, which a model could write byte by byte, is replaced.
+        Invalid UTF-8, which a model can write byte by byte, is replaced by U+FFFD.
+
+        Args:
+          ids: `<int32>[batch, time]`.
+          length: `<int32>[batch]`, number of valid ids of each row.
+
+        Returns:
+          `<string>[batch]`.
         """
-        real = tf.sequence_mask(length, tf.shape(ids)[1])
-        pieces = tf.where(real, tf.gather(self.pieces, ids), "")
+        valid = tf.sequence_mask(length, tf.shape(ids)[1])
+        pieces = tf.where(valid, tf.gather(self.pieces, ids), "")
         text = tf.strings.reduce_join(pieces, axis=1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         return tf.strings.strip(text)
 
-    def spell(self, ids: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-        """The pieces as valid UTF-8 for people to look at: `<string>[batch, time]`, "" if not real.
+    def to_tokens(self, ids: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+        """Return the pieces as valid UTF-8, for display; leading spaces are kept.
 
-        A blank in front of a piece stays.
+        Args:
+          ids: `<int32>[batch, time]`.
+          valid: `<bool>[batch, time]`.
+
+        Returns:
+          `<string>[batch, time]`; "" where `valid` is False.
         """
-        pieces = tf.where(real, tf.gather(self.pieces, ids), "")
+        pieces = tf.where(valid, tf.gather(self.pieces, ids), "")
         return tf.strings.unicode_transcode(pieces, "UTF-8", "UTF-8", errors="replace")

@@ -1,9 +1,9 @@
-"""Trains a translator, exports it, and scores the export.
+"""Train a translator, export it, and score the export.
 
     python -m tasks.translation.train                                   # default data, minutes
     python -m tasks.translation.train --dataset tatoeba --manual_dir DIR --score test
     python -m tasks.translation.train --data my.tsv                     # source TAB target
-    python -m tasks.translation.train --data corpus.fr                  # and corpus.en beside it
+    python -m tasks.translation.train --data corpus.fr                  # and corpus.en next to it
     python -m tasks.translation.train --data my.tsv --init saved_models/translation/1
 
 The last line is one JSON object; `seconds` in it is the training time.
@@ -11,30 +11,27 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
-import itertools
-import math
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from common.commands import cli
 from common.commands.release import Card, release
-from common.data import bucket_lengths, epoch_seed, map_in_order
+from common.commands.run import Run, start_run, warm_start
+from common.data import epoch_seed, map_in_order
 from common.datasets import Corpus
 from common.errors import require
-from common.serving import targets
-from common.serving.served import Served, load_export
-from common.training.distribution import chief_first, make_strategy, worker_index
-from common.training.fit import Fitted, Score, fit, set_up, take_weights, warmed_cosine
+from common.serving.served import Served
+from common.serving.versions import Published
+from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import data, evaluate, model, predict, serving
-from tasks.translation.config import DEFAULT, PRESETS, Config
+from tasks.translation.config import DEFAULT, PRESETS, TASK, Config
 from tasks.translation.subwords import Subwords, learn
 
 import keras
 import tensorflow as tf
 
-# What a fine-tuned model takes over from the published one.
+# Settings that `--init` copies from the published model.
 ARCHITECTURE = (
     "source",
     "target_language",
@@ -48,69 +45,77 @@ ARCHITECTURE = (
     "attention",
     "input_feeding",
 )
-VALIDATED = 1000  # sources whose translations are measured after each epoch
+VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
 SOURCE, TARGET = "source_subwords.txt", "target_subwords.txt"
 
 
-def new_subwords(corpus: Corpus, config: Config, folder: Path) -> tuple[Subwords, Subwords]:
-    """Learns the subwords of both languages from the training part; the same ones if shared."""
-    texts = {
-        side: list(
-            corpus.splits["train"].map(lambda pair, side=side: pair[side]).as_numpy_iterator()
-        )
-        for side in ("source", "target")
-    }
+class Vocabularies(NamedTuple):
+    """The subwords of both languages; the same object twice if the languages share them."""
+
+    reader: Subwords
+    writer: Subwords
+
+
+def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
+    """Learn the subwords of both languages from the training split."""
+    pairs = list(corpus.splits["train"].as_numpy_iterator())
+    sources, targets = ([pair[side] for pair in pairs] for side in ("source", "target"))
     if config.shared_subwords:
-        learn(texts["source"] + texts["target"], folder / TARGET, size=config.target_subwords)
-        shared = Subwords(folder / TARGET)
-        return shared, shared
-    learn(texts["source"], folder / SOURCE, size=config.source_subwords)
-    learn(texts["target"], folder / TARGET, size=config.target_subwords)
-    return Subwords(folder / SOURCE), Subwords(folder / TARGET)
+        learn(sources + targets, folder / TARGET, size=config.target_subwords)
+        both = Subwords(folder / TARGET)
+        return Vocabularies(both, both)
+    learn(sources, folder / SOURCE, size=config.source_subwords)
+    learn(targets, folder / TARGET, size=config.target_subwords)
+    return Vocabularies(Subwords(folder / SOURCE), Subwords(folder / TARGET))
 
 
-def published_subwords(config: Config, folder: Path) -> tuple[Subwords, Subwords]:
-    """Takes over the subwords of the published model."""
-    assets = load_export(config.init).path / "assets"
-    names = (TARGET, TARGET) if config.shared_subwords else (SOURCE, TARGET)
-    found = [Subwords(shutil.copy(assets / name, folder / name)) for name in names]
-    return (found[1], found[1]) if config.shared_subwords else (found[0], found[1])
+def published_vocabularies(published: Published, config: Config, folder: Path) -> Vocabularies:
+    """Copy the subwords of a published model."""
+    names = [TARGET] if config.shared_subwords else [SOURCE, TARGET]
+    subwords = [Subwords(shutil.copy(published.asset(name), folder)) for name in names]
+    return Vocabularies(subwords[0], subwords[-1])
 
 
 def make_score(
-    built: keras.Model, reader: Subwords, writer: Subwords, pairs: tf.data.Dataset, config: Config
+    built: keras.Model, vocabularies: Vocabularies, pairs: tf.data.Dataset, config: Config
 ) -> Score:
-    """Makes the validation score: BLEU of greedy translations of the first sources."""
-    found = dict(itertools.islice(evaluate.with_references(pairs).items(), VALIDATED))
+    """Make the validation score: BLEU of greedy translations of the first sources."""
+    reader, writer = vocabularies
+    by_source = evaluate.references_by_source(pairs)
+    sources = list(by_source)[:VALIDATED]
+    references = [by_source[source] for source in sources]
 
     @tf.function(reduce_retracing=True)
-    def write(text: tf.Tensor) -> tf.Tensor:
+    def translate(text: tf.Tensor) -> tf.Tensor:
         ids, length = data.encode_source(reader, text, max_length=config.max_length)
         best = model.translate(built, ids, length, max_length=config.max_length)
         return writer.decode(best.tokens[:, 0], best.length[:, 0])
 
-    def ask(texts: list[str]) -> list[str]:
-        return [text.decode() for text in write(tf.constant(texts)).numpy()]
+    def translate_batch(texts: list[str]) -> list[str]:
+        return [text.decode() for text in translate(tf.constant(texts)).numpy()]
 
-    def score(batches: Iterable[Any]) -> dict[str, float]:
-        for _ in batches:  # of them `fit` takes the loss
+    def score(batches: Validated) -> dict[str, float]:
+        for _ in batches:  # `fit` computes the loss from them
             pass
-        translations = list(map_in_order(ask, found, batch_size=128, length_of=len))
-        return {"bleu": evaluate.metrics(translations, list(found.values()))[0]["bleu"]}
+        translations = list(map_in_order(translate_batch, sources, batch_size=128, length_of=len))
+        return {"bleu": evaluate.metrics(translations, references)[0]["bleu"]}
 
     return score
 
 
-def train_model(
-    corpus: Corpus, config: Config, folder: Path, strategy: tf.distribute.Strategy
-) -> tuple[keras.Model, Subwords, Subwords, Fitted]:
-    """Builds and fits; the model holds the best epoch's weights."""
-    if config.init is None:
-        reader, writer = new_subwords(corpus, config, folder)
-    else:
-        reader, writer = published_subwords(config, folder)
+def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabularies, Fitted]:
+    """Build and fit a model; it holds the weights of the best epoch.
 
-    def cut(split: str, *, dropout: float = 0.0, seed: int = 0) -> data.Encoded:
+    With `--init`, the model starts from a published one, whose subwords are kept.
+    """
+    config, published = run.config, run.published
+    if published is None:
+        vocabularies = new_vocabularies(corpus, config, run.folder)
+    else:
+        vocabularies = published_vocabularies(published, config, run.folder)
+    reader, writer = vocabularies
+
+    def encode(split: str, *, dropout: float = 0.0, seed: int = 0) -> data.Encoded:
         return data.encode(
             corpus.splits[split],
             reader,
@@ -120,67 +125,58 @@ def train_model(
             seed=seed,
         )
 
-    whole = cut("train")
+    without_dropout = encode("train")
 
-    def train_batches(epoch: int) -> tf.data.Dataset:
+    def train(epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(config.seed, epoch)
         dropout = config.subword_dropout
-        pairs = cut("train", dropout=dropout, seed=seed) if dropout else whole
+        pairs = encode("train", dropout=dropout, seed=seed) if dropout else without_dropout
         return data.to_batches(pairs, batch_size=config.batch_size, shuffle_seed=seed)
 
-    with strategy.scope():
+    with run.strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
-        if config.init is not None:
-            path = load_export(config.init).path / "model.keras"
-            take_weights(built, keras.models.load_model(path))
-        steps = math.ceil(whole.source.nrows() / config.batch_size)
-        schedule = warmed_cosine(config.learning_rate, steps=steps * config.epochs)
-        optimizer = keras.optimizers.Adam(schedule, beta_2=0.98)
+        if published is not None:
+            warm_start(built, published)
+        optimizer = run.make_adam(int(without_dropout.source.nrows()), beta_2=0.98)
     fitted = fit(
         built,
         optimizer=optimizer,
         losses=model.make_losses(built, label_smoothing=config.label_smoothing),
-        train=train_batches,
-        validation=data.to_batches(cut("validation"), batch_size=config.batch_size),
-        score=make_score(built, reader, writer, corpus.splits["validation"], config),
+        train=train,
+        validation=data.to_batches(encode("validation"), batch_size=config.batch_size),
+        score=make_score(built, vocabularies, corpus.splits["validation"], config),
         monitor="bleu",
         mode="max",
-        directory=folder,
-        strategy=strategy,
-        **config.fit_arguments(),
+        options=run.fit_options(),
     )
-    return built, reader, writer, fitted
+    return built, vocabularies, fitted
 
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    require("sacrebleu", "translation")  # now, not after the first epoch
-    strategy = make_strategy(config.strategy)
-    config = config.with_published(ARCHITECTURE)
-    target = targets.choose(
-        config.target,
-        evaluate.TASK,
-        bucket_lengths(config.max_length + 1),
+    require("sacrebleu", "translation")  # fail now, not after the first epoch
+    run = start_run(
+        TASK,
+        config,
+        architecture=ARCHITECTURE,
+        lengths=Config.bucket_lengths,
         no_litert=serving.NO_LITERT,
     )
-    set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
+    config = run.config
     languages = (config.source, config.target_language)
-    with chief_first(strategy):
+    with run.chief_first():
         corpus = data.load(config, languages=languages, seed=config.seed)
-    folder = config.run_folder(evaluate.TASK, worker_index(strategy))
-    built, reader, writer, fitted = train_model(corpus, config, folder, strategy)
+    built, (reader, writer), fitted = train_model(corpus, run)
 
-    def score(served: Served, plots: Path) -> tuple[int, dict[str, float]]:
+    def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, corpus.splits[config.score])
         evaluate.print_report(scored)
         predict.draw(served, max(scored.sources[:50], key=len), plots / "attention.png")
-        return len(scored.sources), scored.metrics
+        return scored
 
     release(
-        task=evaluate.TASK,
-        config=config,
-        strategy=strategy,
+        run,
         corpus=corpus,
         fitted=fitted,
         signatures=serving.signatures(
@@ -190,7 +186,7 @@ def main(argv: list[str]) -> None:
             max_length=config.max_length,
             beam=config.beam,
             alpha=config.length_penalty,
-            target=target,
+            target=run.target,
         ),
         model=built,
         resources=[writer] if reader is writer else [reader, writer],
@@ -198,12 +194,11 @@ def main(argv: list[str]) -> None:
         settings={"languages": languages, "max_subwords": config.max_length},
         score=score,
         card=make_card(corpus, config),
-        target=target,
     )
 
 
 def make_card(corpus: Corpus, config: Config) -> Card:
-    """The model card's own words."""
+    """Return the task's texts for the model card."""
     feeding = ", input feeding" if config.input_feeding else ""
     return Card(
         title=f"Translation: {corpus.name}, {config.source} to {config.target_language}",
@@ -215,16 +210,16 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "hypotheses."
         ),
         scores=(
-            "Raw texts went in; each distinct one was translated once and compared with all its "
-            "references by sacrebleu.\n\n![attention](assets.extra/attention.png)"
+            "Raw texts were sent. Each distinct source was translated once and compared with all "
+            "its references by sacrebleu.\n\n![attention](assets.extra/attention.png)"
         ),
         usage=(
             "Signature `serving_default`: `text` [batch] string -> `translation` [batch] string, "
             "`score` [batch] float32, the length-normalised log-probability.\n\n"
             '```\ncurl -d \'{"inputs": {"text": ["Où est la gare ?"]}}\' \\\n'
             "  http://localhost:8501/v1/models/translation:predict\n```\n\n"
-            f"Texts are cut at {config.max_length} subwords, translations at as many. A text of "
-            'blanks gets translation "" and score 0.'
+            f"Texts and translations are truncated to {config.max_length} subwords. The "
+            'translation of an empty text is "" with score 0.'
         ),
     )
 

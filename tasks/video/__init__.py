@@ -1,1 +1,1 @@
-"""Video: a clip in, the activity out."""
+"""Video classification: from a clip to its activity."""

@@ -1,9 +1,7 @@
-"""Clips: video files in and out, and frames brought to the model's own size and rate.
+"""Video files: reading with sampling in time, and writing; requests of clips to an export.
 
-Files are read by PyAV one frame after another, so memory does not grow with their length. The same
-rule of time holds when a file is read and inside the graph: frame i of a clip at f frames a second
-is on show from i/f to (i+1)/f seconds, and the model, at R frames a second, sees what is on show at
-(k + 1/2)/R.
+PyAV decodes files frame by frame, so memory does not grow with their length. Frames are sampled by
+the rule of `tasks.video.resampling`. Nothing here imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -12,108 +10,128 @@ import functools
 import io
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
-from common.commands import cli
 from common.errors import InputError, require
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import av
+    import av.container
+    import av.video.stream
 
 T = TypeVar("T")
-Picture = Callable[[], np.ndarray]
+LazyFrame = Callable[[], np.ndarray]  # converts a decoded frame when it is called
 
 SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
-LARGEST = 256  # pixels; frames with a longer side are made smaller when they are read
-LONGEST_FRAME = 5.0  # seconds that a frame is on show at most, whatever its time stamps say
-# What FFmpeg takes for moving pictures, too: text drawn as on a terminal, and lists of other files.
-NO_VIDEO = frozenset(("tty", "concat", "hls", "dash", "sdp", "rtsp"))
+MAX_SIDE = 256  # pixels; larger frames are reduced when they are read
+MAX_FRAME_SECONDS = 5.0  # no frame is visible for longer, even if its time stamps say so
+# FFmpeg opens these as video, too: text drawn as on a terminal, and lists of other files.
+NOT_VIDEO = frozenset(("tty", "concat", "hls", "dash", "sdp", "rtsp"))
 
 
-# --- files ----------------------------------------------------------------------------------------
+def timed_frames(source: Path | bytes) -> Iterator[tuple[float, float, LazyFrame]]:
+    """Decode the first video stream of a file, frame by frame.
 
-
-def timed_frames(source: Path | bytes) -> Iterator[tuple[float, float, Picture]]:
-    """Decodes the first video stream of a file, frame by frame.
-
-    Where a file breaks off or is damaged, what comes before counts, and the person at the terminal
-    is told.
+    A damaged or truncated file yields the frames before the damage, and a message goes to standard
+    error.
 
     Args:
       source: a file, or its content.
 
     Yields:
-      From when to when it is on show, seconds from the first frame; a function that gives its
-      pixels (see `to_pixels`), for most frames are never asked for them.
+      The seconds, from the first frame, at which a frame appears and disappears, and a function
+      that returns its pixels (see `to_pixels`). Most frames are skipped, and not converted.
 
     Raises:
-      InputError: no video, nothing of it can be decoded, or PyAV is missing; names the file.
+      InputError: the file has no video, no frame can be decoded, or PyAV is not installed.
     """
     library = require("av", "video")
-    name = source if isinstance(source, Path) else None
+    path = source if isinstance(source, Path) else None
+    with _open(library, source) as container:
+        stream = _video_stream(library, container, path)
+        usual_step = float(1 / (stream.average_rate or stream.guessed_rate or 25))
+        usual_step = min(max(usual_step, 1e-3), MAX_FRAME_SECONDS)
+        clock = 0.0
+        previous_time: float | None = None
+        pending: LazyFrame | None = None
+        try:
+            for frame in container.decode(stream):
+                if pending is not None:
+                    step = _step(previous_time, frame.time, usual_step)
+                    yield clock, clock + step, pending
+                    clock += step
+                previous_time = frame.time
+                aspect = float(stream.sample_aspect_ratio or 1)
+                pending = functools.partial(to_pixels, frame, aspect)
+        except (library.error.FFmpegError, OSError, ValueError) as error:
+            if pending is None:
+                raise InputError(f"no frame can be decoded: {error}", path) from error
+            print(
+                f"{path or 'clip'}: damaged after {clock + usual_step:.2f} s; "
+                "only the part before is used",
+                file=sys.stderr,
+                flush=True,
+            )
+        if pending is None:
+            raise InputError("the video in this file has no frame", path)
+        yield clock, clock + usual_step, pending
+
+
+def _open(library: ModuleType, source: Path | bytes) -> av.container.InputContainer:
     try:
-        # Only local files: a playlist must not make us fetch what it names.
-        container = library.open(
+        # Local files only: a playlist must not make us fetch the files that it names.
+        return library.open(
             io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source),
             metadata_errors="ignore",
             options={"protocol_whitelist": "file"},
         )
     except (library.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be read as video: {reason}", name) from error
-    with container:
-        cover = library.stream.Disposition.attached_pic
-        streams = [s for s in container.streams.video if not s.disposition & cover]
-        if not streams or NO_VIDEO & set(container.format.name.split(",")):
-            raise InputError("no video in this file", name)
-        stream = streams[0]
-        usual = float(1 / (stream.average_rate or stream.guessed_rate or 25))
-        usual = min(max(usual, 1e-3), LONGEST_FRAME)
-        clock, before, pending = 0.0, None, None
-        decoded = container.decode(stream)
-        while True:
-            try:
-                frame = next(decoded, None)
-            except (library.error.FFmpegError, OSError, ValueError) as error:
-                if pending is None:
-                    raise InputError(f"no frame can be decoded: {error}", name) from error
-                cli.say(
-                    f"{name or 'clip'}: damaged after {clock + usual:.2f} s; "
-                    "what comes before is used"
-                )
-                frame = None
-            if frame is None:
-                break
-            if pending is not None:
-                # Without time stamps, or where they run backwards, frames come at the usual rate.
-                step = usual
-                if frame.time is not None and before is not None and frame.time > before:
-                    step = min(frame.time - before, LONGEST_FRAME)
-                yield clock, clock + step, pending
-                clock += step
-            before = frame.time
-            pending = functools.partial(to_pixels, frame, float(stream.sample_aspect_ratio or 1))
-        if pending is None:
-            raise InputError("the video in this file has no frame", name)
-        yield clock, clock + usual, pending
+        path = source if isinstance(source, Path) else None
+        raise InputError(f"cannot be read as video: {reason}", path) from error
 
 
-def to_pixels(frame: Any, aspect: float, *, largest: int = LARGEST) -> np.ndarray:
-    """A decoded frame as one sees it, RGB, `<uint8>[height, width, 3]`.
+def _video_stream(
+    library: ModuleType, container: av.container.InputContainer, path: Path | None
+) -> av.video.stream.VideoStream:
+    """Return the first video stream that is not a cover picture."""
+    cover = library.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+    if not streams or NOT_VIDEO & set(container.format.name.split(",")):
+        raise InputError("no video in this file", path)
+    return streams[0]
 
-    Grey pictures become grey RGB, an alpha channel is dropped, pictures are turned upright, and
-    pixels that are no squares become squares.
+
+def _step(previous: float | None, current: float | None, usual: float) -> float:
+    """Return the seconds between two frames.
+
+    Frames without time stamps, or whose time stamps run backwards, follow at the usual rate.
+    """
+    if current is None or previous is None or current <= previous:
+        return usual
+    return min(current - previous, MAX_FRAME_SECONDS)
+
+
+def to_pixels(frame: av.VideoFrame, aspect: float, *, max_side: int = MAX_SIDE) -> np.ndarray:
+    """Convert a decoded frame to upright RGB pixels, `<uint8>[height, width, 3]`.
+
+    Grey frames become grey RGB, an alpha channel is dropped, rotation in the metadata is applied,
+    and rectangular pixels become square.
 
     Args:
-      frame: an `av.VideoFrame`.
-      aspect: how much wider than high its pixels are.
-      largest: frames with a longer side are made smaller, in proportion.
+      frame: the decoded frame.
+      aspect: width of a pixel divided by its height.
+      max_side: frames with a longer side are reduced in proportion.
     """
     width = frame.width * aspect
-    scale = min(1.0, largest / max(width, frame.height))
+    scale = min(1.0, max_side / max(width, frame.height))
     pixels = frame.to_ndarray(
         format="rgb24",
         width=max(1, round(width * scale)),
@@ -124,51 +142,55 @@ def to_pixels(frame: Any, aspect: float, *, largest: int = LARGEST) -> np.ndarra
 
 
 def sample(frames: Iterable[tuple[float, float, T]], rate: float) -> Iterator[T]:
-    """Takes what is on show at the middle of each 1/rate second; at least one frame.
+    """Yield the frame that is visible at the middle of each 1/rate second; at least one frame.
 
     Example:
       >>> list(sample([(0.0, 0.5, "a"), (0.5, 0.7, "b"), (0.7, 1.0, "c")], rate=4.0))
       ['a', 'a', 'b', 'c']
     """
-    taken = 0
+    count = 0
     frame = None
     for _, end, frame in frames:
-        # A hair's breadth, so that 1/rate added up many times ends where it should.
-        while (taken + 0.5) / rate < end - 1e-6:
+        # The tolerance absorbs rounding errors of 1/rate added up many times.
+        while (count + 0.5) / rate < end - 1e-6:
             yield frame
-            taken += 1
-    if frame is not None and not taken:
+            count += 1
+    if frame is not None and not count:
         yield frame
 
 
 def read(source: Path | bytes, *, rate: float, longest: int | None = None) -> np.ndarray:
-    """Reads a clip at a frame rate.
+    """Read a clip at a frame rate.
 
     Args:
       source: a file, or its content.
-      rate: frames a second of the result.
-      longest: at most so many frames, from the start.
+      rate: frames per second of the result.
+      longest: maximum number of frames, from the start.
 
     Returns:
-      `<uint8>[frames, height, width, 3]`. All have the size of the first one.
+      `<uint8>[frames, height, width, 3]`. All frames have the size of the first one.
 
     Raises:
       InputError: see `timed_frames`.
+
+    Example:
+      >>> read(encode(np.zeros((5, 16, 32, 3), np.uint8), 10.0), rate=20.0).shape
+      (10, 16, 32, 3)
     """
     return np.stack(list(itertools.islice(read_frames(source, rate=rate), longest)))
 
 
 def read_frames(source: Path | bytes, *, rate: float) -> Iterator[np.ndarray]:
-    """Yields the frames that `read` returns, one at a time."""
-    first = None
-    for picture in sample(timed_frames(source), rate):
-        pixels = picture()
-        first = pixels if first is None else first
-        yield pixels if pixels.shape == first.shape else _fitted(pixels, first.shape)
+    """Yield the frames that `read` returns, one at a time."""
+    shape: tuple[int, ...] | None = None
+    for to_array in sample(timed_frames(source), rate):
+        pixels = to_array()
+        shape = pixels.shape if shape is None else shape
+        yield pixels if pixels.shape == shape else _stretch(pixels, shape)
 
 
-def _fitted(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A frame of another size than the clip's first one, stretched to it: pixels are picked."""
+def _stretch(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Stretch a frame to the size of another one, by nearest neighbours."""
     rows, columns = (
         (np.arange(new) * old // new) for new, old in zip(shape[:2], frame.shape[:2], strict=True)
     )
@@ -176,12 +198,15 @@ def _fitted(frame: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def encode(frames: np.ndarray, rate: float, *, quality: int = 20) -> bytes:
-    """Encodes frames as an mp4 file (H.264).
+    """Encode frames as an mp4 file (H.264).
 
     Args:
       frames: `<uint8>[frames, height, width, 3]`, with even sides.
-      rate: frames a second.
-      quality: x264's constant rate factor; less is better and larger.
+      rate: frames per second.
+      quality: constant rate factor of x264; lower is better and larger.
+
+    Raises:
+      InputError: PyAV is not installed.
     """
     library = require("av", "video")
     buffer = io.BytesIO()
@@ -197,108 +222,26 @@ def encode(frames: np.ndarray, rate: float, *, quality: int = 20) -> bytes:
     return buffer.getvalue()
 
 
-# --- in the graph ---------------------------------------------------------------------------------
-
-
-def sample_in_graph(
-    frames: tf.Tensor, length: tf.Tensor, frame_rate: tf.Tensor, *, rate: float, longest: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Samples a batch of clips by time, as `sample` does a file.
+def clip_request(frames: Sequence[np.ndarray], rates: Sequence[float]) -> dict[str, np.ndarray]:
+    """Return the inputs of `serving_default` or `explain` for clips of any lengths and sizes.
 
     Args:
-      frames: `[batch, time, ...]`, time 1 or more.
-      length: `<int32>[batch]`, 1 to time.
-      frame_rate: `<float32>[batch]`, finite and positive.
-      rate: frames a second of the result.
-      longest: at most so many frames.
+      frames: `<uint8>[time, height, width, 3]` of each clip.
+      rates: frames per second of each clip.
 
-    Returns:
-      `[batch, most frames, ...]`; `<int32>[batch]` the frames of each clip. What lies behind them
-      are repetitions of the last one.
+    Example:
+      >>> request = clip_request([np.ones((5, 4, 8, 3)), np.ones((2, 6, 6, 3))], [25.0, 30.0])
+      >>> request["frames"].shape, request["length"].tolist(), request["size"].tolist()
+      ((2, 5, 6, 8, 3), [5, 2], [[4, 8], [6, 6]])
     """
-    ratio = rate / frame_rate
-    exact = tf.cast(length, tf.float32) * ratio
-    count = tf.clip_by_value(tf.math.ceil(exact - 0.5 - 1e-4), 1.0, float(longest))
-    count = tf.cast(count, tf.int32)
-    steps = tf.range(tf.reduce_max(tf.concat([count, [1]], axis=0)))
-    shown = (tf.cast(steps, tf.float32)[None, :] + 0.5) / ratio[:, None]
-    last = tf.cast(length - 1, tf.float32)[:, None]
-    index = tf.cast(tf.math.floor(tf.minimum(shown, last)), tf.int32)
-    return tf.gather(frames, index, axis=1, batch_dims=1), count
-
-
-def _weights(extent: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, count: Any, side: int) -> Any:
-    """How much each source pixel counts in each new one, `<float32>[batch, side, count]`.
-
-    A triangle about the new pixel's place, as wide as the new pixel where pictures become smaller:
-    linear interpolation with anti-aliasing.
-    """
-    place = (tf.range(side, dtype=tf.float32)[None, :] + 0.5 - offset[:, None]) / scale[:, None]
-    pixels = tf.range(count, dtype=tf.int32)
-    distance = place[:, :, None] - (tf.cast(pixels, tf.float32)[None, None, :] + 0.5)
-    weights = tf.nn.relu(1.0 - tf.abs(distance) * tf.minimum(scale, 1.0)[:, None, None])
-    real = pixels[None, :] < extent[:, None]
-    weights = tf.where(real[:, None, :], weights, 0.0)
-    weights /= tf.maximum(tf.reduce_sum(weights, axis=-1, keepdims=True), 1e-6)
-    inside = (place >= 0.0) & (place <= tf.cast(extent, tf.float32)[:, None])
-    return tf.where(inside[:, :, None], weights, 0.0)
-
-
-def resize_in_graph(
-    frames: tf.Tensor,
-    size: tf.Tensor,
-    side: int,
-    *,
-    zoom: tf.Tensor | float = 1.0,
-    shift: tf.Tensor | float = 0.0,
-    mirrored: tf.Tensor | bool = False,
-) -> tf.Tensor:
-    """Fits pictures of any size into squares, in proportion, with black bars where none is.
-
-    Args:
-      frames: `<uint8>[batch, time, height, width, 3]`, height and width 1 or more.
-      size: `<int32>[batch, 2]`, the true height and width of each clip, 1 or more; what lies
-        beyond counts for nothing.
-      side: of the squares, pixels.
-      zoom: larger or smaller than what just fits, `<float32>[batch]`.
-      shift: down and right, in sides, `<float32>[batch, 2]`.
-      mirrored: whether left and right are exchanged at the end, `<bool>[batch]`.
-
-    Returns:
-      `<uint8>[batch, time, side, side, 3]`. Pictures that have this size already stay as they are.
-    """
-    extent = tf.cast(size, tf.float32)
-    scale = zoom * side / tf.reduce_max(extent, axis=1)
-    offset = 0.5 * (side - extent * scale[:, None]) + shift * float(side)
-    shape = tf.shape(frames)
-    height, width = shape[2], shape[3]
-    rows = _weights(size[:, 0], scale, offset[:, 0], height, side)
-    columns = _weights(size[:, 1], scale, offset[:, 1], width, side)
-    # Turning the weights round costs nothing; turning the pictures took half of all augmentation.
-    columns = tf.where(tf.reshape(mirrored, [-1, 1, 1]), columns[:, ::-1], columns)
-    x = tf.reshape(tf.cast(frames, tf.float32), [shape[0], shape[1], height, width * 3])
-    x = tf.matmul(rows[:, None], x)
-    x = tf.reshape(x, [shape[0], shape[1], side, width, 3])
-    x = tf.einsum("bkw,btjwc->btjkc", columns, x)
-    return tf.cast(tf.round(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
-
-
-def to_model(
-    frames: tf.Tensor,
-    length: tf.Tensor,
-    size: tf.Tensor,
-    frame_rate: tf.Tensor,
-    *,
-    side: int,
-    rate: float,
-    longest: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Brings clips to the size and the frame rate that the network sees.
-
-    The one way there, in training as in the export; see `sample_in_graph` and `resize_in_graph`.
-
-    Returns:
-      `<uint8>[batch, most frames, side, side, 3]`, `<int32>[batch]` the frames of each clip.
-    """
-    sampled, count = sample_in_graph(frames, length, frame_rate, rate=rate, longest=longest)
-    return resize_in_graph(sampled, size, side), count
+    shapes = np.array([clip.shape[:3] for clip in frames], np.int32)
+    padded = np.zeros((len(frames), *shapes.max(axis=0), 3), np.uint8)
+    for row, clip in zip(padded, frames, strict=True):
+        time, height, width = clip.shape[:3]
+        row[:time, :height, :width] = clip
+    return {
+        "frames": padded,
+        "length": shapes[:, 0],
+        "size": shapes[:, 1:],
+        "frame_rate": np.array(rates, np.float32),
+    }

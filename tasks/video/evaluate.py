@@ -1,4 +1,4 @@
-"""Scores an exported video model.
+"""Score an exported video model.
 
     python -m tasks.video.evaluate                                   # its own data, test split
     python -m tasks.video.evaluate --dataset hdm05_views --manual_dir DIR
@@ -11,35 +11,34 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from common.commands import cli, report
-from common.commands.config import EvaluateConfig
-from common.data import map_in_order
+from common.commands.cli import Scored
+from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.video import data, serving
+from tasks.video import data
+from tasks.video.clips import clip_request
+from tasks.video.config import TASK
 
 import numpy as np
 import sklearn.metrics
-
-TASK = "video"
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
-    batch_size: int = 8
-    """clips a request"""
-    plot: Path | None = None
-    """draw the confusion matrix into this PNG"""
+    batch_size: Count = 8
+    """clips per request"""
+    plot: Picture | None = None
+    """draw the confusion matrix to this picture file"""
 
 
 def metrics(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """Compares class indices.
+    """Return the `accuracy` and the `macro_f1` of class indices.
 
     Example:
       >>> metrics([0, 4], [0, 3])
@@ -53,61 +52,56 @@ def metrics(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
     }
 
 
-def answers(
-    served: Served, clips: Iterable[tuple[np.ndarray, float]], *, batch_size: int
-) -> Iterable[dict[str, np.ndarray]]:
-    """Asks an export about clips `(<uint8>[time, height, width, 3], frames a second)`, in order."""
-
-    def ask(batch: list[tuple[np.ndarray, float]]) -> list[dict[str, np.ndarray]]:
-        outputs = served.call("serving_default", **serving.request(*zip(*batch, strict=True)))
-        return [{name: value[row] for name, value in outputs.items()} for row in range(len(batch))]
-
-    return map_in_order(
-        ask, clips, batch_size=batch_size, length_of=lambda clip: len(clip[0]), window=2
-    )
-
-
 @dataclasses.dataclass(frozen=True)
-class Scored:
-    """What an export said about a split."""
+class ScoredClips(Scored):
+    """The score of an export on a split, with the class of each clip."""
 
     truth: list[int]
     predicted: list[int]
-    metrics: dict[str, float]
-    seconds: float
 
 
-def score(served: Served, examples: Any, *, batch_size: int = 8) -> Scored:
-    """Scores an export on a data set of `data.load`, from raw frames to class."""
+def score(served: Served, examples: tf.data.Dataset, *, batch_size: int = 8) -> ScoredClips:
+    """Score an export on clips, from raw frames to class.
+
+    Args:
+      served: the export.
+      examples: elements of `data.load`.
+      batch_size: clips per request.
+    """
     start = time.perf_counter()
-    truth: list[int] = []
-
-    def clips() -> Iterable[tuple[np.ndarray, float]]:
-        for row in examples.as_numpy_iterator():
-            truth.append(int(row["label"]))
-            yield row["frames"], float(row["frame_rate"])
-
-    said = answers(served, clips(), batch_size=batch_size)
-    predicted = [int(answer["probabilities"].argmax()) for answer in said]
+    truth, predicted = [], []
+    predictions = served.predict(
+        "serving_default",
+        examples.as_numpy_iterator(),
+        _to_request,
+        batch_size=batch_size,
+        length_of=lambda row: len(row["frames"]),
+        window=2,
+    )
+    for row, outputs in predictions:
+        truth.append(int(row["label"]))
+        predicted.append(int(outputs["probabilities"].argmax()))
     if not truth:
         raise InputError("no examples in this split")
-    return Scored(truth, predicted, metrics(truth, predicted), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return ScoredClips(len(truth), seconds, metrics(truth, predicted), truth, predicted)
 
 
-def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, Any]:
-    """Finds what to score: its name, the split, and a data set as `data.load` gives it."""
+def _to_request(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return clip_request([row["frames"] for row in rows], [float(row["frame_rate"]) for row in rows])
+
+
+def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Dataset]:
+    """Return the name of the data, the split, and its clips as elements of `data.load`."""
     settings = served.settings
     labels = tuple(settings["labels"])
-    trained = settings["training_data"]
-    flags = flags.or_trained_on(trained)
-    seen = {"rate": settings["frame_rate"], "longest": settings["max_frames"]}
-    own = trained["data"] is not None and flags.data is not None
-    if flags.data is not None and not (own and flags.data.resolve() == Path(trained["data"])):
-        # A folder that the model has not seen is scored whole, or where it has lists, by its test.
-        whole = data.whole_folder(flags.data, labels, **seen)
-        if whole is not None:
-            return flags.data.name, "all", whole
-    corpus = data.load(flags, **seen, seed=settings["config"]["seed"])
+    rate, longest = settings["frame_rate"], settings["max_frames"]
+    if path := flags.new_data(served.settings):
+        whole = data.load_whole_folder(path, labels, rate=rate, longest=longest)
+        if whole is not None:  # the folder has no lists of splits
+            return path.resolve().name, "all", whole
+    seed = settings["config"]["seed"]
+    corpus = data.load(flags.or_trained_on(served.settings), rate=rate, longest=longest, seed=seed)
     if corpus.labels != labels:
         raise InputError(
             f"{corpus.name} has the classes {', '.join(corpus.labels)}, "
@@ -116,18 +110,22 @@ def _load_split(served: Served, flags: Evaluate) -> tuple[str, str, Any]:
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 
+def print_report(scored: ScoredClips, labels: Sequence[str]) -> None:
+    """Print precision, recall and F1 per class, and the confusion table."""
+    print(report.classification_report(scored.truth, scored.predicted, labels))
+
+
 def main(argv: list[str]) -> None:
-    """Scores and prints; see the module."""
+    """Score and print; see the module."""
     flags = cli.parse(Evaluate, argv, doc=__doc__)
-    served = load_export(flags.model or Path("saved_models") / TASK)
-    name, split, examples = _load_split(served, flags)
+    served = load_export(flags.model, TASK)
+    name, split, examples = load_split(served, flags)
     scored = score(served, examples, batch_size=flags.batch_size)
     labels = served.settings["labels"]
-    print(report.classification_report(scored.truth, scored.predicted, labels))
+    print_report(scored, labels)
     if flags.plot:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
-    count, seconds = len(scored.truth), scored.seconds
-    cli.print_scored(TASK, name, split, count, seconds, served.path, scored.metrics)
+    cli.print_scored(TASK, name, split, scored, served.path)
 
 
 if __name__ == "__main__":

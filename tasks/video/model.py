@@ -14,39 +14,43 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-HEAD = "head"  # the layer that `--init` replaces where the classes differ
+HEAD = "head"  # the layer that `--init` replaces if the classes differ
 
 
-@keras.saving.register_keras_serializable("video")
+@keras.saving.register_keras_serializable("tasks.video")
 class FrameChannels(keras.layers.Layer):
-    """Turns clips of bytes into pictures for a network that sees one frame at a time.
+    """Convert clips of bytes to float pictures and fold time into the batch.
 
-    Each picture has two channels more than its colours, so that movement shows in every picture
-    whatever its colours: how far each pixel is from the frame before it (nothing in the first one),
-    and how far from the clip's mean, both as the mean of the three colours.
+    Two channels are added to the colours, so that each picture shows movement in any colours: the
+    absolute difference of each pixel from the previous frame (0 in the first one), and from the
+    mean of the clip's valid frames. Both are averaged over the three colours.
 
     Args:
-      colours: black and white are minus and plus so much.
-      changes: from black to white is so much; 0 leaves the two channels out.
+      colours: scale of the colour channels; black is `-colours`, white is `colours`.
+      changes: scale of the two added channels; from black to white is `changes`. 0 omits them.
 
     Call arguments:
       frames: `<uint8>[batch, time, height, width, 3]`.
-      mask: `<bool>[batch, time]`, frames that count.
+      mask: `<bool>[batch, time]`, true at valid frames.
 
     Returns:
-      `<float>[batch * time, height, width, 3 or 5]`: time is folded into the batch.
+      `<float>[batch * time, height, width, 5]`; 3 channels without changes.
+
+    Example:
+      >>> frames, mask = ops.zeros((2, 4, 8, 8, 3), "uint8"), ops.ones((2, 4), "bool")
+      >>> FrameChannels()(frames, mask).shape
+      TensorShape([8, 8, 8, 5])
     """
 
     def __init__(self, colours: float = 1.0, changes: float = 1.0, **kwargs: Any):
-        """Makes the layer, which has no weights."""
         super().__init__(autocast=False, **kwargs)
         self.colours, self.changes = colours, changes
 
     def call(self, frames: Any, mask: Any) -> Any:
-        """Scales, compares and folds; see the class."""
-        # Where a shape is known TensorFlow multiplies by a reciprocal instead of dividing, so a
-        # resumed run, whose first batch is another, would differ in the last bit. So batch and
-        # time are not known here.
+        """Scale the colours, append the changes, fold time into the batch."""
+        # If a shape is static, TensorFlow multiplies by a reciprocal instead of dividing. A resumed
+        # run starts with a batch of another shape and would differ in the last bit. Hence batch and
+        # time are made dynamic.
         frames = tf.raw_ops.PlaceholderWithDefault(
             input=frames, shape=[None, None, *frames.shape[2:]]
         )
@@ -54,9 +58,9 @@ class FrameChannels(keras.layers.Layer):
         colours = (2.0 * self.colours) * (x - 0.5)
         if self.changes:
             earlier = ops.concatenate([x[:, :1], x[:, :-1]], axis=1)
-            real = ops.cast(mask, "float32")[..., None, None, None]
-            count = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
-            mean = ops.sum(x * real, axis=1, keepdims=True) / count
+            valid = ops.cast(mask, "float32")[..., None, None, None]
+            count = ops.maximum(ops.sum(valid, axis=1, keepdims=True), 1.0)
+            mean = ops.sum(x * valid, axis=1, keepdims=True) / count
             changes = [
                 self.changes * ops.mean(ops.abs(x - other), axis=-1, keepdims=True)
                 for other in (earlier, mean)
@@ -65,38 +69,43 @@ class FrameChannels(keras.layers.Layer):
         return ops.cast(ops.reshape(colours, (-1, *colours.shape[2:])), self.compute_dtype)
 
     def compute_output_spec(self, frames: Any, mask: Any) -> keras.KerasTensor:
-        """The shape of the pictures."""
+        """Return the symbolic pictures."""
         shape = (None, *frames.shape[2:4], 5 if self.changes else 3)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make the same layer again."""
+        """Return the arguments of the constructor."""
         return {**super().get_config(), "colours": self.colours, "changes": self.changes}
 
 
-@keras.saving.register_keras_serializable("video")
+@keras.saving.register_keras_serializable("tasks.video")
 class UnfoldTime(keras.layers.Layer):
-    """Parts time from the batch again.
+    """Separate time from the batch again, after `FrameChannels` folded it.
 
     Call arguments:
       features: `<float>[batch * time, features]`.
-      like: `[batch, time, ...]`, only its shape matters.
+      like: `[batch, time, ...]`; only its shape matters.
 
     Returns:
       `<float>[batch, time, features]`.
+
+    Example:
+      >>> UnfoldTime()(ops.zeros((8, 3)), ops.zeros((2, 4, 1))).shape
+      TensorShape([2, 4, 3])
     """
 
     def call(self, features: Any, like: Any) -> Any:
-        """Reshapes; see the class."""
+        """Reshape the features."""
         shape = ops.shape(like)
         return ops.reshape(features, (shape[0], shape[1], features.shape[-1]))
 
     def compute_output_spec(self, features: Any, like: Any) -> keras.KerasTensor:
-        """The shape of the sequences."""
+        """Return the symbolic sequences."""
         return keras.KerasTensor((*like.shape[:2], features.shape[-1]), dtype=features.dtype)
 
 
 def _convolution(filters: int, size: int, strides: int, name: str) -> keras.layers.Conv2D:
+    """Make a convolution that a normalisation follows, hence without bias."""
     return keras.layers.Conv2D(
         filters,
         size,
@@ -108,23 +117,28 @@ def _convolution(filters: int, size: int, strides: int, name: str) -> keras.laye
     )
 
 
-@keras.saving.register_keras_serializable("video")
+@keras.saving.register_keras_serializable("tasks.video")
 class GroupNormalization(keras.layers.GroupNormalization):
-    """Keras's layer of the same name for pictures, with fewer passes over them.
+    """Group normalisation of pictures, faster than the Keras layer of the same name.
 
-    Mean and variance come from each channel's sum and sum of squares, and scale and shift are one
-    product and one sum: a training step of the network on frames takes a fifth less time.
+    Mean and variance come from the sums and the sums of squares of each channel. Normalisation,
+    `gamma` and `beta` together are one product and one sum per pixel.
+
+    Args: those of `keras.layers.GroupNormalization`.
 
     Call arguments:
       x: `<float>[pictures, height, width, channels]`.
 
     Returns:
-      The same shape; each picture's groups of channels with mean 0 and variance 1, times `gamma`,
-      plus `beta` (Wu & He 2018).
+      `<float>[pictures, height, width, channels]`: each group of channels of each picture with
+      mean 0 and variance 1, times `gamma`, plus `beta`.
+
+    Reference:
+      - [Wu & He, 2018: Group normalization](https://arxiv.org/abs/1803.08494)
     """
 
     def call(self, x: Any) -> Any:
-        """Normalises; see the class."""
+        """Normalise the pictures."""
         height, width, channels = x.shape[1:]
         flat = ops.reshape(ops.cast(x, "float32"), (-1, height * width, channels))
         grouped = (-1, self.groups, channels // self.groups)
@@ -133,7 +147,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
             for power in (flat, ops.square(flat))
         ]
         mean, variance = moments[0], ops.maximum(moments[1] - ops.square(moments[0]), 0.0)
-        # [pictures, channels]
+        # From here on [pictures, channels].
         mean = ops.repeat(mean, grouped[-1], axis=-1)
         scale = ops.repeat(ops.rsqrt(variance + self.epsilon), grouped[-1], axis=-1)
         scale = scale * ops.cast(self.gamma, "float32")
@@ -142,30 +156,47 @@ class GroupNormalization(keras.layers.GroupNormalization):
         return ops.reshape(ops.cast(y, self.compute_dtype), (-1, height, width, channels))
 
 
-def _activated(x: Any, name: str) -> Any:
-    """Normalises groups of eight channels within each picture, then ReLU.
+# `model.keras` files of earlier versions hold these names.
+keras.saving.get_custom_objects().update(
+    {f"video>{layer.__name__}": layer for layer in (FrameChannels, UnfoldTime, GroupNormalization)}
+)
 
-    Unlike batch normalisation this looks at no other picture, so padding cannot leak.
+
+def _activate(x: Any, name: str) -> Any:
+    """Apply group normalisation in groups of eight channels, then ReLU.
+
+    Unlike batch normalisation it is independent of other pictures, so padding cannot leak.
     """
     return ops.relu(GroupNormalization(x.shape[-1] // 8, name=f"{name}_norm")(x))
 
 
 def frame_features(pictures: Any, config: Config) -> Any:
-    """Describes each picture by itself: `<float>[pictures, config.features]`.
+    """Compute a feature vector for each picture.
 
-    A convolution and pre-activated residual blocks (He et al. 2016), each of which halves the
-    picture's sides. What is left of the picture is laid flat, so that places count. The stem's
-    answer, the largest of all, is not normalised, which saves time.
+    A convolution and pre-activated residual blocks, each of which halves the sides of the picture.
+    The last feature map is flattened, not averaged, so that positions matter. The output of the
+    stem, the largest feature map, is not normalised, to save time.
+
+    Args:
+      pictures: `<float>[pictures, side, side, channels]`.
+      config: the architecture.
+
+    Returns:
+      `<float>[pictures, config.features]`.
+
+    Reference:
+      - [He et al., 2016: Identity mappings in deep residual
+        networks](https://arxiv.org/abs/1603.05027)
     """
     x = _convolution(config.channels[0], 3, 2, "stem")(pictures)
     for number, filters in enumerate(config.channels[1:], start=1):
         name = f"block_{number}"
-        before = _activated(x, f"{name}_a") if number > 1 else ops.relu(x)
+        before = _activate(x, f"{name}_a") if number > 1 else ops.relu(x)
         y = _convolution(filters, 3, 2, f"{name}_a")(before)
-        y = _convolution(filters, 3, 1, f"{name}_b")(_activated(y, f"{name}_b"))
+        y = _convolution(filters, 3, 1, f"{name}_b")(_activate(y, f"{name}_b"))
         pooled = keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
         x = _convolution(filters, 1, 1, f"{name}_skip")(pooled) + y
-    x = _activated(x, "last")
+    x = _activate(x, "last")
     x = _convolution(32, 1, 1, "narrow")(x)
     x = keras.layers.Flatten(name="places")(x)
     x = keras.layers.Dense(config.features, name="describe")(x)
@@ -173,17 +204,23 @@ def frame_features(pictures: Any, config: Config) -> Any:
 
 
 def build(config: Config, *, classes: int) -> keras.Model:
-    """Builds the classifier.
+    """Build the classifier.
 
     Args:
       config: the architecture.
-      classes: how many.
+      classes: number of classes.
 
     Returns:
       A functional model. Inputs: `frames` `<uint8>[batch, time, side, side, 3]` at
-      `config.frame_rate` frames a second, `length` `<int32>[batch]`; outputs, all `<float32>`:
-      `probabilities` `[batch, classes]`; `frame_probabilities` `[batch, time, classes]`, what the
-      same head says about each step, zeros behind a clip's end.
+      `config.frame_rate` frames per second, `length` `<int32>[batch]`. Outputs, all `<float32>`:
+      `probabilities` `[batch, classes]`, and `frame_probabilities` `[batch, time, classes]`, the
+      output of the same head at each step, 0 in the padding.
+
+    Example:
+      >>> built = build(Config(image_size=8, channels=(8,), features=4, units=3), classes=5)
+      >>> frames, length = ops.zeros((2, 6, 8, 8, 3), "uint8"), ops.array([6, 4])
+      >>> built({"frames": frames, "length": length})["probabilities"].shape
+      TensorShape([2, 5])
     """
     side = config.image_size
     frames = keras.Input((None, side, side, 3), dtype="uint8", name="frames")
@@ -203,7 +240,7 @@ def build(config: Config, *, classes: int) -> keras.Model:
     pooled, _ = MaskedPooling(config.pooling, name="pool")(x, mask=mask)
     pooled = keras.layers.Dropout(config.head_dropout)(pooled)
     head = keras.layers.Dense(classes, dtype="float32", name=HEAD)
-    # Not the layer, which would take the mask of the steps for one of the classes.
+    # A softmax layer would take the mask of the steps for a mask of the classes.
     steps = ops.softmax(head(x)) * ops.cast(mask, "float32")[..., None]
     return keras.Model(
         {"frames": frames, "length": length},
@@ -213,15 +250,20 @@ def build(config: Config, *, classes: int) -> keras.Model:
 
 
 def make_losses(config: Config, classes: int) -> Losses:
-    """The cross-entropy against smoothed labels, as `common.training.fit.fit` takes it."""
+    """Make the loss function for `common.training.fit.fit`: cross-entropy with smoothed labels.
+
+    Args:
+      config: the label smoothing.
+      classes: number of classes.
+    """
     smoothing = config.label_smoothing
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         logs = tf.math.log(tf.clip_by_value(outputs["probabilities"], 1e-7, 1.0))
-        wanted = tf.one_hot(batch["label"], classes, 1.0 - smoothing, 0.0) + smoothing / classes
-        values = -tf.reduce_sum(wanted * logs, axis=-1)
+        target = tf.one_hot(batch["label"], classes, 1.0 - smoothing, 0.0) + smoothing / classes
+        values = -tf.reduce_sum(target * logs, axis=-1)
         return values, tf.ones_like(values)
 
     return losses

@@ -1,21 +1,21 @@
-"""A body of moving joints, seen by a camera: joint positions in, frames out.
+"""A renderer of moving bodies: from joint positions to frames.
 
-The body is made of capsules (limbs with thickness) and stands on a textured floor. A perspective
-camera sees it; a depth buffer decides what hides what, and limbs are shaded by a light and by their
-distance. All is NumPy over whole clips, so that a frame of 64 x 64 takes less than a millisecond.
+The body consists of capsules (limbs with thickness) and stands on a textured floor in front of a
+wall. A perspective camera shows it. A depth buffer hides the far surfaces, and limbs are shaded by
+a light and by their distance. NumPy renders whole clips: a frame of 64 x 64 pixels takes less than
+a millisecond.
 
-Axes: y is up, lengths are metres. Angles of a `View` are degrees.
+Axes: y is up, lengths are metres. The angles of a `View` are degrees.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-# Each joint and the one that carries it.
+# Each joint and its parent; the pelvis is the root. Parents come before their children.
 PARENTS = {
     "pelvis": "pelvis",
     "chest": "pelvis",
@@ -37,7 +37,7 @@ PARENTS = {
     },
 }
 JOINTS = tuple(PARENTS)
-PLACE = {joint: place for place, joint in enumerate(JOINTS)}
+JOINT_INDEX = {joint: index for index, joint in enumerate(JOINTS)}
 
 
 class Limb(NamedTuple):
@@ -46,9 +46,9 @@ class Limb(NamedTuple):
     start: str
     end: str
     start_radius: float  # metres
-    end_radius: float
-    colour: str  # a field of `View`
-    along: float = 0.0  # it begins so far on the way from start to end
+    end_radius: float  # metres
+    colour: str  # name of a field of `View`
+    along: float = 0.0  # where it begins, fraction of the way from start to end
 
 
 LIMBS = (
@@ -60,9 +60,9 @@ LIMBS = (
     Limb("chest", "neck", 0.07, 0.055, "skin"),
     Limb("neck", "head", 0.09, 0.10, "skin", 0.45),
     *(
-        Limb(f"{side}_{start}", f"{side}_{end}", *rest)
+        Limb(f"{side}_{start}", f"{side}_{end}", start_radius, end_radius, colour)
         for side in ("left", "right")
-        for start, end, *rest in (
+        for start, end, start_radius, end_radius, colour in (
             ("shoulder", "elbow", 0.055, 0.045, "shirt"),
             ("elbow", "wrist", 0.045, 0.035, "skin"),
             ("wrist", "hand", 0.04, 0.035, "skin"),
@@ -78,15 +78,15 @@ Colour = tuple[float, float, float]  # red, green, blue, each 0..1
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How a clip is seen. The defaults are the fixed view of the benchmark."""
+    """Camera, framing, colours and sensor of a clip; by default the fixed view of the benchmark."""
 
-    azimuth: float = 45.0  # of the camera, from where the body faces first; positive to its left
-    elevation: float = 10.0  # of the camera over the body's middle
-    distance: float = 4.5  # metres
+    azimuth: float = 45.0  # of the camera, from where the body first faces; positive to its left
+    elevation: float = 10.0  # of the camera, above the middle of the body
+    distance: float = 4.5  # metres from the camera to the middle of the body
     roll: float = 0.0  # of the camera
-    fill: float = 0.85  # share of the frame's side that all the clip's joints take, at the most
-    shift: tuple[float, float] = (0.0, 0.0)  # of the body in what is left, each -1..1
-    girth: float = 1.0  # thickness of the limbs
+    fill: float = 0.85  # maximum fraction of the frame's side that the joints of the clip cover
+    shift: tuple[float, float] = (0.0, 0.0)  # of the body within the free margin, each -1..1
+    girth: float = 1.0  # factor on the thickness of the limbs
     shirt: Colour = (0.75, 0.20, 0.20)
     trousers: Colour = (0.15, 0.20, 0.45)
     skin: Colour = (0.85, 0.65, 0.50)
@@ -94,10 +94,10 @@ class View:
     floor: Colour = (0.50, 0.50, 0.45)
     sky: Colour = (0.70, 0.78, 0.85)
     texture: float = 0.10  # contrast of floor and wall
-    grain: float = 0.6  # metres between the texture's knots on the floor
-    light: tuple[float, float, float] = (0.4, 0.6, 0.7)  # where from: right, up, towards the camera
-    gain: float = 1.0  # brightness
-    noise: float = 0.01  # standard deviation of the sensor's noise
+    grain: float = 0.6  # metres between the knots of the floor's texture
+    light: tuple[float, float, float] = (0.4, 0.6, 0.7)  # direction: right, up, towards the camera
+    gain: float = 1.0  # factor on the brightness
+    noise: float = 0.01  # standard deviation of the sensor noise
     seed: int = 0  # of texture and noise
 
 
@@ -105,7 +105,7 @@ FIXED_VIEW = View()
 
 
 def random_view(random: np.random.Generator) -> View:
-    """Draws a viewpoint, a framing, clothes, surroundings and a sensor.
+    """Draw a viewpoint, a framing, clothes, surroundings and a sensor.
 
     Example:
       >>> random_view(np.random.default_rng(0)) == random_view(np.random.default_rng(0))
@@ -139,15 +139,21 @@ def random_view(random: np.random.Generator) -> View:
     )
 
 
-def reproportion(joints: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Gives a moving body other proportions: another person does the same.
+# --- motion ---------------------------------------------------------------------------------------
 
-    Torso, head, shoulders, hips, arms and legs are each made up to a sixth longer or shorter, left
-    like right; then the body is put back on the height of its lowest joint.
+
+def reproportion(joints: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Change the proportions of a moving body, as if another person did the same.
+
+    Torso, head, breadth, arms and legs each become up to a sixth longer or shorter, left like
+    right. Then the body moves vertically until its lowest joint has the same height as before.
 
     Args:
       joints: `<float>[frames, joints, 3]`.
       random: draws the proportions.
+
+    Returns:
+      `<float>[frames, joints, 3]`.
     """
     kinds = {joint: joint.split("_")[-1] for joint in JOINTS}
     groups = {
@@ -159,20 +165,44 @@ def reproportion(joints: np.ndarray, random: np.random.Generator) -> np.ndarray:
     }
     factors = {name: random.uniform(0.86, 1.16) for name in sorted(set(groups.values()))}
     new = joints.copy()
-    for joint, parent in PARENTS.items():  # parents come before those whom they carry
+    for joint, parent in PARENTS.items():
         if joint != parent:
-            here, there = PLACE[joint], PLACE[parent]
-            bone = joints[:, here] - joints[:, there]
-            new[:, here] = new[:, there] + factors[groups[kinds[joint]]] * bone
+            child, base = JOINT_INDEX[joint], JOINT_INDEX[parent]
+            bone = joints[:, child] - joints[:, base]
+            new[:, child] = new[:, base] + factors[groups[kinds[joint]]] * bone
     new[..., 1] += joints[..., 1].min() - new[..., 1].min()
     return new
+
+
+def resample(joints: np.ndarray, source: float, rate: float) -> np.ndarray:
+    """Interpolate a motion at the middle of each frame of another frame rate.
+
+    Args:
+      joints: `<float>[frames, joints, 3]`.
+      source: frames per second of `joints`.
+      rate: frames per second of the result.
+
+    Returns:
+      `<float>[new frames, joints, 3]`, at least one frame.
+
+    Example:
+      >>> motion = np.arange(4.0).reshape(4, 1, 1)
+      >>> resample(motion, source=4.0, rate=2.0).ravel()
+      array([0.5, 2.5])
+    """
+    count = max(1, int(np.ceil(len(joints) * rate / source - 0.5)))
+    times = ((np.arange(count) + 0.5) * source / rate - 0.5).clip(0.0, len(joints) - 1.0)
+    before = times.astype(int)
+    after = np.minimum(before + 1, len(joints) - 1)
+    fraction = (times - before)[:, None, None]
+    return joints[before] * (1.0 - fraction) + joints[after] * fraction
 
 
 # --- the camera -----------------------------------------------------------------------------------
 
 
 class Camera(NamedTuple):
-    """A pinhole camera that does not turn, but may move sideways with the body."""
+    """A pinhole camera that keeps its direction; its position may follow the body."""
 
     origin: np.ndarray  # <float>[3], without the moves
     axes: np.ndarray  # <float>[3, 3]: right, up, forward
@@ -181,32 +211,38 @@ class Camera(NamedTuple):
     moves: np.ndarray  # <float>[frames, 3]
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Where points are seen: `<float>[frames, n, 3]` -> column, row and depth, likewise."""
-        seen = (points - self.moves[:, None] - self.origin) @ self.axes.T
-        depth = np.maximum(seen[..., 2], 0.1)
-        column = self.centre[0] + self.focal * seen[..., 0] / depth
-        row = self.centre[1] - self.focal * seen[..., 1] / depth
+        """Project points `<float>[frames, n, 3]` to column, row and depth, of the same shape."""
+        local = (points - self.moves[:, None] - self.origin) @ self.axes.T
+        depth = np.maximum(local[..., 2], 0.1)
+        column = self.centre[0] + self.focal * local[..., 0] / depth
+        row = self.centre[1] - self.focal * local[..., 1] / depth
         return np.stack([column, row, depth], axis=-1)
 
 
-VISIBLE = 2.5  # metres sideways that a clip shows; a body that goes farther is followed
+MAX_TRAVEL = 2.5  # metres; the camera follows a body that travels farther
 
 
 def facing(joints: np.ndarray) -> float:
-    """The angle about the vertical towards which a body faces in its first frame, radians."""
-    across = joints[0, PLACE["left_hip"]] - joints[0, PLACE["right_hip"]]
+    """Return the direction that a body faces in its first frame, radians about the vertical."""
+    across = joints[0, JOINT_INDEX["left_hip"]] - joints[0, JOINT_INDEX["right_hip"]]
     # Left is x where forward is z: forward = across x up.
     return float(np.arctan2(-across[2], across[0]))
 
 
 def place_camera(joints: np.ndarray, view: View, size: int) -> Camera:
-    """Puts a camera so that all of a clip is seen as `view` says, `size` pixels a side."""
+    """Place a camera such that the whole clip is visible in the framing of `view`.
+
+    Args:
+      joints: `<float>[frames, joints, 3]`.
+      view: direction, distance and framing.
+      size: side of the frames, pixels.
+    """
     azimuth = facing(joints) + np.radians(view.azimuth)
     elevation, roll = np.radians(view.elevation), np.radians(view.roll)
-    root = joints[:, PLACE["pelvis"]] * (1.0, 0.0, 1.0)
+    root = joints[:, JOINT_INDEX["pelvis"]] * (1.0, 0.0, 1.0)
     extent = float(np.ptp(root[:, [0, 2]], axis=0).max())
     middle = (root.max(axis=0) + root.min(axis=0)) / 2.0
-    moves = (root - middle) * max(0.0, 1.0 - VISIBLE / max(extent, 1e-6))
+    moves = (root - middle) * max(0.0, 1.0 - MAX_TRAVEL / max(extent, 1e-6))
     still = joints - moves[:, None]
     target = (still.max(axis=(0, 1)) + still.min(axis=(0, 1))) / 2.0
     back = np.array(
@@ -227,8 +263,8 @@ def place_camera(joints: np.ndarray, view: View, size: int) -> Camera:
         np.cos(roll) * up - np.sin(roll) * right,
     )
     camera = Camera(origin, np.stack([right, up, forward]), 1.0, np.zeros(2), moves)
-    seen = camera.project(joints)[..., :2]
-    low, high = seen.min(axis=(0, 1)), seen.max(axis=(0, 1))
+    projected = camera.project(joints)[..., :2]
+    low, high = projected.min(axis=(0, 1)), projected.max(axis=(0, 1))
     focal = view.fill * size / max((high - low).max() + 0.15 / view.distance, 1e-6)
     free = (size - focal * (high - low)) / 2.0
     centre = size / 2.0 - focal * (high + low) / 2.0 + 0.6 * free * view.shift
@@ -237,15 +273,15 @@ def place_camera(joints: np.ndarray, view: View, size: int) -> Camera:
 
 # --- pixels ---------------------------------------------------------------------------------------
 
-CHUNK = 16  # frames whose limbs are drawn in one box
+CHUNK = 16  # frames that are drawn together
 
 
 class _Capsule(NamedTuple):
     """A projected limb on the pixels of a box, all `<float>[frames, rows, columns]`."""
 
-    box: tuple[slice, slice]
-    cover: np.ndarray  # how much of the pixel it covers, 0..1
-    along: np.ndarray  # where between start and end, 0..1
+    box: tuple[slice, slice]  # rows, columns
+    cover: np.ndarray  # covered fraction of the pixel
+    along: np.ndarray  # position between start and end, 0..1
     across: np.ndarray  # pixels from the axis, to the right
     down: np.ndarray  # pixels from the axis, downwards
     radius: np.ndarray  # pixels
@@ -254,13 +290,13 @@ class _Capsule(NamedTuple):
 def _capsule(
     start: np.ndarray, end: np.ndarray, radii: tuple[np.ndarray, np.ndarray], size: int
 ) -> _Capsule | None:
-    """Measures the pixels about a limb; None where it is out of sight.
+    """Compute the pixels that surround a projected limb; None if it is out of the frame.
 
     Args:
       start: `<float>[frames, 2]`, column and row.
-      end: likewise.
-      radii: at the start and at the end, both `<float>[frames]`.
-      size: of the frame.
+      end: `<float>[frames, 2]`, column and row.
+      radii: at the start and at the end, each `<float>[frames]`, pixels.
+      size: side of the frame, pixels.
     """
     reach = max(radii[0].max(), radii[1].max()) + 1.0
     low = np.floor(np.minimum(start, end).min(axis=0) - reach).clip(0, size).astype(int)
@@ -277,73 +313,86 @@ def _capsule(
     first, last = (radius[:, None, None] for radius in radii)
     radius = first + along * (last - first)
     cover = (radius - np.sqrt(across * across + down * down) + 0.5).clip(0.0, 1.0)
-    return _Capsule(
-        (slice(low[1], high[1]), slice(low[0], high[0])), cover, along, across, down, radius
-    )
+    box = (slice(low[1], high[1]), slice(low[0], high[0]))
+    return _Capsule(box, cover, along, across, down, radius)
 
 
-def _limb_ends(seen: np.ndarray, limb: Limb, camera: Camera, girth: float) -> tuple:
-    """A limb's projected ends, `<float32>[frames, 3]`, and its radii, pixels, `[frames]`."""
-    start, end = seen[:, PLACE[limb.start]], seen[:, PLACE[limb.end]]
+def _limb_ends(
+    projected: np.ndarray, limb: Limb, camera: Camera, girth: float
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Return the projected ends of a limb, `<float32>[frames, 3]`, and its radii, `[frames]`."""
+
+    def to_pixels(radius: float, point: np.ndarray) -> np.ndarray:
+        return (girth * radius * camera.focal / point[:, 2]).astype(np.float32)
+
+    start, end = projected[:, JOINT_INDEX[limb.start]], projected[:, JOINT_INDEX[limb.end]]
     start = start + limb.along * (end - start)
-    radii = tuple(
-        (girth * radius * camera.focal / point[:, 2]).astype(np.float32)
-        for point, radius in ((start, limb.start_radius), (end, limb.end_radius))
-    )
+    radii = to_pixels(limb.start_radius, start), to_pixels(limb.end_radius, end)
     return start.astype(np.float32), end.astype(np.float32), radii
 
 
 def _draw_shadow(canvas: np.ndarray, joints: np.ndarray, camera: Camera, view: View) -> None:
-    """Darkens the floor where the limbs keep the light away."""
+    """Darken the floor where the limbs block the light.
+
+    Args:
+      canvas: `<float32>[frames, size, size, 3]`, changed in place.
+      joints: `<float>[frames, joints, 3]`.
+      camera: with the moves of these frames.
+      view: light and girth.
+    """
     flat = joints.copy()
     floor = joints[..., 1].min()
     height = flat[..., 1] - floor
     flat[..., 1] = floor
     flat[..., [0, 2]] += 0.3 * height[..., None] * np.array([view.light[0], -view.light[2]])
-    seen = camera.project(flat)
+    projected = camera.project(flat)
     size = canvas.shape[1]
     dark = np.zeros(canvas.shape[:3], np.float32)
     for limb in LIMBS:
-        start, end, radii = _limb_ends(seen, limb, camera, view.girth)
-        # A limb lies on the floor as a flat shape: half as thick.
-        drawn = _capsule(start[:, :2], end[:, :2], tuple(0.5 * r for r in radii), size)
-        if drawn is not None:
-            part = dark[:, *drawn.box]
-            np.maximum(part, drawn.cover, out=part)
+        start, end, (first, last) = _limb_ends(projected, limb, camera, view.girth)
+        # A shadow is flat: half as thick.
+        capsule = _capsule(start[:, :2], end[:, :2], (0.5 * first, 0.5 * last), size)
+        if capsule is not None:
+            part = dark[:, *capsule.box]
+            np.maximum(part, capsule.cover, out=part)
     canvas *= 1.0 - 0.45 * dark[..., None]
 
 
 def _draw_body(canvas: np.ndarray, joints: np.ndarray, camera: Camera, view: View) -> None:
-    seen = camera.project(joints)
+    """Draw the limbs; the nearest surface wins. The arguments are those of `_draw_shadow`."""
+    projected = camera.project(joints)
     size = canvas.shape[1]
     depth = np.full(canvas.shape[:3], np.inf, np.float32)
-    nearest = float(seen[..., 2].min())
+    nearest = float(projected[..., 2].min())
     for limb in LIMBS:
-        start, end, radii = _limb_ends(seen, limb, camera, view.girth)
-        drawn = _capsule(start[:, :2], end[:, :2], radii, size)
-        if drawn is None:
+        start, end, radii = _limb_ends(projected, limb, camera, view.girth)
+        capsule = _capsule(start[:, :2], end[:, :2], radii, size)
+        if capsule is None:
             continue
-        right, down = drawn.across / drawn.radius, drawn.down / drawn.radius
+        right, down = capsule.across / capsule.radius, capsule.down / capsule.radius
         bulge = np.sqrt((1.0 - right * right - down * down).clip(0.0, 1.0))
         z0, z1 = start[:, 2, None, None], end[:, 2, None, None]
-        z = z0 + drawn.along * (z1 - z0) - bulge * view.girth * limb.start_radius
-        behind = depth[:, *drawn.box]
-        cover = np.where(z < behind, drawn.cover, 0.0)
+        z = z0 + capsule.along * (z1 - z0) - bulge * view.girth * limb.start_radius
+        drawn_depth = depth[:, *capsule.box]
+        cover = np.where(z < drawn_depth, capsule.cover, 0.0)
         lit = right * view.light[0] - down * view.light[1] + bulge * view.light[2]
         # The far arm and leg are a little darker than the near ones.
         shade = (0.45 + 0.55 * lit.clip(0.0, 1.0)) / (1.0 + 0.35 * (z - nearest).clip(0.0, None))
         colour = shade[..., None] * np.array(getattr(view, limb.colour), np.float32)
-        part = canvas[:, *drawn.box]
+        part = canvas[:, *capsule.box]
         part += cover[..., None] * (colour - part)
-        behind[cover > 0.5] = z[cover > 0.5]
+        drawn_depth[cover > 0.5] = z[cover > 0.5]
 
 
 def _value_noise(points: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-    """Smooth noise: values at the knots of a lattice that repeats, bilinear between them.
+    """Interpolate a lattice of values bilinearly; it repeats in both directions.
 
     Args:
-      points: `<float>[..., 2]`, in knots.
+      points: `<float>[..., 2]`, in units of the lattice.
       lattice: `<float>[n, n]`.
+
+    Returns:
+      `<float>[...]`.
     """
     knot = np.floor(points).astype(int)
     right, down = np.moveaxis((points - knot).astype(np.float32), -1, 0)
@@ -356,7 +405,17 @@ def _value_noise(points: np.ndarray, lattice: np.ndarray) -> np.ndarray:
 
 
 def _background(camera: Camera, view: View, ground: float, size: int) -> np.ndarray:
-    """Floor and wall, `<float32>[frames, size, size, 3]`; one frame where the camera is still."""
+    """Render floor and wall.
+
+    Args:
+      camera: with the moves of the whole clip.
+      view: colours and texture.
+      ground: height of the floor, metres.
+      size: side of the frames, pixels.
+
+    Returns:
+      `<float32>[frames, size, size, 3]`; a single frame if the camera does not move.
+    """
     random = np.random.default_rng([view.seed, 1])
     lattice = random.uniform(-1.0, 1.0, (16, 16)).astype(np.float32)
     x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
@@ -376,24 +435,25 @@ def _background(camera: Camera, view: View, ground: float, size: int) -> np.ndar
     hits = hits[None] + moves[:, None, None, [0, 2]]
     wall = _value_noise(np.stack([x, y], axis=-1) * (6.0 / size), lattice)
     wall = wall + 0.5 * (0.5 - y / size)
-    far = np.exp(-0.06 * distance)  # a fine pattern far away blurs into its mean
+    far = np.exp(-0.06 * distance)  # the pattern fades to its mean with distance
     pattern = np.where(falls, far * _value_noise(hits / view.grain, lattice), wall)
     base = np.where(falls[..., None], np.array(view.floor), np.array(view.sky))
     return (base * (1.0 + view.texture * 2.0 * pattern[..., None])).astype(np.float32)
 
 
 def render(joints: np.ndarray, view: View = FIXED_VIEW, *, size: int = 64) -> np.ndarray:
-    """Shows a moving body.
+    """Render a moving body.
 
     Args:
       joints: `<float>[frames, joints, 3]` in the order of `JOINTS`.
-      view: how it is seen. The same view gives the same pixels.
-      size: pixels a side.
+      view: camera, framing, colours and sensor. The same view gives the same pixels.
+      size: side of the frames, pixels.
 
     Returns:
       `<uint8>[frames, size, size, 3]`, RGB.
 
     Example:
+      >>> from tasks.video import gaits
       >>> render(gaits.move("walking", seconds=2.0, rate=12.5, seed=1)).shape
       (25, 64, 64, 3)
     """
@@ -403,36 +463,14 @@ def render(joints: np.ndarray, view: View = FIXED_VIEW, *, size: int = 64) -> np
     chunks = []
     for start in range(0, len(joints), CHUNK):
         part = joints[start : start + CHUNK]
-        seen_by = camera._replace(moves=camera.moves[start : start + CHUNK])
-        behind = background if len(background) == 1 else background[start : start + CHUNK]
-        canvas = np.repeat(behind, len(part), axis=0) if len(behind) == 1 else behind.copy()
-        _draw_shadow(canvas, part, seen_by, view)
-        _draw_body(canvas, part, seen_by, view)
+        chunk_camera = camera._replace(moves=camera.moves[start : start + CHUNK])
+        if len(background) == 1:
+            canvas = np.repeat(background, len(part), axis=0)
+        else:
+            canvas = background[start : start + CHUNK].copy()
+        _draw_shadow(canvas, part, chunk_camera, view)
+        _draw_body(canvas, part, chunk_camera, view)
         canvas *= view.gain
         canvas += view.noise * noise.standard_normal(canvas.shape, np.float32)
         chunks.append((canvas.clip(0.0, 1.0) * 255.0).round().astype(np.uint8))
     return np.concatenate(chunks)
-
-
-def at_rate(joints: np.ndarray, source: float, rate: float) -> np.ndarray:
-    """Interpolates a motion at the middle of each frame of another frame rate.
-
-    Args:
-      joints: `<float>[frames, joints, 3]`, `source` frames a second.
-      source: frames a second.
-      rate: frames a second of the result.
-
-    Returns:
-      `<float>[frames, joints, 3]`, at least one frame.
-    """
-    count = max(1, int(np.ceil(len(joints) * rate / source - 0.5)))
-    times = ((np.arange(count) + 0.5) * source / rate - 0.5).clip(0.0, len(joints) - 1.0)
-    before = times.astype(int)
-    after = np.minimum(before + 1, len(joints) - 1)
-    share = (times - before)[:, None, None]
-    return joints[before] * (1.0 - share) + joints[after] * share
-
-
-def stack_joints(positions: dict[str, np.ndarray], names: Sequence[str] = JOINTS) -> np.ndarray:
-    """Joints by name, each `<float>[frames, 3]`, as one array `<float>[frames, joints, 3]`."""
-    return np.stack([positions[name] for name in names], axis=1)

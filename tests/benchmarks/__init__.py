@@ -1,1 +1,1 @@
-"""Measurements, each run as `python -m tests.benchmarks.<name>`; pytest runs none of them."""
+"""Benchmarks, each run as `python -m tests.benchmarks.<name>`; pytest runs none of them."""

@@ -3,14 +3,15 @@
     pip install -e '.[translation,bench]'
     python -m tests.benchmarks.decoding --model saved_models/translation --manual_dir DIR
 
-Three ways to translate the test captions of Multi30k with a beam of 5, in batches of like length:
+Three programs translate the test captions of Multi30k with a beam of 5, in batches of similar
+length:
 
-* the export, from raw text to raw text, the search being graph code;
-* the same model and the same search step by step from Python, as tutorials do: a Keras model of one
-  decoder step asked by `predict_on_batch` (`predict` itself is slower still), hypotheses in NumPy;
-  it translates a part, and must write the same;
-* CTranslate2 with a Transformer of random weights, since it knows no recurrent models: about as
-  many weights, the same vocabularies, 13 subwords a translation. What it writes means nothing.
+* the export, from raw text to raw text, with the search as graph code;
+* the same model and search as a Python loop, as in tutorials: a Keras model of one decoder step is
+  called by `predict_on_batch` (`predict` is slower), with the hypotheses in NumPy. It translates a
+  part of the captions, and its translations are compared with those of the export;
+* CTranslate2, which has no recurrent models, with a Transformer of random weights: about as many
+  weights, the same vocabularies, 13 subwords per translation. Its output is meaningless.
 
 The last line is one JSON object; the ratios are those of sentences per second.
 """
@@ -34,7 +35,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-STEPS = 13  # subwords that the Transformer writes: about a caption's
+STEPS = 13  # subwords that the Transformer writes: about the length of a caption
 
 
 def in_batches(texts, size):
@@ -43,27 +44,27 @@ def in_batches(texts, size):
 
 
 def measure(translate, batches):
-    """Sentences per second, the first of each size being run before; and what was written."""
+    """Return the sentences per second and the translations, after a warm-up for each batch size."""
     for batch in {len(batch): batch for batch in batches}.values():
         translate(batch)
     start = time.perf_counter()
-    written = [text for batch in batches for text in translate(batch)]
-    return sum(map(len, batches)) / (time.perf_counter() - start), written
+    translations = [text for batch in batches for text in translate(batch)]
+    return sum(map(len, batches)) / (time.perf_counter() - start), translations
 
 
 def by_export(served):
     def translate(texts):
-        answer = served.call("serving_default", text=np.array(texts, dtype=object))
-        return [text.decode() for text in answer["translation"]]
+        outputs = served.call("serving_default", text=np.array(texts, dtype=object))
+        return [text.decode() for text in outputs["translation"]]
 
     return translate
 
 
-# --- step by step ---------------------------------------------------------------------------------
+# --- Step by step ---------------------------------------------------------------------------------
 
 
 class DecoderStep(keras.Model):
-    """One step of the decoder, of a loaded model; inputs and outputs are flat lists."""
+    """One decoder step of a loaded model; inputs and outputs are flat lists."""
 
     def __init__(self, model):
         super().__init__()
@@ -78,7 +79,7 @@ class DecoderStep(keras.Model):
 
 
 def by_keras(served, beam):
-    """The search of `common.decoding.beam_search`, with its loop in Python."""
+    """Return the search of `common.decoding.beam_search` with its loop in Python."""
     folder, config = served.path, served.settings["config"]
     model = keras.models.load_model(folder / "model.keras")
     shared = config["shared_subwords"]
@@ -115,20 +116,20 @@ def by_keras(served, beam):
             for row in range(len(texts)):
                 for k in range(beam):
                     if symbols[row, k] == END and values[row, k] > -5e8:
-                        found = tokens[row, parents[row, k]]
-                        finished[row].append((values[row, k] / penalty, found))
-                finished[row] = sorted(finished[row], key=lambda one: -one[0])[:beam]
+                        hypothesis = tokens[row, parents[row, k]]
+                        finished[row].append((values[row, k] / penalty, hypothesis))
+                finished[row] = sorted(finished[row], key=lambda pair: -pair[0])[:beam]
             order = np.argsort(symbols == END, axis=1, kind="stable")[:, :beam]
             total = np.where(symbols == END, -2e9, values)[rows, order]
             parents, symbols = parents[rows, order], symbols[rows, order]
             tokens = np.concatenate([tokens[rows, parents], symbols[:, :, None]], axis=2)
             chosen = (rows * beam + parents).reshape(-1)
             cells, token = [x[chosen] for x in cells], symbols.reshape(-1).astype(np.int32)
-            if all(len(found) == beam for found in finished) or over.all():
+            if all(len(pairs) == beam for pairs in finished) or over.all():
                 break
-        ragged = tf.ragged.constant([found[0][1].tolist() for found in finished], tf.int32)
-        written = writer.decode(ragged.to_tensor(), ragged.row_lengths())
-        return [text.decode() for text in written.numpy()]
+        ragged = tf.ragged.constant([pairs[0][1].tolist() for pairs in finished], tf.int32)
+        translations = writer.decode(ragged.to_tensor(), ragged.row_lengths())
+        return [text.decode() for text in translations.numpy()]
 
     return translate
 
@@ -137,7 +138,7 @@ def by_keras(served, beam):
 
 
 def random_transformer(folder, sizes, *, width, layers, heads=4):
-    """Writes a Transformer of random weights in CTranslate2's format; gives its weight count."""
+    """Write a Transformer of random weights in CTranslate2's format; return its weight count."""
     from ctranslate2.specs import TransformerSpec
 
     random = np.random.default_rng(0)
@@ -193,23 +194,27 @@ def by_ctranslate2(served, folder, beam):
     def translate(texts):
         ids = reader.encode(tf.constant(texts)).to_list()
         words = [[f"w{k - 3}" for k in row] for row in ids]
-        found = translator.translate_batch(
+        results = translator.translate_batch(
             words, beam_size=beam, min_decoding_length=STEPS, max_decoding_length=STEPS
         )
-        return [" ".join(one.hypotheses[0]) for one in found]
+        return [" ".join(result.hypotheses[0]) for result in results]
 
     return translate, count
 
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.decoding", description="Beam search, three ways."
+        prog="python -m tests.benchmarks.decoding",
+        description="Compare the speed of three beam searches.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, default=Path("saved_models/translation"))
-    parser.add_argument("--manual_dir", type=Path)
-    parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--batch_size", type=int, default=50)
-    parser.add_argument("--sentences", type=int, default=1000)
+    parser.add_argument(
+        "--model", type=Path, default=Path("saved_models/translation"), help="export to measure"
+    )
+    parser.add_argument("--manual_dir", type=Path, help="folder of files downloaded by hand")
+    parser.add_argument("--data_dir", type=Path, help="folder of prepared data sets")
+    parser.add_argument("--batch_size", type=int, default=50, help="sentences per batch")
+    parser.add_argument("--sentences", type=int, default=1000, help="sentences to translate")
     parser.add_argument("--by_keras", type=int, default=200, help="sentences for the Python loop")
     options = parser.parse_args()
     source = EvaluateConfig(
@@ -223,27 +228,26 @@ def main():
     weights = keras.models.load_model(served.path / "model.keras").count_params()
 
     batches = in_batches(texts, options.batch_size)
-    # Every k-th batch, so that short and long ones are in it.
+    # Every k-th batch, so that both short and long sentences are included.
     every = max(1, len(texts) // options.by_keras)
-    speed, written = measure(by_export(served), batches)
-    rows = [{"what": "export", "weights": weights, "sentences per second": round(speed, 1)}]
-    part = batches[::every]
-    slow, looped = measure(by_keras(served, beam), part)
+    speed, translations = measure(by_export(served), batches)
+    rows = [{"program": "export", "weights": weights, "sentences per second": round(speed, 1)}]
+    slow, by_loop = measure(by_keras(served, beam), batches[::every])
     expected = [
         text
         for k, batch in enumerate(batches)
         if k % every == 0
-        for text in written[sum(map(len, batches[:k])) :][: len(batch)]
+        for text in translations[sum(map(len, batches[:k])) :][: len(batch)]
     ]
-    same = float(np.mean([a == b for a, b in zip(looped, expected, strict=True)]))
-    rows.append({"what": "Keras, step by step", "weights": weights})
+    same = float(np.mean([a == b for a, b in zip(by_loop, expected, strict=True)]))
+    rows.append({"program": "Keras, step by step", "weights": weights})
     rows[-1]["sentences per second"] = round(slow, 1)
     result = {"export": speed, "keras": slow, "export_over_keras": speed / slow, "same": same}
     if importlib.util.find_spec("ctranslate2"):
         with tempfile.TemporaryDirectory() as folder:
             translate, count = by_ctranslate2(served, Path(folder) / "model", beam)
             peer, _ = measure(translate, batches)
-        rows.append({"what": "CTranslate2, random Transformer", "weights": count})
+        rows.append({"program": "CTranslate2, random Transformer", "weights": count})
         rows[-1]["sentences per second"] = round(peer, 1)
         result |= {"ctranslate2": peer, "export_over_ctranslate2": speed / peer}
     print(report.table(rows))

@@ -1,11 +1,11 @@
-"""How the cost of a training step grows with length, width and batch.
+"""Growth of the time of a training step with length, units and batch size.
 
     python -m tests.benchmarks.growth --plot common/growth.png
 
-One LSTM layer; one of the three is varied, the other two stay at 100 steps, 128 units (as many
-inputs), batch 32. Prints a Markdown table of medians in milliseconds: stock Keras, ours, and
-PyTorch where it is installed (extra `[bench]`). The last line is one JSON object: the exponent with
-which our time grows over the last doubling of each.
+One LSTM layer; one size varies, the others stay at 100 steps, 128 units and inputs, batch 32. The
+output is a Markdown table of medians in milliseconds: stock Keras, our layer, and PyTorch where it
+is installed (extra `[bench]`). The last line is one JSON object: for each size, the exponent of our
+time over its last doubling.
 """
 
 import argparse
@@ -28,7 +28,7 @@ COLOURS = {"keras": "tab:orange", "ours": "tab:blue", "torch": "tab:green"}
 
 
 def measure(name, size, repeats):
-    """Milliseconds of one training step with one size varied."""
+    """Return the milliseconds of a training step with one size varied."""
     at = {**USUAL, name: size}
     shape = (at["batch"], at["length"], at["units"], at["units"], 1, False, False)
     calls = train_calls("LSTM", shape)
@@ -37,7 +37,7 @@ def measure(name, size, repeats):
 
 
 def draw(rows, path):
-    """One panel for each size, both axes logarithmic."""
+    """Draw one panel for each size; both axes are logarithmic."""
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
         mine = [row for row in rows if row["varied"] == name]
@@ -47,7 +47,7 @@ def draw(rows, path):
                 axes.plot(sizes, times, marker=".", color=colour, label=kind)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        axes.set(xlabel=name, ylabel="ms a training step")
+        axes.set(xlabel=name, ylabel="ms per training step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
@@ -55,10 +55,11 @@ def draw(rows, path):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.growth", description="Time against the sizes of a layer."
+        prog="python -m tests.benchmarks.growth",
+        description="Measure the time of a training step against the sizes of a layer.",
     )
-    parser.add_argument("--repeats", type=int, default=7, help="steps of each (default 7)")
-    parser.add_argument("--plot", type=Path, help="draw the table into this PNG")
+    parser.add_argument("--repeats", type=int, default=7, help="steps of each size (default: 7)")
+    parser.add_argument("--plot", type=Path, help="draw the table into this PNG file")
     options = parser.parse_args()
     rows = []
     for name, sizes in SIZES.items():

@@ -1,11 +1,11 @@
-"""How long an export takes to make music, beside the same model walked step by step from Python.
+"""Time to generate music: the export, and the same model run step by step from Python.
 
     pip install -e '.[music]'
     python -m tests.benchmarks.music --model saved_models/music
 
-The export is asked for all steps at once: one graph loop. The Python loop runs the same code on the
-same weights eagerly, an operation at a time, for a few steps, since it is slow; what it takes for
-all of them is reckoned from these. The last line is one JSON object; all times are in seconds.
+The export generates all steps in one graph loop. The Python loop runs the same code on the same
+weights eagerly; it is slow, so only a few steps are measured and its time for all steps is
+extrapolated. The last line is one JSON object; all times are in seconds.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 from common.commands import report
 from common.serving.served import load_export
 from tasks.music import generation
-from tasks.music.data import KEYS
+from tasks.music.midi import KEYS
 
 import keras
 import numpy as np
@@ -25,30 +25,34 @@ import tensorflow as tf
 
 
 def timed(function, repeats):
-    """The median time of some calls, and the last answer."""
+    """Return the median time of several calls, and the last result."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        answer = function()
+        result = function()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), answer
+    return statistics.median(seconds), result
 
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.music", description="Seconds of making music."
+        prog="python -m tests.benchmarks.music",
+        description="Measure the time to generate music.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, default=Path("saved_models/music"))
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--python_steps", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--model", type=Path, default=Path("saved_models/music"), help="export to measure"
+    )
+    parser.add_argument("--steps", type=int, default=2000, help="steps of the export")
+    parser.add_argument("--python_steps", type=int, default=40, help="steps of the Python loop")
+    parser.add_argument("--repeats", type=int, default=3, help="calls of the export")
     options = parser.parse_args()
     served = load_export(options.model)
     layers = generation.parts(keras.models.load_model(served.path / "model.keras"))
 
-    def ask(steps, rows=1):
+    def by_export(steps, rows=1):
         ones = np.ones(rows)
-        answer = served.call(
+        outputs = served.call(
             "serving_default",
             prime=np.zeros((rows, 1, KEYS)),
             prime_length=0 * ones,
@@ -57,9 +61,9 @@ def main():
             top_p=ones,
             seed=np.stack([0 * ones, 7 + np.arange(rows)], axis=1),
         )
-        return answer["notes"][0]
+        return outputs["notes"][0]
 
-    def walk():
+    def by_loop():
         steps = options.python_steps
         return generation.generate(
             layers,
@@ -72,17 +76,17 @@ def main():
             steps=steps,
         ).numpy()[0]
 
-    ask(8), ask(8, rows=16)  # the first call of a graph prepares it
-    one, notes = timed(lambda: ask(options.steps), options.repeats)
-    many, _ = timed(lambda: ask(options.steps, rows=16), 1)
-    short, eager = timed(walk, 1)
+    by_export(8), by_export(8, rows=16)  # the first call of a graph is slow
+    one, notes = timed(lambda: by_export(options.steps), options.repeats)
+    many, _ = timed(lambda: by_export(options.steps, rows=16), 1)
+    short, eager = timed(by_loop, 1)
     same = bool(np.array_equal(eager, notes[: len(eager)]))
-    reckoned = short / options.python_steps * options.steps
+    extrapolated = short / options.python_steps * options.steps
     rows = [
-        {"way": "export, 1 row", "steps": options.steps, "seconds": one},
-        {"way": "export, 16 rows", "steps": options.steps, "seconds": many},
-        {"way": "Python loop, 1 row", "steps": options.python_steps, "seconds": short},
-        {"way": "the same, reckoned", "steps": options.steps, "seconds": reckoned},
+        {"program": "export, 1 row", "steps": options.steps, "seconds": one},
+        {"program": "export, 16 rows", "steps": options.steps, "seconds": many},
+        {"program": "Python loop, 1 row", "steps": options.python_steps, "seconds": short},
+        {"program": "the same, extrapolated", "steps": options.steps, "seconds": extrapolated},
     ]
     print(report.table(rows))
     result = {
@@ -93,7 +97,7 @@ def main():
         "export_16_rows_seconds": round(many, 3),
         "python_steps": options.python_steps,
         "python_seconds": round(short, 3),
-        "python_seconds_reckoned": round(reckoned, 1),
+        "python_seconds_reckoned": round(extrapolated, 1),
         "same_music": same,
     }
     print(json.dumps(result))

@@ -1,8 +1,9 @@
-"""The recurrent layers beside stock Keras's and PyTorch's: `python -m tests.benchmarks.rnn`.
+"""The recurrent layers compared with stock Keras and PyTorch: `python -m tests.benchmarks.rnn`.
 
-Prints a table of medians in milliseconds, all measured in turn in one run. The last line is one
-JSON object of ratios, geometric means over the shapes; 1.0 is equal, more is faster. `limit` is the
-time of the matrix products alone, done as large ones. PyTorch is optional (extra `[bench]`).
+The output is a table of medians in milliseconds; the compared layers run alternately. `limit` is
+the time of the matrix products alone, computed as a few large ones. PyTorch is optional (extra
+`[bench]`). The last line is one JSON object of ratios, geometric means over the shapes; above 1.0
+our layers are faster.
 """
 
 import argparse
@@ -37,7 +38,7 @@ GATES = {"LSTM": 4, "GRU": 3}
 
 
 def interleaved(calls, repeats):
-    """Median milliseconds of each call, called in turn."""
+    """Return the median milliseconds of each call; the calls alternate."""
     for call in calls.values():
         call()
         call()
@@ -51,7 +52,7 @@ def interleaved(calls, repeats):
 
 
 def make_keras(module, cell, shape):
-    """A deep network of `module`'s layers of that name."""
+    """Return the forward pass and the weights of stacked layers of a module."""
     _, _, features, units, layers, bidirectional, _ = shape
     network = []
     for _ in range(layers):
@@ -97,11 +98,11 @@ def train_torch(cell, shape, x, weight, lengths):
     def step():
         x.grad = None
         network.zero_grad(set_to_none=True)
-        given = x
+        inputs = x
         if lengths is not None:
             packing = {"batch_first": True, "enforce_sorted": False}
-            given = tools.pack_padded_sequence(x, torch.tensor(lengths), **packing)
-        out, _ = network(given)
+            inputs = tools.pack_padded_sequence(x, torch.tensor(lengths), **packing)
+        out, _ = network(inputs)
         if lengths is not None:
             total = x.shape[1]
             out, _ = tools.pad_packed_sequence(out, batch_first=True, total_length=total)
@@ -111,12 +112,12 @@ def train_torch(cell, shape, x, weight, lengths):
 
 
 def products(cell, shape, training):
-    """The matrix products of a walk: forward, and in training by inputs and by weights."""
+    """Return the matrix products alone: of the forward pass, and in training also of gradients."""
     batch, steps, features, units, layers, bidirectional, _ = shape
     pairs = []
     for _ in range(layers):
         width = GATES[cell] * units
-        for _ in range(1 + bidirectional):  # each its own, or TensorFlow would do them once
+        for _ in range(1 + bidirectional):  # new tensors each, or TensorFlow would compute one
             rows = tf.random.normal([batch * steps, features + units])
             matrix = tf.random.normal([features + units, width])
             pairs.append((rows, matrix, tf.random.normal([batch * steps, width])))
@@ -151,38 +152,38 @@ def train_calls(cell, shape, seed=0):
     return calls
 
 
-def ask_calls(cell, shape):
+def inference_calls(cell, shape):
     x = tf.random.normal(shape[:3])
 
     def call(module):
         forward, _ = make_keras(module, cell, shape)
-        ask = tf.function(lambda x: forward(x, None))
-        return lambda: ask(x).numpy()
+        function = tf.function(lambda x: forward(x, None))
+        return lambda: function(x).numpy()
 
     calls = {"keras": call(keras.layers), "ours": call(rnn), "limit": products(cell, shape, False)}
     if torch:
-        network, given = make_torch(cell, shape), torch.tensor(x.numpy())
+        network, inputs = make_torch(cell, shape), torch.tensor(x.numpy())
 
-        def ask_torch():
+        def call_torch():
             with torch.no_grad():
-                network(given)
+                network(inputs)
 
-        calls["torch"] = ask_torch
+        calls["torch"] = call_torch
     return calls
 
 
 def export_calls(cell, shape, folder):
-    """SavedModel against SavedModel, of any batch and time, asked by a session as TF Serving is."""
+    """Return calls of SavedModels for any batch and time, by a session as in TF Serving."""
     x = tf.random.normal(shape[:3]).numpy()
     calls = {}
     for name, module in (("keras", keras.layers), ("ours", rnn)):
         forward, variables = make_keras(module, cell, shape)
         holder = tf.Module()
-        holder.kept = variables
+        holder.weights = variables
         spec = tf.TensorSpec([None, None, shape[2]], name="x")
         with rnn_kernels.portable():
-            ask = tf.function(lambda x, f=forward: {"y": f(x, None)}, input_signature=[spec])
-            signatures = {"serving_default": ask.get_concrete_function()}
+            function = tf.function(lambda x, f=forward: {"y": f(x, None)}, input_signature=[spec])
+            signatures = {"serving_default": function.get_concrete_function()}
             tf.saved_model.save(holder, str(folder / name), signatures=signatures)
         session = tf.compat.v1.Session(graph=tf.Graph())
         with session.graph.as_default():
@@ -197,15 +198,26 @@ def export_calls(cell, shape, folder):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.rnn", description="Recurrent layers beside their peers."
+        prog="python -m tests.benchmarks.rnn",
+        description="Compare the recurrent layers with Keras and PyTorch.",
     )
-    parser.add_argument("--repeats", type=int, default=20, help="calls of each, at least 20")
-    parser.add_argument("--cells", nargs="+", choices=sorted(GATES), default=["LSTM", "GRU"])
     kinds = ("train", "inference", "export")
-    parser.add_argument("--what", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="calls of each, 20 or more (default: 20)"
+    )
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        choices=sorted(GATES),
+        default=["LSTM", "GRU"],
+        help="layers to measure (default: both)",
+    )
+    parser.add_argument(
+        "--what", nargs="+", choices=kinds, default=kinds, help="measurements (default: all)"
+    )
     options = parser.parse_args()
     measured = {kind: [] for kind in kinds}
-    print(f"{'what':10} {'cell':5} {'[batch, time, features, units] layers':44} milliseconds")
+    print(f"{'kind':10} {'cell':5} {'[batch, time, features, units] layers':44} milliseconds")
     for cell in options.cells:
         jobs = [("train", shape) for shape in TRAINING]
         jobs += [(kind, shape) for kind in ("inference", "export") for shape in INFERENCE]
@@ -214,10 +226,10 @@ def main():
                 if kind == "train":
                     calls = train_calls(cell, shape)
                 elif kind == "inference":
-                    calls = ask_calls(cell, shape)
+                    calls = inference_calls(cell, shape)
                 else:
                     calls = export_calls(cell, shape, Path(folder))
-                # What takes a millisecond or two is asked more often, for it varies more.
+                # Short calls vary more, so they are repeated more often.
                 times = interleaved(calls, options.repeats * (1 if kind == "train" else 10))
             measured[kind].append(times)
             more = " bidirectional" * shape[5] + " ragged" * shape[6]

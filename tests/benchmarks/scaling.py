@@ -2,23 +2,22 @@
 
     python -m tests.benchmarks.scaling --workers 1 2 4 --steps 40
 
-A tagger of one bidirectional LSTM is fitted by `common.training.fit.fit` on made-up sequences under
-`MultiWorkerMirroredStrategy`, whose workers are processes of this machine that speak over the
-loopback device. Each worker is given one core, as if it were a machine of its own: with more
-workers than cores they share, and the last column says so. Weak scaling: `--batch` rows for each
-worker, so the global batch grows. Strong scaling: `--batch` rows over all. A step's time is the
-median of the steps of the last epoch, as the chief sees it. Bytes are those of the gradients, which
-each step sums over the workers; in a ring of n each sends and receives 2 (n - 1) / n of them.
-Efficiency: rows a second for each worker, over those of one worker alone. The last line is one JSON
-object.
+`common.training.fit.fit` trains a tagger with one bidirectional LSTM on random sequences under
+`MultiWorkerMirroredStrategy`. The workers are processes of this machine, connected over the
+loopback device. Each worker runs on one core, as if it were a separate machine; with more workers
+than cores, workers share a core, as the last column shows.
+
+Weak scaling: `--batch` rows for each worker, so the global batch grows. Strong scaling: `--batch`
+rows over all workers. The time of a step is the median over the last epoch, measured by the chief.
+Bytes are those of the gradients, which each step sums over the workers; in a ring of n, each worker
+sends and receives 2 (n - 1) / n of them. Efficiency is the rows per second of each worker, relative
+to a single worker. The last line is one JSON object.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,26 +25,20 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.ports import free_ports
+
 TIME, INPUTS, UNITS, CLASSES = 50, 64, 128, 10
 EPOCHS = 3  # the first one traces, the last one is timed
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-# --- one worker -----------------------------------------------------------------------------------
+# --- One worker -----------------------------------------------------------------------------------
 
 
 def work(rows, steps):
-    """Fits as one of the workers of `TF_CONFIG`; prints times and sizes as JSON."""
+    """Fit as one of the workers of `TF_CONFIG`; print times and sizes as JSON."""
     from common import rnn
     from common.training.distribution import make_strategy
-    from common.training.fit import fit
+    from common.training.fit import FitOptions, fit
 
     import keras
     import numpy as np
@@ -89,24 +82,25 @@ def work(rows, steps):
             score=lambda pairs: {"rows": sum(len(batch["x"]) for batch, _ in pairs)},
             monitor="rows",
             mode="max",
-            epochs=EPOCHS,
-            patience=EPOCHS,
-            directory=Path(folder),
-            settings={},
-            strategy=strategy,
+            options=FitOptions(
+                directory=Path(folder),
+                epochs=EPOCHS,
+                patience=EPOCHS,
+                strategy=strategy,
+                verbose=0,
+            ),
             callbacks=[clock],
-            verbose=0,
         )
-    taken = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
+    seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     size = sum(4 * math.prod(variable.shape) for variable in model.trainable_variables)
-    print(json.dumps({"seconds": statistics.median(taken), "bytes": size}), flush=True)
+    print(json.dumps({"seconds": statistics.median(seconds), "bytes": size}), flush=True)
 
 
-# --- all workers ----------------------------------------------------------------------------------
+# --- All workers ----------------------------------------------------------------------------------
 
 
 def run(count, rows, steps):
-    """Runs so many workers on a global batch of `rows`; gives what the chief printed."""
+    """Run `count` workers on a global batch of `rows`; return the chief's result."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     cores = sorted(os.sched_getaffinity(0))
     line = [sys.executable, "-m", "tests.benchmarks.scaling"]
@@ -130,17 +124,25 @@ def run(count, rows, steps):
                 preexec_fn=lambda i=index: os.sched_setaffinity(0, {cores[i % len(cores)]}),
             )
         )
-    answers = [process.communicate()[0] for process in processes]
+    outputs = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
         raise SystemExit(f"a worker of {count} failed")
-    return json.loads(answers[0].splitlines()[-1])
+    return json.loads(outputs[0].splitlines()[-1])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=40)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.scaling",
+        description="Measure a training step on several workers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=[1, 2, 4], help="numbers of workers"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="rows per worker (weak) or in all (strong)"
+    )
+    parser.add_argument("--steps", type=int, default=40, help="steps per epoch")
     parser.add_argument("--work", type=int, help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.work is not None:
@@ -148,24 +150,24 @@ def main():
         return
     cores = len(os.sched_getaffinity(0))
     print(
-        "| scaling | workers | global batch | ms a step | rows a second | bytes reduced a step | "
-        "efficiency | workers a core |\n|---|---|---|---|---|---|---|---|"
+        "| scaling | workers | global batch | ms/step | rows/s | bytes reduced per step | "
+        "efficiency | workers per core |\n|---|---|---|---|---|---|---|---|"
     )
     results = []
     for kind in ("weak", "strong"):
         alone = None
         for count in flags.workers:
             rows = flags.batch * (count if kind == "weak" else 1)
-            found = run(count, rows, flags.steps)
-            speed = rows / found["seconds"]
+            measured = run(count, rows, flags.steps)
+            speed = rows / measured["seconds"]
             alone = alone or speed / count
-            sent = found["bytes"] if count > 1 else 0
+            sent = measured["bytes"] if count > 1 else 0
             results.append(
                 {
                     "scaling": kind,
                     "workers": count,
                     "rows": rows,
-                    "milliseconds": round(1e3 * found["seconds"], 2),
+                    "milliseconds": round(1e3 * measured["seconds"], 2),
                     "rows_per_second": round(speed, 1),
                     "bytes": sent,
                     "efficiency": round(speed / count / alone, 3),

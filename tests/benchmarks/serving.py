@@ -1,15 +1,16 @@
-"""Requests a second, latency and memory of the exports behind the loopback server.
+"""Requests per second, latency and memory of the exports on the loopback server.
 
     python -m tests.benchmarks.serving --root saved_models --models sentiment ner --requests 300
 
-The server is the test double of `tests/serving/server.py` in a process of its own, in Python: what
-is measured is the exports behind its messages, and what batching gains, not TF Serving. Each of
-1, 8 and 64 clients sends one row at a time by gRPC and waits for its answer; the rows are those of
-the export's warm-up records that have an answer. `live` is the same network as a Keras model,
-`model.keras`, asked by `predict`, beside signature `tensors` through the server, one client, the
-same rows; it is left out where the network alone does not give the answer (translation and music
-decode). Memory is the server's, after the load and after as many requests more. The last line is
-one JSON object; in its ratios 1.0 is equal, more says that serving is faster.
+The server is the test double `tests/serving/server.py` in a separate process, written in Python. So
+this measures the exports, the messages and the gain of batching, not TF Serving. Each of 1, 8 and
+64 clients sends one row at a time by gRPC and waits for the response. The rows come from the
+export's warm-up records, without those that have empty outputs.
+
+`live` compares `predict` of the same network as a Keras model (`model.keras`) with signature
+`tensors` on the server, for one client and the same rows. Translation and music are left out, since
+they decode outside the network. Memory is that of the server, after the first load and after
+`--memory_requests` more requests. The last line is one JSON object; above 1.0, serving is faster.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from common.serving import check
 from common.serving.publish import write_models_config
-from common.serving.served import latest, versions
+from common.serving.versions import latest, versions
 
 import grpc
 import keras
@@ -40,7 +41,7 @@ BATCHING = Path(__file__).resolve().parents[2] / "saved_models" / "batching.conf
 
 
 class Process:
-    """The server as a process of its own, over one model."""
+    """A server of one model in a separate process."""
 
     def __init__(self, root, model, batching):
         self._folder = tempfile.TemporaryDirectory()
@@ -59,17 +60,17 @@ class Process:
         return self
 
     def __exit__(self, *_):
-        self._process.communicate("")  # standard input ends: it stops
+        self._process.communicate("")  # it stops when its standard input ends
         self._folder.cleanup()
 
     def megabytes(self):
-        """Resident memory."""
-        said = Path(f"/proc/{self._process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", said)[1]) / 1024
+        """Return the resident memory."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
 
 
 def rows(version, signature):
-    """Rows of the warm-up records that have an answer, each a request of its own."""
+    """Yield a request for each row of the warm-up records whose outputs are not empty."""
     for record in check.read_records(version):
         if record.request.model_spec.signature_name != signature:
             continue
@@ -81,7 +82,7 @@ def rows(version, signature):
 
 
 def as_request(model, signature, inputs):
-    """The message of a request."""
+    """Return the message of a request."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = model, signature
     for name, array in inputs.items():
@@ -90,25 +91,25 @@ def as_request(model, signature, inputs):
 
 
 def send(address, requests, clients, count):
-    """Sends `count` requests; gives requests a second, and the milliseconds of each."""
+    """Send `count` requests; return the requests per second and the milliseconds of each."""
     waiting = itertools.islice(itertools.cycle(requests), count)
     with grpc.insecure_channel(address, options=UNLIMITED) as channel:
         predict = PredictionServiceStub(channel).Predict
 
-        def ask(request):
+        def call(request):
             start = time.perf_counter()
             predict(request)
             return 1000 * (time.perf_counter() - start)
 
         with concurrent.futures.ThreadPoolExecutor(clients) as pool:
-            list(pool.map(ask, requests[: 2 * clients]))  # connects, and warms up
+            list(pool.map(call, requests[: 2 * clients]))  # connect and warm up
             start = time.perf_counter()
-            latencies = list(pool.map(ask, waiting))
+            latencies = list(pool.map(call, waiting))
             return count / (time.perf_counter() - start), latencies
 
 
 def load(root, model, options):
-    """Speed of one model by clients and batching; and the server's memory."""
+    """Measure the speed of a model by clients and batching, and the server's memory."""
     version = latest(root / model)
     requests = [
         as_request(model, "serving_default", row) for row in rows(version, "serving_default")
@@ -137,7 +138,7 @@ def load(root, model, options):
                 send(server.address, requests, 8, options.memory_requests)
                 result["megabytes"] = [round(before), round(server.megabytes())]
                 print(
-                    f"  {model}: {before:.0f} MB, after {options.memory_requests} requests more "
+                    f"  {model}: {before:.0f} MB, after {options.memory_requests} more requests "
                     f"{server.megabytes():.0f} MB",
                     flush=True,
                 )
@@ -145,40 +146,56 @@ def load(root, model, options):
 
 
 def live(root, model, options):
-    """How much longer `predict` of the live Keras model takes than signature `tensors` served."""
+    """Return the time of `predict` of the Keras model over that of signature `tensors` served."""
     version = latest(root / model)
-    importlib.import_module(f"tasks.{model}.model")  # its layers
+    importlib.import_module(f"tasks.{model}.model")  # registers its layers
     network = keras.models.load_model(version / "model.keras", compile=False)
     names = set(network.input) if isinstance(network.input, dict) else None
-    given = list(rows(version, "tensors"))
-    if names is None or not names <= set(given[0]) or model in ("translation", "music"):
+    recorded = list(rows(version, "tensors"))
+    if names is None or not names <= set(recorded[0]) or model in ("translation", "music"):
         return None
     count = min(options.requests, 100)
-    asked = [{name: row[name] for name in names} for row in given]
-    for row in asked:
+    inputs = [{name: row[name] for name in names} for row in recorded]
+    for row in inputs:
         network.predict(row, verbose=0)
     start = time.perf_counter()
-    for row in itertools.islice(itertools.cycle(asked), count):
+    for row in itertools.islice(itertools.cycle(inputs), count):
         network.predict(row, verbose=0)
     seconds = time.perf_counter() - start
     with Process(root, model, batching=False) as server:
-        requests = [as_request(model, "tensors", row) for row in given]
+        requests = [as_request(model, "tensors", row) for row in recorded]
         speed, _ = send(server.address, requests, 1, count)
-    print(f"  {model}: live {count / seconds:.1f} a second, served {speed:.1f}", flush=True)
+    print(f"  {model}: live {count / seconds:.1f} rows/s, served {speed:.1f}", flush=True)
     return round(speed * seconds / count, 2)
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.serving",
-        description="Load on the exports behind the loopback server (a test double).",
+        description="Measure the exports under load on a test double of the server.",
     )
-    parser.add_argument("--root", type=Path, default=Path("saved_models"), help="of the exports")
-    parser.add_argument("--models", nargs="+", help="tasks (default: all that have a version)")
-    parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 64], help="at once")
-    parser.add_argument("--requests", type=int, default=300, help="of each cell (default 300)")
     parser.add_argument(
-        "--memory_requests", type=int, default=10_000, help="0 = do not measure (default 10,000)"
+        "--root",
+        type=Path,
+        default=Path("saved_models"),
+        help="folder of the exports (default: %(default)s)",
+    )
+    parser.add_argument("--models", nargs="+", help="tasks (default: all that have a version)")
+    parser.add_argument(
+        "--clients",
+        nargs="+",
+        type=int,
+        default=[1, 8, 64],
+        help="numbers of simultaneous clients (default: 1 8 64)",
+    )
+    parser.add_argument(
+        "--requests", type=int, default=300, help="requests of each row (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--memory_requests",
+        type=int,
+        default=10_000,
+        help="requests between the two measurements of memory; 0 = none (default: %(default)s)",
     )
     options = parser.parse_args()
     models = options.models or sorted(p.name for p in options.root.iterdir() if versions(p))

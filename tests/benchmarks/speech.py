@@ -1,11 +1,11 @@
-"""How fast an exported speech model answers, and its features beside librosa's.
+"""Speed of an exported speech model, and its features compared with librosa.
 
     pip install -e '.[speech,bench]'
-    python -m tests.benchmarks.speech                          # untrained weights: as fast
+    python -m tests.benchmarks.speech                          # untrained weights, equally fast
     python -m tests.benchmarks.speech --model saved_models/speech
 
-Real-time factor: seconds of computing for a second of sound, for one recording of 4 s and for 16
-at once. Features: the same mel energies by librosa, where it is installed. Each figure is the
+The real-time factor is the computing time per second of sound, for one recording of 4 s and for a
+batch of 16. Where librosa is installed, its mel energies are compared with ours. Each figure is the
 median of several runs after a warm-up. The last line is one JSON object.
 """
 
@@ -18,7 +18,8 @@ from pathlib import Path
 from common import ctc, rnn_kernels
 from common.commands import cli
 from common.serving.served import load_export
-from tasks.speech import evaluate, features, model, serving
+from tasks.speech import features, model, serving
+from tasks.speech.audio import request
 from tasks.speech.config import PRESETS
 
 import numpy as np
@@ -29,7 +30,7 @@ LETTERS = (" ", *"abcdefghijklmnopqrstuvwxyz")
 
 
 def median(function, runs=7):
-    """Median wall time of a call, in seconds."""
+    """Return the median wall time of a call, in seconds."""
     function()
     times = []
     for _ in range(runs):
@@ -40,7 +41,7 @@ def median(function, runs=7):
 
 
 def untrained():
-    """`serving_default` of the preset `an4` as it is exported, with random weights."""
+    """Return `serving_default` of the preset `an4` as exported, with random weights."""
     config = PRESETS["an4"]
     rng = np.random.default_rng(0)
     recognizer = serving.Recognizer(
@@ -54,11 +55,11 @@ def untrained():
     )
     with rnn_kernels.portable():
         traced = serving.signatures(recognizer)["serving_default"].get_concrete_function()
-    return lambda asked: traced(tf.constant(asked["audio"]), tf.constant(asked["length"]))
+    return lambda inputs: traced(tf.constant(inputs["audio"]), tf.constant(inputs["length"]))
 
 
 def against_librosa(audio):
-    """Differences from librosa's spectrum and mel energies, both times; None without librosa."""
+    """Return differences from librosa's features, and both times; None without librosa."""
     if importlib.util.find_spec("librosa") is None:
         return None
     import librosa
@@ -67,7 +68,7 @@ def against_librosa(audio):
     ours = tf.function(lambda sound: features.mel_energies(sound, bands))
 
     def spectrum():
-        # librosa centres the window in the FFT's samples, TensorFlow puts it first.
+        # librosa centres the window in the FFT's samples; TensorFlow puts it at the beginning.
         margin = (features.FFT - features.WINDOW) // 2
         return librosa.stft(
             np.pad(audio, margin),
@@ -94,7 +95,7 @@ def against_librosa(audio):
     power, energies = np.abs(spectrum().T) ** 2, theirs()
     return {
         "spectrum_difference": largest(features.power_spectrum(sound)[0].numpy(), power),
-        # Not 0: our triangles are straight in mels, as HTK has them, librosa's in hertz.
+        # Not 0: our triangles are linear in mels, as in HTK, those of librosa in hertz.
         "mel_difference": largest(ours(sound)[0].numpy(), energies),
         "ours_seconds": median(lambda: ours(sound)),
         "librosa_seconds": median(theirs),
@@ -102,44 +103,48 @@ def against_librosa(audio):
 
 
 def largest(ours, theirs):
-    """Largest difference, as a share of the largest value."""
+    """Return the largest difference relative to the largest value."""
     return float(np.abs(ours - theirs).max() / theirs.max())
 
 
 def main():
-    """Measures and prints; see the module."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="an export; default: untrained weights")
+    """Run the benchmark; see the module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.speech",
+        description="Measure the speed of a speech model and of its features.",
+    )
+    parser.add_argument("--model", type=Path, help="export (default: untrained weights)")
     path = parser.parse_args().model
     if path is None:
-        ask = untrained()
+        call = untrained()
     else:
         served = load_export(path)
-        ask = lambda asked: served.call("serving_default", **asked)  # noqa: E731
+        call = lambda inputs: served.call("serving_default", **inputs)  # noqa: E731
     rng = np.random.default_rng(0)
     samples = int(SECONDS * features.RATE)
-    # Noise that comes and goes: every step of the search has something to do.
+    # Noise of changing loudness, so that no step of the search is trivial.
     swell = np.sin(np.arange(samples) / 3000.0)
     sounds = [(0.1 * swell * rng.normal(size=samples)).astype(np.float32) for _ in range(16)]
     result = {}
     for count in (1, 16):
-        asked = evaluate.request(sounds[:count])
-        seconds = median(lambda asked=asked: ask(asked))
+        inputs = request(sounds[:count])
+        seconds = median(lambda inputs=inputs: call(inputs))
         result[f"real_time_factor_{count}"] = seconds / (count * SECONDS)
         print(
             f"{count:3d} x {SECONDS:g} s: {seconds:.3f} s, real-time factor "
             f"{seconds / (count * SECONDS):.4f}"
         )
-    found = against_librosa(sounds[0])
-    if found is None:
+    compared = against_librosa(sounds[0])
+    if compared is None:
         print("librosa is not installed: features not compared")
     else:
         print(
-            f"features of {SECONDS:g} s: {found['ours_seconds'] * 1e3:.1f} ms, librosa "
-            f"{found['librosa_seconds'] * 1e3:.1f} ms; largest difference of the spectrum "
-            f"{found['spectrum_difference']:.1e}, of the mel bands {found['mel_difference']:.1e}"
+            f"features of {SECONDS:g} s: {compared['ours_seconds'] * 1e3:.1f} ms, librosa "
+            f"{compared['librosa_seconds'] * 1e3:.1f} ms; largest difference of the spectrum "
+            f"{compared['spectrum_difference']:.1e}, of the mel bands "
+            f"{compared['mel_difference']:.1e}"
         )
-        result["features"] = found
+        result["features"] = compared
     cli.print_result(result)
 
 

@@ -1,13 +1,13 @@
-"""Whole epochs over real ragged text, beside stock Keras's layers and PyTorch's.
+"""Whole epochs over real ragged text, compared with stock Keras and PyTorch.
 
     python -m tests.benchmarks.training
 
-Two models with an embedding and one bidirectional LSTM: a classifier of the sentences of
+Two models have an embedding and one bidirectional LSTM: a classifier of the sentences of
 sentiment's default data (mean over the steps, softmax), and a tagger of those of ner's (softmax at
-each step). Each is trained by Adam in stock Keras, with our layers, and in PyTorch (extra
-`[bench]`, packed sequences), on the same batches of like length. Epochs are taken in turn; printed
-are the medians, and the first epoch apart, which holds tracing and compiling. The last line is one
-JSON object; in its ratios 1.0 is equal, more is faster.
+each step). Adam trains each in stock Keras, with our layers, and in PyTorch (extra `[bench]`,
+packed sequences), on the same batches of similar length. The epochs of the three alternate. The
+output holds the medians, and separately the first epoch, which traces and compiles. The last line
+is one JSON object; in its ratios, above 1.0 our layers are faster.
 """
 
 import argparse
@@ -35,11 +35,11 @@ except ImportError:
 DIMENSION, UNITS, LONGEST, BATCH = 100, 150, 64, 32
 
 
-# --- data -----------------------------------------------------------------------------------------
+# --- Data -----------------------------------------------------------------------------------------
 
 
 def padded(ids, labels):
-    """Batches of ids `<int32>[batch, time]`, length and label, as NumPy."""
+    """Return batches of ids `<int32>[batch, time]`, length and label, as NumPy."""
     rows = [row[:LONGEST] for row in ids]
     kinds = np.asarray(labels[0]).ndim  # a label for each text, or one for each token
 
@@ -52,13 +52,13 @@ def padded(ids, labels):
         "length": tf.TensorSpec([], tf.int32),
         "label": tf.TensorSpec([None] if kinds else [], tf.int32),
     }
-    given = tf.data.Dataset.from_generator(examples, output_signature=signature)
-    grouped = batches(given, bucket_lengths(LONGEST), BATCH, shuffle_seed=0)
+    dataset = tf.data.Dataset.from_generator(examples, output_signature=signature)
+    grouped = batches(dataset, bucket_lengths(LONGEST), BATCH, shuffle_seed=0)
     return list(grouped.as_numpy_iterator())
 
 
 def reviews():
-    """Batches, how many words, how many classes."""
+    """Return the batches, the number of words and the number of classes."""
     corpus = sentiment_data.load(RunConfig(dataset="rated_reviews"), seed=1)
     train = corpus.splits["train"]
     words = frequent(count_words(train.map(lambda review: review["text"])))
@@ -69,13 +69,13 @@ def reviews():
         for tokens in tokenize(texts).to_list()
     ]
     labels = [int(review["label"]) for review in train.as_numpy_iterator()]
-    kept = [row for row in range(len(rows)) if rows[row]]
-    pairs = padded([rows[row] for row in kept], [labels[row] for row in kept])
+    not_empty = [row for row in range(len(rows)) if rows[row]]
+    pairs = padded([rows[row] for row in not_empty], [labels[row] for row in not_empty])
     return pairs, len(words) + 1, len(corpus.labels)
 
 
 def sentences():
-    """Batches, how many words, how many tags."""
+    """Return the batches, the number of words and the number of tags."""
     corpus = ner_data.load(RunConfig(dataset="everyday_entities"), seed=1)
     train = list(corpus.splits["train"].as_numpy_iterator())
     words = sorted({token for row in train for token in row["tokens"]})
@@ -84,11 +84,11 @@ def sentences():
     return padded(rows, [row["tags"] for row in train]), len(words) + 1, len(corpus.labels)
 
 
-# --- models ---------------------------------------------------------------------------------------
+# --- Models ---------------------------------------------------------------------------------------
 
 
 def keras_step(layers, words, classes, tags):
-    """A training step with the recurrent layers of `layers`."""
+    """Return a training step with the recurrent layers of the module `layers`."""
     ids, length = keras.Input((None,), dtype="int32"), keras.Input((), dtype="int32")
     mask = rnn.length_mask(length, ids)
     x = keras.layers.Embedding(words, DIMENSION)(ids)
@@ -116,7 +116,7 @@ def keras_step(layers, words, classes, tags):
 
 
 def torch_step(words, classes, tags):
-    """The same in PyTorch."""
+    """Return the same training step in PyTorch."""
     embedding = torch.nn.Embedding(words, DIMENSION)
     network = torch.nn.LSTM(DIMENSION, UNITS, batch_first=True, bidirectional=True)
     head = torch.nn.Linear(2 * UNITS, classes)
@@ -146,11 +146,11 @@ def torch_step(words, classes, tags):
     return step
 
 
-# --- measuring ------------------------------------------------------------------------------------
+# --- Measuring ------------------------------------------------------------------------------------
 
 
 def measure(name, pairs, words, classes, tags, epochs):
-    """Tokens a second of each, the first epoch left out; prints a line for each."""
+    """Return the tokens per second of each library without the first epoch; print a line each."""
     tokens = sum(int(batch["length"].sum()) for batch in pairs)
     print(f"{name}: {tokens} tokens in {len(pairs)} batches, {words} words, {classes} classes")
     steps = {
@@ -166,7 +166,7 @@ def measure(name, pairs, words, classes, tags, epochs):
             losses = [step(batch) for batch in pairs]
             seconds[kind].append(time.perf_counter() - start)
             if not np.isfinite(losses).all():
-                raise FloatingPointError(f"{kind} does not learn")
+                raise FloatingPointError(f"{kind}: the loss is not finite")
     speeds = {}
     for kind, (first, *later) in seconds.items():
         speeds[kind] = tokens / statistics.median(later)
@@ -177,9 +177,11 @@ def measure(name, pairs, words, classes, tags, epochs):
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.training",
-        description="Whole epochs beside stock Keras and PyTorch.",
+        description="Compare whole epochs with stock Keras and PyTorch.",
     )
-    parser.add_argument("--epochs", type=int, default=3, help="epochs that count (default 3)")
+    parser.add_argument(
+        "--epochs", type=int, default=3, help="epochs after the first one (default: 3)"
+    )
     options = parser.parse_args()
     result = {}
     for name, tags, source in (("sentiment", False, reviews), ("tagging", True, sentences)):

@@ -1,13 +1,13 @@
-"""The video task's speed: decoding, a training step, the export; beside stock Keras's layers.
+"""Speed of the video task: decoding, a training step, the export; compared with stock Keras.
 
     python -m tests.benchmarks.video
     python -m tests.benchmarks.video --frames 64 --batch 8 --repeats 30
 
-The other model has the same layers and weights, but its frames go through
-`keras.layers.TimeDistributed` and its recurrent layers are Keras's own. Both are measured in turn
-in a training step; the export is ours alone, since the other one fails when it is traced for any
-batch and time. Printed are medians, in clips a second. The last line is one JSON object; in its
-ratios 1.0 is equal, more is faster.
+The stock model has the same layers and weights, but it applies `keras.layers.TimeDistributed` to
+the frames, and its recurrent layers are those of Keras. The training steps of both models
+alternate. Only our model is exported, since the stock model cannot be traced for any batch and
+time. The output holds medians in clips per second. The last line is one JSON object; in its ratios,
+above 1.0 our model is faster.
 """
 
 import argparse
@@ -34,7 +34,7 @@ RATE = 12.5
 
 @keras.saving.register_keras_serializable("benchmark")
 class ChannelsOverTime(keras.layers.Layer):
-    """What `model.FrameChannels` computes, with time apart."""
+    """The channels of `model.FrameChannels` with separate batch and time dimensions."""
 
     def call(self, frames, mask):
         channels = model.FrameChannels()(frames, mask)
@@ -46,7 +46,7 @@ class ChannelsOverTime(keras.layers.Layer):
 
 
 def stock(config, classes):
-    """The model of `model.build`, of TimeDistributed and Keras's recurrent layers."""
+    """Build the model of `model.build` with TimeDistributed and the recurrent layers of Keras."""
     side = config.image_size
     pictures = keras.Input((side, side, 5))
     per_frame = keras.Model(pictures, model.frame_features(pictures, config))
@@ -86,11 +86,11 @@ def training_step(network, config, classes, batch):
 
 
 def exported(network, config, labels, folder):
-    """Publishes a model as `train` does, and loads it as `predict` does."""
-    seen = {"rate": config.frame_rate, "longest": config.max_length}
+    """Publish a model as `train` does, and load it as `predict` does."""
+    limits = {"rate": config.frame_rate, "longest": config.max_length}
     side = config.image_size
     path = publish(
-        serving.signatures(network, labels, side=side, **seen),
+        serving.signatures(network, labels, side=side, **limits),
         model=network,
         resources=[],
         examples=serving.examples(side, config.frame_rate, [8]),
@@ -101,7 +101,7 @@ def exported(network, config, labels, folder):
 
 
 def interleaved(calls, repeats):
-    """Median seconds of each call, taken in turn."""
+    """Return the median seconds of each call; the calls alternate."""
     times = {name: [] for name in calls}
     for round_number in range(repeats + 2):
         for name, call in calls.items():
@@ -114,11 +114,13 @@ def interleaved(calls, repeats):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.video", description="Speed of the video task."
+        prog="python -m tests.benchmarks.video",
+        description="Measure the speed of the video task.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--frames", type=int, default=32, help="frames of each clip")
     parser.add_argument("--batch", type=int, default=16, help="clips of a training step")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="calls of each measurement")
     options = parser.parse_args()
     config, labels = PRESETS["gaits"], list(gaits.ACTIVITIES)
     rendered = [
@@ -152,14 +154,14 @@ def main():
     for name, seconds in interleaved(steps, options.repeats).items():
         result[f"train_{name}"] = options.batch / seconds
     with tempfile.TemporaryDirectory() as folder:
-        asked = serving.request([frames[: options.frames] for frames in rendered[:1]], [RATE])
+        request = clips.clip_request([frames[: options.frames] for frames in rendered[:1]], [RATE])
         calls = {}
         served = exported(networks["ours"], config, labels, Path(folder))
-        calls["ours"] = lambda: served.call("serving_default", **asked)
+        calls["ours"] = lambda: served.call("serving_default", **request)
         for name, seconds in interleaved(calls, 5 * options.repeats).items():
             result[f"export_{name}"] = 1.0 / seconds
     for name, value in result.items():
-        print(f"{name:14} {value:9.1f} clips a second")
+        print(f"{name:14} {value:9.1f} clips/s")
     result["train_ours_over_stock"] = result["train_ours"] / result["train_stock"]
     print(json.dumps({name: round(value, 3) for name, value in result.items()}))
 

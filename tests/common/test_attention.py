@@ -1,4 +1,4 @@
-"""Pooling and attention against NumPy, row by row."""
+"""Pooling and attention compared with NumPy, row by row."""
 
 from common.attention import MaskedPooling, make_attention, masked_softmax
 
@@ -13,7 +13,7 @@ MODES = ["mean", "max", "last", "attention"]
 
 
 def by_numpy(mode, rows, layer):
-    """Vector and weights of one row's real steps."""
+    """Return the vector and the weights of the real steps of one row."""
     if mode == "mean":
         weights = np.full(len(rows), 1.0 / len(rows))
     elif mode == "last":
@@ -36,33 +36,33 @@ def test_pooling_equals_numpy(mode):
         if length == 0:
             assert not pooled[row].any() and not weights[row].any()
             continue
-        vector, shares = by_numpy(mode, X[row, :length].astype(np.float64), layer)
+        vector, expected_weights = by_numpy(mode, X[row, :length].astype(np.float64), layer)
         np.testing.assert_allclose(pooled[row], vector, atol=1e-6)
-        np.testing.assert_allclose(weights[row, :length], shares, atol=1e-6)
+        np.testing.assert_allclose(weights[row, :length], expected_weights, atol=1e-6)
         assert not weights[row, length:].any()
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_junk_behind_the_mask_changes_nothing(mode):
+def test_padding_values_do_not_affect_pooling(mode):
     layer = MaskedPooling(mode, units=5)
     plain = layer(X, mask=MASK)
     junk = np.where(MASK[..., None], X, np.float32(1e6))
     longer = np.concatenate([junk, np.full((4, 2, 3), np.nan, np.float32)], axis=1)
     mask = np.pad(MASK, [(0, 0), (0, 2)])
-    spoilt = layer(np.nan_to_num(longer, nan=-7e5), mask=mask)
-    np.testing.assert_allclose(spoilt[0], plain[0], atol=1e-6)
-    np.testing.assert_allclose(spoilt[1][:, :6], plain[1], atol=1e-6)
+    perturbed = layer(np.nan_to_num(longer, nan=-7e5), mask=mask)
+    np.testing.assert_allclose(perturbed[0], plain[0], atol=1e-6)
+    np.testing.assert_allclose(perturbed[1][:, :6], plain[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_mask_takes_every_step(mode):
+def test_no_mask_means_every_step(mode):
     layer = MaskedPooling(mode, units=5)
     for one, other in zip(layer(X), layer(X, mask=np.ones((4, 6), bool)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_layer_survives_a_keras_file(mode, tmp_path):
+def test_pooling_loads_from_a_keras_file(mode, tmp_path):
     x = keras.Input((None, 3))
     model = keras.Model(x, MaskedPooling(mode, units=5)(x))
     model.save(tmp_path / "m.keras")
@@ -71,7 +71,7 @@ def test_layer_survives_a_keras_file(mode, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_unknown_mode_is_refused():
+def test_unknown_mode_is_rejected():
     with pytest.raises(ValueError, match="mode must be mean, max, last or attention, got 'sum'"):
         MaskedPooling("sum")
 
@@ -83,7 +83,7 @@ QUERY = np.random.default_rng(1).normal(size=(4, 2, 5)).astype(np.float32)
 
 
 def attend_by_numpy(kind, queries, memory, layer):
-    """Contexts and weights of one row's queries over its real steps."""
+    """Return the contexts and the weights of one row's queries over its real steps."""
     weights = [np.asarray(w, np.float64) for w in layer.get_weights()]
     if kind == "dot":
         scores = queries @ (memory @ weights[0]).T / np.sqrt(layer.units)
@@ -91,39 +91,39 @@ def attend_by_numpy(kind, queries, memory, layer):
         query_kernel, memory_kernel, bias, v = weights
         hidden = np.tanh((queries @ query_kernel + bias)[:, None] + (memory @ memory_kernel)[None])
         scores = (hidden @ v)[..., 0]
-    raised = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares = raised / raised.sum(axis=1, keepdims=True)
-    return shares @ memory, shares
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    attention = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return attention @ memory, attention
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_attention_equals_numpy(kind):
     layer = make_attention(kind, 5)
-    context, shares = (np.asarray(value) for value in layer(QUERY, X, mask=MASK))
+    context, weights = (np.asarray(value) for value in layer(QUERY, X, mask=MASK))
     for row, length in enumerate(LENGTH):
         if length == 0:
-            assert not context[row].any() and not shares[row].any()
+            assert not context[row].any() and not weights[row].any()
             continue
         expected = attend_by_numpy(kind, QUERY[row], X[row, :length].astype(np.float64), layer)
         np.testing.assert_allclose(context[row], expected[0], atol=1e-5)
-        np.testing.assert_allclose(shares[row, :, :length], expected[1], atol=1e-6)
-        assert not shares[row, :, length:].any()
+        np.testing.assert_allclose(weights[row, :, :length], expected[1], atol=1e-6)
+        assert not weights[row, :, length:].any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_attention_is_blind_to_what_is_masked(kind):
+def test_padding_values_do_not_affect_attention(kind):
     layer = make_attention(kind, 5)
     plain = layer(QUERY, X, mask=MASK)
     junk = np.where(MASK[..., None], X, np.float32(1e6))
-    spoilt = layer(
+    perturbed = layer(
         QUERY, np.pad(junk, [(0, 0), (0, 2), (0, 0)]), mask=np.pad(MASK, [(0, 0), (0, 2)])
     )
-    np.testing.assert_allclose(spoilt[0], plain[0], atol=1e-5)
-    np.testing.assert_allclose(spoilt[1][:, :, :6], plain[1], atol=1e-6)
+    np.testing.assert_allclose(perturbed[0], plain[0], atol=1e-5)
+    np.testing.assert_allclose(perturbed[1][:, :, :6], plain[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_keys_may_be_computed_before(kind):
+def test_keys_may_be_computed_in_advance(kind):
     layer = make_attention(kind, 5)
     plain = layer(QUERY, X, mask=MASK)
     keyed = layer(QUERY, X, mask=MASK, keys=layer.keys(X))
@@ -132,7 +132,7 @@ def test_keys_may_be_computed_before(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_attention_survives_a_keras_file(kind, tmp_path):
+def test_attention_loads_from_a_keras_file(kind, tmp_path):
     query, memory = keras.Input((None, 5)), keras.Input((None, 3))
     model = keras.Model([query, memory], make_attention(kind, 5)(query, memory))
     model.save(tmp_path / "m.keras")
@@ -141,14 +141,14 @@ def test_attention_survives_a_keras_file(kind, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_softmax_over_steps_is_float32_whatever_comes_in():
-    found = masked_softmax(np.array([[[500.0, 500.0, 700.0]]], np.float16), MASK[2:3, 1:4])
-    assert found.dtype == "float32"
-    np.testing.assert_allclose(found, [[[0.5, 0.5, 0.0]]])
+def test_softmax_over_steps_is_float32_for_any_input_type():
+    weights = masked_softmax(np.array([[[500.0, 500.0, 700.0]]], np.float16), MASK[2:3, 1:4])
+    assert weights.dtype == "float32"
+    np.testing.assert_allclose(weights, [[[0.5, 0.5, 0.0]]])
 
 
-def test_unknown_or_unfitting_attention_is_refused():
+def test_unknown_attention_and_wrong_width_are_rejected():
     with pytest.raises(ValueError, match="attention must be one of additive, dot, got 'sum'"):
         make_attention("sum", 5)
-    with pytest.raises(ValueError, match="queries of width 4 expected, got 5"):
+    with pytest.raises(ValueError, match="queries must have width 4, got 5"):
         make_attention("dot", 4)(QUERY, X)

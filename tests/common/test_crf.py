@@ -15,7 +15,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# A ring with a short cut: three of six states reach any other, so that neighbours are gathered.
+# A ring with a shortcut: few transitions per state, so that neighbours are gathered.
 RING = np.eye(6, dtype=bool) | np.eye(6, k=1, dtype=bool)
 RING[5, 0] = RING[3, 0] = True
 FEW = Constraints(RING, start=[1, 1, 0, 0, 0, 1], end=[1, 0, 1, 1, 1, 0])
@@ -34,7 +34,7 @@ def problem(states, batch=4, time=5, seed=0, scale=2.0):
     return emissions, length, scores
 
 
-def legal(path, constraints):
+def is_valid(path, constraints):
     return (
         constraints.start[path[0]]
         and constraints.end[path[-1]]
@@ -53,20 +53,20 @@ def score_of(path, emissions, scores):
 
 
 def enumerate_row(emissions, length, scores, constraints):
-    """log Z, marginals, best path and its score, by walking all paths; and all their scores."""
+    """Return log Z, marginals, the best path, its score, and the score of every valid path."""
     time, states = emissions.shape
-    paths = [p for p in itertools.product(range(states), repeat=length) if legal(p, constraints)]
+    paths = [p for p in itertools.product(range(states), repeat=length) if is_valid(p, constraints)]
     values = np.array([score_of(path, emissions, scores) for path in paths])
     total = np.logaddexp.reduce(values)
-    shares = np.zeros((time, states))
+    probabilities = np.zeros((time, states))
     for path, value in zip(paths, values, strict=True):
-        shares[np.arange(length), path] += np.exp(value - total)
+        probabilities[np.arange(length), path] += np.exp(value - total)
     best = int(values.argmax())
-    return total, shares, paths[best], values[best], dict(zip(paths, values, strict=True))
+    return total, probabilities, paths[best], values[best], dict(zip(paths, values, strict=True))
 
 
 def run(function, compiled):
-    """Calls a function in a graph, where the walks are compiled or, as in an export, are not."""
+    """Trace a function with compiled recursions or, as in an export, with plain ones."""
     traced = tf.function(function, autograph=False)
     if compiled:
         concrete = traced.get_concrete_function()
@@ -82,24 +82,24 @@ def run(function, compiled):
 
 @forms
 @tables
-def test_all_answers_equal_enumeration(constraints, compiled):
+def test_sums_and_best_paths_equal_enumeration(constraints, compiled):
     emissions, length, scores = problem(constraints.states)
-    given = emissions, length, scores, constraints
+    arguments = emissions, length, scores, constraints
 
-    def ask():
-        return crf.log_normalizer(*given), crf.marginals(*given), *crf.viterbi(*given)
+    def compute():
+        return crf.log_normalizer(*arguments), crf.marginals(*arguments), *crf.viterbi(*arguments)
 
-    total, shares, tags, best = (value.numpy() for value in run(ask, compiled))
+    total, probabilities, tags, best = (value.numpy() for value in run(compute, compiled))
     for row, count in enumerate(length):
         if not count:
             assert total[row] == 0 and best[row] == 0
-            assert not shares[row].any() and not tags[row].any()
+            assert not probabilities[row].any() and not tags[row].any()
             continue
-        found = enumerate_row(emissions[row], count, scores, constraints)
-        np.testing.assert_allclose(total[row], found[0], rtol=1e-5)
-        np.testing.assert_allclose(shares[row], found[1], atol=1e-5)
-        assert tags[row, :count].tolist() == list(found[2]) and not tags[row, count:].any()
-        np.testing.assert_allclose(best[row], found[3], rtol=1e-5)
+        expected = enumerate_row(emissions[row], count, scores, constraints)
+        np.testing.assert_allclose(total[row], expected[0], rtol=1e-5)
+        np.testing.assert_allclose(probabilities[row], expected[1], atol=1e-5)
+        assert tags[row, :count].tolist() == list(expected[2]) and not tags[row, count:].any()
+        np.testing.assert_allclose(best[row], expected[3], rtol=1e-5)
 
 
 @tables
@@ -109,17 +109,17 @@ def test_every_path_has_its_probability(constraints):
     paths = np.array(list(values))
     many = np.repeat(emissions, len(paths), axis=0)
     length = np.full(len(paths), 4)
-    found = crf.log_likelihood(many, paths, length, scores, constraints).numpy()
-    np.testing.assert_allclose(np.exp(found).sum(), 1.0, rtol=1e-5)
+    likelihood = crf.log_likelihood(many, paths, length, scores, constraints).numpy()
+    np.testing.assert_allclose(np.exp(likelihood).sum(), 1.0, rtol=1e-5)
     expected = np.array(list(values.values())) - np.logaddexp.reduce(list(values.values()))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(likelihood, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_illegal_path_has_no_probability():
+def test_an_invalid_path_has_no_probability():
     emissions, _, scores = problem(6, batch=3, time=3)
     paths = [[0, 2, 3], [2, 3, 4], [0, 1, 1]]  # a jump, a wrong start, a wrong end
-    found = crf.log_likelihood(emissions, paths, [3, 3, 3], scores, FEW)
-    assert (found.numpy() <= LOW / 2).all() and np.isfinite(found).all()
+    likelihood = crf.log_likelihood(emissions, paths, [3, 3, 3], scores, FEW)
+    assert (likelihood.numpy() <= LOW / 2).all() and np.isfinite(likelihood).all()
 
 
 @forms
@@ -130,27 +130,27 @@ def test_sets_of_paths_equal_enumeration(constraints, compiled):
     allowed = random.random(emissions.shape) < 0.6
     allowed[0], allowed[1] = True, allowed[1] | (random.random(allowed[1].shape) < 0.7)
 
-    def ask():
+    def compute():
         return crf.log_likelihood_of_set(emissions, allowed, length, scores, constraints)
 
-    found = run(ask, compiled).numpy()
-    assert abs(found[0]) < 1e-5 and found[3] == 0
+    likelihood = run(compute, compiled).numpy()
+    assert abs(likelihood[0]) < 1e-5 and likelihood[3] == 0
     for row in (1, 2):
         *_, values = enumerate_row(emissions[row], length[row], scores, constraints)
         steps = np.arange(length[row])
         inside = [v for path, v in values.items() if allowed[row, steps, path].all()]
         expected = np.logaddexp.reduce(inside) - np.logaddexp.reduce(list(values.values()))
         if inside:
-            np.testing.assert_allclose(found[row], expected, atol=1e-5)
+            np.testing.assert_allclose(likelihood[row], expected, atol=1e-5)
         else:
-            assert found[row] <= LOW / 2
+            assert likelihood[row] <= LOW / 2
 
 
 # --- gradients ------------------------------------------------------------------------------------
 
 
 def naive_log_normalizer(emissions, length, scores):
-    """The textbook recursion, for automatic differentiation."""
+    """Return log Z by the textbook recursion, for automatic differentiation."""
     totals = []
     for row, count in enumerate(length):
         alpha = scores.start + emissions[row, 0]
@@ -168,17 +168,17 @@ def test_gradients_equal_automatic_differentiation(constraints, compiled):
     weight = tf.constant([1.0, -0.5, 2.0, 3.0])
 
     def gradients(function):
-        given = [tf.constant(emissions), *map(tf.constant, scores)]
+        inputs = [tf.constant(emissions), *map(tf.constant, scores)]
         with tf.GradientTape() as tape:
-            tape.watch(given)
-            loss = tf.reduce_sum(weight * function(given[0], Scores(*given[1:])))
-        return tape.gradient(loss, given)
+            tape.watch(inputs)
+            loss = tf.reduce_sum(weight * function(inputs[0], Scores(*inputs[1:])))
+        return tape.gradient(loss, inputs)
 
-    found = run(
+    computed = run(
         lambda: gradients(lambda e, s: crf.log_normalizer(e, length, s, constraints)), compiled
     )
     expected = gradients(lambda e, s: naive_log_normalizer(e, length, constraints.apply(s)))
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(computed, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 
 
@@ -192,29 +192,29 @@ def test_gradients_equal_finite_differences(constraints):
     )  # fmt: skip
 
     def loss(emissions, *scores):
-        found = crf.log_likelihood(emissions, tags, length, Scores(*scores), constraints)
-        return tf.reduce_sum(found)
+        likelihood = crf.log_likelihood(emissions, tags, length, Scores(*scores), constraints)
+        return tf.reduce_sum(likelihood)
 
     theory, numeric = tf.test.compute_gradient(loss, [emissions, *scores], delta=1e-2)
     for a, b in zip(theory, numeric, strict=True):
         np.testing.assert_allclose(a, b, atol=5e-3)
 
 
-def test_a_gradient_is_there_for_a_tape_that_was_not_in_sight():
-    """A function traced without a tape keeps no scores; it is differentiated all the same."""
+def test_a_function_traced_without_a_tape_has_a_gradient():
+    """Such a function stores no forward scores, and recomputes them for the gradient."""
     emissions, length, scores = problem(3)
-    ask = tf.function(lambda e: crf.log_normalizer(e, length, scores))
-    ask(emissions)
-    given = tf.constant(emissions)
+    compute = tf.function(lambda e: crf.log_normalizer(e, length, scores))
+    compute(emissions)
+    inputs = tf.constant(emissions)
     with tf.GradientTape() as tape:
-        tape.watch(given)
-        total = tf.reduce_sum(ask(given))
+        tape.watch(inputs)
+        total = tf.reduce_sum(compute(inputs))
     np.testing.assert_allclose(
-        tape.gradient(total, given), crf.marginals(emissions, length, scores), atol=1e-6
+        tape.gradient(total, inputs), crf.marginals(emissions, length, scores), atol=1e-6
     )
 
 
-# --- what holds for any input ---------------------------------------------------------------------
+# --- properties for any input ---------------------------------------------------------------------
 
 
 @st.composite
@@ -222,7 +222,7 @@ def chains(draw):
     states, batch, time = (draw(st.integers(1, n)) for n in (7, 4, 9))
     random = np.random.default_rng(draw(st.integers(0, 2**31)))
     table = random.random((states, states)) < draw(st.sampled_from([0.2, 0.5, 1.0]))
-    np.fill_diagonal(table, True)  # so that every length has a path
+    np.fill_diagonal(table, True)  # every length has a path
     ends = random.random(states) < 0.7
     ends[random.integers(states)] = True
     constraints = Constraints(table, start=ends, end=ends)
@@ -239,7 +239,7 @@ def test_no_decode_breaks_a_constraint(chain):
     for row, count in enumerate(length):
         if count:
             path = tags.numpy()[row, :count]
-            assert legal(path, constraints)
+            assert is_valid(path, constraints)
             expected = score_of(path, emissions[row], scores)
             np.testing.assert_allclose(best[row], expected, rtol=1e-4, atol=1e-3)
     likely = crf.log_likelihood(emissions, tags, length, scores, constraints).numpy()
@@ -257,14 +257,14 @@ def test_padding_changes_nothing(chain, more):
     longer = padded, length, scores, constraints
     np.testing.assert_allclose(crf.log_normalizer(*longer), crf.log_normalizer(*chain), rtol=1e-6)
     np.testing.assert_array_equal(crf.viterbi(*longer)[0][:, :-more], crf.viterbi(*chain)[0])
-    shares = crf.marginals(*longer).numpy()
-    np.testing.assert_allclose(shares[:, :-more], crf.marginals(*chain), atol=1e-6)
-    assert not shares[:, -more:].any()
-    np.testing.assert_allclose(shares.sum(axis=(1, 2)), length, atol=1e-4)
+    probabilities = crf.marginals(*longer).numpy()
+    np.testing.assert_allclose(probabilities[:, :-more], crf.marginals(*chain), atol=1e-6)
+    assert not probabilities[:, -more:].any()
+    np.testing.assert_allclose(probabilities.sum(axis=(1, 2)), length, atol=1e-4)
 
 
-def test_nothing_underflows_where_the_likely_states_die():
-    """A state e^-3000 times as likely as the others is all that is left: its probability is 1."""
+def test_nothing_underflows_if_the_likely_states_have_no_continuation():
+    """Only a state that was e^-3000 times as likely as the others remains: its marginal is 1."""
     constraints = Constraints(np.eye(3))
     emissions = np.zeros((1, 1001, 3), np.float32)
     emissions[0, :-1, 0] = -3.0
@@ -279,9 +279,11 @@ def test_rounding_does_not_grow_with_the_length():
     random = np.random.default_rng(0)
     emissions = random.normal(scale=3, size=(2, 5000, 4)).astype(np.float32)
     scores = Scores(*(random.normal(size=n).astype(np.float32) for n in ((4, 4), 4, 4)))
-    given = tf.constant(emissions), tf.constant([5000, 4000]), scores
-    total, shares = run(lambda: (crf.log_normalizer(*given), crf.marginals(*given)), True)
-    np.testing.assert_allclose(np.sum(shares, axis=2)[0], 1.0, atol=1e-6)
+    arguments = tf.constant(emissions), tf.constant([5000, 4000]), scores
+    total, probabilities = run(
+        lambda: (crf.log_normalizer(*arguments), crf.marginals(*arguments)), True
+    )
+    np.testing.assert_allclose(np.sum(probabilities, axis=2)[0], 1.0, atol=1e-6)
     alpha = scores.start.astype(np.float64) + emissions[0, 0]
     for row in emissions[0, 1:]:
         alpha = np.logaddexp.reduce(alpha[:, None] + scores.transitions, axis=0) + row
@@ -290,7 +292,7 @@ def test_rounding_does_not_grow_with_the_length():
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3)])
-def test_no_rows_and_no_steps_are_answered(shape):
+def test_no_rows_and_no_steps_are_accepted(shape):
     scores = problem(3)[2]
     emissions, length = np.zeros(shape, np.float32), np.zeros(shape[0], np.int32)
     assert crf.log_normalizer(emissions, length, scores).numpy().tolist() == [0.0] * shape[0]
@@ -300,18 +302,18 @@ def test_no_rows_and_no_steps_are_answered(shape):
 
 
 @tables
-def test_a_long_row_is_walked_in_pieces(constraints):
+def test_a_long_row_is_decoded_in_pieces(constraints):
     emissions, _, scores = problem(constraints.states, batch=2, time=11)
-    length, ends = np.array([11, 8]), ((0, 4), (4, 5), (5, 11))
-    before, total, pieces = None, 0.0, []
-    for start, end in ends:
-        before, more, pointers = crf.viterbi_walk(
-            emissions[:, start:end], np.clip(length - start, 0, end - start), scores, constraints,
-            before,
-        )  # fmt: skip
-        total += more
-        pieces.append(pointers)
-    last = before + constraints.apply(scores).end
+    length, inner = np.array([11, 8]), Constraints(constraints.transitions)
+    last, total, pointers = crf.viterbi_forward(emissions[:, :4], [4, 4], scores, constraints)
+    pieces = [pointers]
+    for start, end in ((4, 5), (5, 11)):
+        piece = tf.concat([(last - scores.start)[:, None], emissions[:, start:end]], axis=1)
+        steps = np.clip(length - start, 0, end - start) + 1
+        last, added, pointers = crf.viterbi_forward(piece, steps, scores, inner)
+        total += added
+        pieces.append(pointers[:, 1:])
+    last += constraints.apply(scores).end
     state = tf.argmax(last, axis=-1, output_type=tf.int32)
     tags = crf.trace_back(tf.concat(pieces, axis=1), state, length, constraints)
     whole, best = crf.viterbi(emissions, length, scores, constraints)
@@ -356,8 +358,8 @@ def test_mixed_precision_keeps_scores_in_float32():
     layer = model.get_layer("crf")
     assert all(weight.dtype == "float32" for weight in layer.weights)
     length = np.array([7, 4, 0])
-    found = layer.log_likelihood(outputs["emissions"], outputs["tags"], length)
-    assert found.dtype == tf.float32 and (found.numpy() <= 0).all() and found[2] == 0
+    likelihood = layer.log_likelihood(outputs["emissions"], outputs["tags"], length)
+    assert likelihood.dtype == tf.float32 and (likelihood.numpy() <= 0).all() and likelihood[2] == 0
     emissions = tf.cast(outputs["emissions"], tf.float32)
     expected = crf.viterbi(emissions, length, layer.scores, FEW)[0]
     np.testing.assert_array_equal(outputs["tags"], expected)
@@ -370,7 +372,7 @@ def test_a_saved_model_decodes_without_keras(tmp_path):
     specs = [tf.TensorSpec([None, None, 4], name="x"), tf.TensorSpec([None], tf.int32, "length")]
 
     @tf.function(input_signature=specs)
-    def ask(x, length):
+    def compute(x, length):
         outputs = model({"x": x, "length": length})
         return {
             "tags": outputs["tags"],
@@ -378,36 +380,37 @@ def test_a_saved_model_decodes_without_keras(tmp_path):
             "log_z": layer.log_normalizer(outputs["emissions"], length),
         }
 
-    holder = tf.Module()
-    holder.kept = [variable.value for variable in model.variables]
+    module = tf.Module()
+    module.weights = [variable.value for variable in model.variables]
     with rnn_kernels.portable():
-        concrete = ask.get_concrete_function()
+        concrete = compute.get_concrete_function()
         assert not is_compiled(concrete)
-        tf.saved_model.save(holder, str(tmp_path / "m"), signatures={"serving_default": concrete})
+        tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serving_default": concrete})
     np.savez(tmp_path / "batch.npz", **batch)
     script = (
         "import sys, numpy as np\n"
         "sys.modules.update(dict.fromkeys(('keras', 'common')))\n"
         "import tensorflow as tf\n"
         "batch = np.load(sys.argv[1] + '/batch.npz')\n"
-        "ask = tf.saved_model.load(sys.argv[1] + '/m').signatures['serving_default']\n"
-        "answer = ask(x=tf.constant(batch['x']), length=tf.constant(batch['length'], tf.int32))\n"
-        "np.savez(sys.argv[1] + '/answer.npz', **{k: v.numpy() for k, v in answer.items()})\n"
+        "compute = tf.saved_model.load(sys.argv[1] + '/m').signatures['serving_default']\n"
+        "x, length = (tf.constant(batch[name]) for name in ('x', 'length'))\n"
+        "outputs = compute(x=x, length=tf.cast(length, tf.int32))\n"
+        "np.savez(sys.argv[1] + '/outputs.npz', **{k: v.numpy() for k, v in outputs.items()})\n"
     )
     line = [sys.executable, "-P", "-c", script, str(tmp_path)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = np.load(tmp_path / "answer.npz")
+    served = np.load(tmp_path / "outputs.npz")
     outputs = model(batch)
-    np.testing.assert_array_equal(answer["tags"], outputs["tags"])
-    shares = layer.marginals(outputs["emissions"], batch["length"])
-    np.testing.assert_allclose(answer["marginals"], shares, atol=1e-6)
+    np.testing.assert_array_equal(served["tags"], outputs["tags"])
+    probabilities = layer.marginals(outputs["emissions"], batch["length"])
+    np.testing.assert_allclose(served["marginals"], probabilities, atol=1e-6)
     total = layer.log_normalizer(outputs["emissions"], batch["length"])
-    np.testing.assert_allclose(answer["log_z"], total, rtol=1e-5)
+    np.testing.assert_allclose(served["log_z"], total, rtol=1e-5)
 
 
-def test_it_learns_what_only_the_transitions_tell():
-    """The input is the same everywhere; the truth goes 0 1 2 0 1 2 from a marked first step on."""
+def test_it_learns_transitions():
+    """The input marks the first state only; the truth goes on with 0 1 2 0 1 2."""
     keras.utils.set_random_seed(0)
     x = keras.Input((None, 3), name="x")
     layer = CRF(3)
@@ -445,6 +448,6 @@ def test_it_learns_what_only_the_transitions_tell():
         (lambda: CRF(3)(np.zeros((1, 2, 4)), np.array([2])), "emissions must have 3 states"),
     ],
 )
-def test_wrong_arguments_are_told(make, message):
+def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()

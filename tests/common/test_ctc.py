@@ -1,10 +1,11 @@
-"""CTC against enumeration of all paths and against `tf.nn.ctc_loss`; n-grams against counting."""
+"""CTC against enumeration of all paths and against `tf.nn.ctc_loss`."""
 
 import itertools
 import math
 from collections import defaultdict
 
 from common import ctc
+from tests.common.test_ngram import TRANSCRIPTS, Counted
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ def random_log_probs(shape, seed=0, sharp=2.0):
 
 
 def read(path, blank):
-    """What a path reads as: repeats merged, blanks removed."""
+    """Return the text of a path: repeats merged, blanks removed."""
     return tuple(symbol for symbol, _ in itertools.groupby(path) if symbol != blank)
 
 
 def enumerate_texts(log_probs):
-    """Log-probability of every text by all paths of `[time, symbols]`."""
+    """Return the log-probability of every text, by all paths of `[time, symbols]`."""
     time, symbols = log_probs.shape
     sums = defaultdict(float)
     for path in itertools.product(range(symbols), repeat=time):
@@ -51,10 +52,10 @@ def batch():
 @pytest.mark.parametrize("function", [lambda *a: -ctc.loss(*a), ctc.log_likelihood])
 def test_likelihood_by_enumeration(batch, function):
     log_probs, labels, frames, length = batch
-    found = function(log_probs, labels, frames, length).numpy()
+    likelihood = function(log_probs, labels, frames, length).numpy()
     for row, label in enumerate(LABELS):
         truth = enumerate_texts(log_probs[row, : frames[row]])[label]
-        assert found[row] == pytest.approx(truth, abs=3e-5)
+        assert likelihood[row] == pytest.approx(truth, abs=3e-5)
 
 
 def test_likelihood_of_all_texts_sums_to_one():
@@ -62,13 +63,13 @@ def test_likelihood_of_all_texts_sums_to_one():
     texts = list(enumerate_texts(log_probs[0]))
     labels, length = pad(texts)
     many = np.repeat(log_probs, len(texts), axis=0)
-    found = ctc.log_likelihood(many, labels, np.full(len(texts), 4), length)
-    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-5)
+    likelihood = ctc.log_likelihood(many, labels, np.full(len(texts), 4), length)
+    assert np.exp(likelihood).sum() == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_four_forms_agree_with_gradients(seed):
-    """The walk of ours, plain and by XLA, and TensorFlow's sparse and dense forms."""
+    """Compare our form, plain and compiled, with TensorFlow's sparse and dense forms."""
     rng = np.random.default_rng(seed)
     logits = tf.constant(rng.normal(size=(6, 40, 12)) * 3.0, tf.float32)
     length = rng.integers(1, 13, 6).astype(np.int32)
@@ -161,7 +162,7 @@ def test_labels_that_cannot_fit():
         assert gradient[2].any()
 
 
-def test_frames_needed_looks_only_at_the_label():
+def test_frames_needed_ignores_padding():
     assert ctc.frames_needed([[3, 3, 5], [1, 2, 2]], [3, 2]).numpy().tolist() == [4, 2]
 
 
@@ -170,7 +171,7 @@ def test_frames_needed_looks_only_at_the_label():
 
 def test_alignment_is_the_best_path(batch):
     log_probs, labels, frames, length = batch
-    found = ctc.align(log_probs, labels, frames, length).numpy()
+    places = ctc.align(log_probs, labels, frames, length).numpy()
     for row, label in enumerate(LABELS):
         time = frames[row]
         scores = {
@@ -179,118 +180,50 @@ def test_alignment_is_the_best_path(batch):
             if read(path, 3) == label
         }
         best = max(scores, key=scores.get)
-        spoken = [label[place] if place >= 0 else 3 for place in found[row, :time]]
-        assert tuple(spoken) == best
-        assert sorted(set(found[row, :time]) - {-1}) == list(range(len(label)))
+        symbols = [label[place] if place >= 0 else 3 for place in places[row, :time]]
+        assert tuple(symbols) == best
+        assert sorted(set(places[row, :time]) - {-1}) == list(range(len(label)))
 
 
 # --- search ---------------------------------------------------------------------------------------
 
 
-def texts_of(found, row):
-    """The hypotheses of a row that the search found."""
+def texts_of(hypotheses, row):
+    """Return the hypotheses of a row, without empty slots."""
     return [
         (tuple(tokens[:n]), probability, score)
         for tokens, n, probability, score in zip(
-            *(np.asarray(value)[row] for value in found), strict=True
+            *(np.asarray(value)[row] for value in hypotheses), strict=True
         )
         if score > ctc.LOW / 2
     ]
 
 
-def test_greedy_reads_the_best_path(batch):
+def test_greedy_decodes_the_best_path(batch):
     log_probs, _, frames, _ = batch
-    found = ctc.greedy(log_probs, frames)
+    hypotheses = ctc.greedy(log_probs, frames)
     for row in range(5):
         path = log_probs[row, : frames[row]].argmax(axis=1)
-        ((text, _, score),) = texts_of(found, row)
+        ((text, _, score),) = texts_of(hypotheses, row)
         assert text == read(path, 3)
         assert score == pytest.approx(log_probs[row, : frames[row]].max(axis=1).sum(), abs=1e-5)
-    assert (found.tokens.numpy()[:, 0][np.arange(5) >= found.length.numpy()] == -1).all()
+    assert (hypotheses.tokens.numpy()[:, 0][np.arange(5) >= hypotheses.length.numpy()] == -1).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_wide_beam_finds_every_text_by_enumeration(seed):
-    """Wide enough to keep all prefixes: probabilities are exact, and in order."""
+    """A beam that keeps all prefixes has exact probabilities, in order."""
     frames = np.array([4, 3, 0])
     log_probs = random_log_probs((3, 4, 3), seed=seed)
-    found = ctc.beam_search(log_probs, frames, width=40)
+    hypotheses = ctc.beam_search(log_probs, frames, width=40)
     for row in range(3):
         truth = enumerate_texts(log_probs[row, : frames[row]])
-        texts = texts_of(found, row)
+        texts = texts_of(hypotheses, row)
         assert {text for text, _, _ in texts} == set(truth)
         for text, probability, score in texts:
             assert probability == pytest.approx(truth[text], abs=1e-4)
             assert score == pytest.approx(probability, abs=1e-5)
         assert [s for _, _, s in texts] == sorted((s for _, _, s in texts), reverse=True)
-
-
-class Counted:
-    """Witten-Bell's mixture straight from its formula."""
-
-    def __init__(self, sequences, symbols, order):
-        self.symbols, self.order, self.pairs = symbols, order, defaultdict(int)
-        for sequence in sequences:
-            text = ("begin", *sequence, symbols)
-            for place in range(1, len(text)):
-                for size in range(min(order, place + 1)):
-                    self.pairs[text[place - size : place], text[place]] += 1
-
-    def probability(self, history, symbol):
-        lower = self.probability(history[1:], symbol) if history else 1 / (self.symbols + 1)
-        row = {s: n for (h, s), n in self.pairs.items() if h == history}
-        if not row:
-            return lower
-        return (row.get(symbol, 0) + len(row) * lower) / (sum(row.values()) + len(row))
-
-    def log_probability(self, text):
-        text = ("begin", *text, self.symbols)
-        return sum(
-            math.log(self.probability(text[max(0, i - self.order + 1) : i], text[i]))
-            for i in range(1, len(text))
-        )
-
-
-TRANSCRIPTS = [(0, 1, 1, 0), (0, 1), (1, 1, 0, 1), (0,), (0, 1, 1)]
-
-
-@pytest.mark.parametrize("order", [1, 2, 4])
-def test_ngram_tables_hold_the_formula(order):
-    model = ctc.Ngram(TRANSCRIPTS, symbols=2, order=order)
-    counted = Counted(TRANSCRIPTS, 2, order)
-    np.testing.assert_allclose(np.exp(model.log_probs).sum(axis=1), 1.0, rtol=1e-5)
-    for text in itertools.chain.from_iterable(
-        itertools.product(range(2), repeat=n) for n in range(6)
-    ):
-        state, total = model.start, 0.0
-        for symbol in text:
-            total += model.log_probs[state, symbol]
-            state = model.next_state[state, symbol]
-        total += model.log_probs[state, -1]
-        assert float(total) == pytest.approx(counted.log_probability(text), abs=1e-4)
-        assert model.perplexity([text]) == pytest.approx(math.exp(-total / (len(text) + 1)), 1e-4)
-
-
-def test_ngram_example_of_its_docstring():
-    model = ctc.Ngram([[0, 1, 1], [0, 1]], symbols=2, order=3)
-    found = np.exp(model.log_probs[model.start]).round(2).tolist()
-    assert found == pytest.approx([0.77, 0.13, 0.1], abs=1e-6)
-
-
-def test_ngram_leaves_rare_histories_out():
-    full = ctc.Ngram(TRANSCRIPTS, symbols=2, order=4)
-    small = ctc.Ngram(TRANSCRIPTS, symbols=2, order=4, min_count=3)
-    limited = ctc.Ngram(TRANSCRIPTS, symbols=2, order=4, max_states=6)
-    assert full.log_probs.shape[0] > small.log_probs.shape[0] > 2
-    assert limited.log_probs.shape[0] <= 7  # the empty history and the beginning always stay
-    for model in (small, limited):
-        np.testing.assert_allclose(np.exp(model.log_probs).sum(axis=1), 1.0, rtol=1e-5)
-        assert model.next_state.numpy().max() < model.log_probs.shape[0]
-
-
-def test_ngram_of_no_text_is_uniform():
-    model = ctc.Ngram([], symbols=3, order=3)
-    np.testing.assert_allclose(np.exp(model.log_probs[model.start]), 0.25, rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -299,7 +232,7 @@ def test_shallow_fusion_by_enumeration(seed, weight, bonus):
     log_probs = random_log_probs((2, 4, 3), seed=10 + seed)
     model = ctc.Ngram(TRANSCRIPTS, symbols=2, order=3)
     counted = Counted(TRANSCRIPTS, 2, 3)
-    found = ctc.beam_search(
+    hypotheses = ctc.beam_search(
         log_probs, [4, 2], width=40, language_model=model, weight=weight, bonus=bonus
     )
     for row, time in enumerate((4, 2)):
@@ -307,7 +240,7 @@ def test_shallow_fusion_by_enumeration(seed, weight, bonus):
             text: value + weight * counted.log_probability(text) + bonus * len(text)
             for text, value in enumerate_texts(log_probs[row, :time]).items()
         }
-        texts = texts_of(found, row)
+        texts = texts_of(hypotheses, row)
         assert {text for text, _, _ in texts} == set(truth)
         for text, _, score in texts:
             assert score == pytest.approx(truth[text], abs=1e-4)
@@ -332,7 +265,7 @@ def test_narrow_beam_beats_greedy_and_bounds_the_truth():
 
 
 def test_search_compiles_and_is_saved(tmp_path):
-    """Same answers eagerly, by XLA with static shapes, and from a SavedModel of stock ops."""
+    """Results are equal eagerly, by XLA with static shapes, and from a SavedModel."""
     log_probs = random_log_probs((3, 12, 4), seed=7)
     frames = np.array([12, 7, 9], np.int32)
     model = ctc.Ngram([(0, 1, 2), (2, 1)], symbols=3, order=3)

@@ -1,4 +1,4 @@
-"""Files, splits, buckets and order; every message a user can cause."""
+"""Buckets, padding, order, and maps in several processes."""
 
 import itertools
 import os
@@ -42,16 +42,16 @@ def examples(lengths):
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=40))
 def test_batches_hold_every_example_once_padded_on_the_right(lengths):
-    seen = {}
+    length_of = {}
     for batch in data.batches(examples(lengths), [4, 9, 20], 8, shuffle_seed=1):
         ids, length, rows = (batch[name].numpy() for name in ("ids", "length", "row"))
         assert ids.shape[1] in (4, 9, 20) and len(ids) <= 8
         for row, line, count in zip(rows, ids, length, strict=True):
             assert ids.shape[1] == min(b for b in (4, 9, 20) if b >= count)
             np.testing.assert_array_equal(line, [row] * count + [0] * (ids.shape[1] - count))
-            assert row not in seen
-            seen[row] = count
-    assert [seen[row] for row in sorted(seen)] == lengths
+            assert row not in length_of
+            length_of[row] = count
+    assert [length_of[row] for row in sorted(length_of)] == lengths
 
 
 def test_order_follows_from_seed_and_epoch():
@@ -65,15 +65,15 @@ def test_order_follows_from_seed_and_epoch():
 
 
 @given(st.lists(st.text(max_size=9), max_size=60), st.integers(1, 7), st.integers(1, 3))
-def test_answers_come_back_in_the_callers_order(rows, batch_size, window):
+def test_results_come_in_the_order_of_the_caller(rows, batch_size, window):
     sizes = []
 
     def upper(batch):
         sizes.append(len(batch))
         return [text.upper() for text in batch]
 
-    answers = data.map_in_order(upper, rows, batch_size=batch_size, length_of=len, window=window)
-    assert list(answers) == [text.upper() for text in rows]
+    results = data.map_in_order(upper, rows, batch_size=batch_size, length_of=len, window=window)
+    assert list(results) == [text.upper() for text in rows]
     assert all(size <= batch_size for size in sizes)
 
 
@@ -85,39 +85,39 @@ def test_only_a_window_of_rows_is_read_ahead():
         for read in range(1, 101):  # noqa: B007
             yield "x"
 
-    answers = data.map_in_order(list, rows(), batch_size=2, length_of=len, window=3)
-    next(answers)
+    results = data.map_in_order(list, rows(), batch_size=2, length_of=len, window=3)
+    next(results)
     assert read == 6
 
 
 def process_of(number):
-    """What the processes of the next tests do."""
+    """Return the number and the id of this process; refuse negative numbers."""
     if number < 0:
         raise InputError(f"{number} is negative")
     return number, os.getpid()
 
 
-def test_processes_answer_in_order_and_pass_errors_on(monkeypatch):
+def test_processes_return_results_in_order_and_raise_their_errors(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    answers = data.map_in_processes(process_of, [*range(240), *[-1] * 10])
-    numbers, processes = zip(*itertools.islice(answers, 240), strict=True)
+    results = data.map_in_processes(process_of, [*range(240), *[-1] * 10])
+    numbers, processes = zip(*itertools.islice(results, 240), strict=True)
     assert numbers == tuple(range(240)) and os.getpid() not in processes
     with pytest.raises(InputError, match="-1 is negative"):
-        next(answers)
+        next(results)
 
 
-@pytest.mark.parametrize("why", ["one core", "a script"])
-def test_where_processes_do_not_help_the_own_one_answers(why, monkeypatch):
+@pytest.mark.parametrize("reason", ["one core", "a script"])
+def test_one_core_or_a_script_uses_no_other_process(reason, monkeypatch):
     main = sys.modules["__main__"]
-    monkeypatch.setattr(os, "cpu_count", lambda: 1 if why == "one core" else 2)
-    if why == "a script":
+    monkeypatch.setattr(os, "cpu_count", lambda: 1 if reason == "one core" else 2)
+    if reason == "a script":
         monkeypatch.setattr(main, "__spec__", None)
         monkeypatch.setattr(main, "__file__", "mine.py", raising=False)
-    answers = list(data.map_in_processes(process_of, list(range(250))))
-    assert answers == [(number, os.getpid()) for number in range(250)]
+    results = list(data.map_in_processes(process_of, list(range(250))))
+    assert results == [(number, os.getpid()) for number in range(250)]
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks Linux which processes live")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the process list of Linux")
 def test_processes_end_with_a_killed_parent():
     script = (
         "import sys\nfrom common import data\nfrom tests.common import test_data\n"
@@ -133,11 +133,11 @@ def test_processes_end_with_a_killed_parent():
     parent.wait()
     parent.stdout.close()
 
-    def lives():  # a dead process that nobody has asked about has no command line
+    def is_alive():  # the command line of a zombie process is empty
         command = Path(f"/proc/{child}/cmdline")
         return command.exists() and command.read_bytes()
 
     deadline = time.time() + 30
-    while lives() and time.time() < deadline:
+    while is_alive() and time.time() < deadline:
         time.sleep(0.1)
-    assert not lives()
+    assert not is_alive()

@@ -14,13 +14,13 @@ SYMBOLS, END, LONGEST = 4, 3, 3
 
 @pytest.fixture(name="table", params=range(4))
 def make_table(request):
-    """log P(next symbol | all before), by a code of what came before; row 0 is the empty one."""
+    """Return log P(next symbol | history), by a code of the history; row 0 is the empty one."""
     scores = np.random.default_rng(request.param).normal(0.0, 1.5, (SYMBOLS**4, SYMBOLS))
     return tf.nn.log_softmax(tf.constant(scores, tf.float32))
 
 
 def history_step(table):
-    """A model whose next symbol depends on every symbol so far."""
+    """Return the step of a model whose next symbol depends on all symbols so far."""
 
     def step(code, token):
         code = code * SYMBOLS + token
@@ -34,9 +34,9 @@ def begin(rows=1):
 
 
 def enumerated(table, longest=LONGEST, alpha=0.0):
-    """Every sequence with its score, best first; the end is certain after `longest` symbols."""
+    """Return every sequence with its score, best first; `longest` symbols force the end."""
     table = table.numpy()
-    found = []
+    sequences = []
     for length in range(longest + 1):
         for tokens in itertools.product(range(END), repeat=length):
             code, total = 0, 0.0
@@ -44,29 +44,29 @@ def enumerated(table, longest=LONGEST, alpha=0.0):
                 total += table[code, token]
                 code = code * SYMBOLS + token
             total += table[code, END]
-            found.append((total / ((6.0 + length) / 6.0) ** alpha, tokens))
-    return sorted(found, reverse=True)
+            sequences.append((total / ((6.0 + length) / 6.0) ** alpha, tokens))
+    return sorted(sequences, reverse=True)
 
 
-def written(decoded, *place):
-    return tuple(decoded.tokens[place][: decoded.length[place]].numpy())
+def sequence_at(decoded, *index):
+    return tuple(decoded.tokens[index][: decoded.length[index]].numpy())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
 def test_wide_beam_finds_every_sequence_in_order(table, alpha):
     expected = enumerated(table, alpha=alpha)
-    found = decoding.beam_search(
+    decoded = decoding.beam_search(
         history_step(table), *begin(), end=END, max_length=LONGEST, beam=len(expected), alpha=alpha
     )
-    assert [written(found, 0, n) for n in range(len(expected))] == [t for _, t in expected]
-    np.testing.assert_allclose(found.score[0], [s for s, _ in expected], rtol=1e-5)
+    assert [sequence_at(decoded, 0, n) for n in range(len(expected))] == [t for _, t in expected]
+    np.testing.assert_allclose(decoded.score[0], [s for s, _ in expected], rtol=1e-5)
 
 
 def test_beam_of_one_is_greedy(table):
     step = history_step(table)
     greedy = decoding.greedy(step, *begin(), end=END, max_length=LONGEST)
     beam = decoding.beam_search(step, *begin(), end=END, max_length=LONGEST, beam=1, alpha=1.0)
-    assert written(beam, 0, 0) == written(greedy, 0)
+    assert sequence_at(beam, 0, 0) == sequence_at(greedy, 0)
     normal = greedy.score / ((6.0 + float(greedy.length[0])) / 6.0)
     np.testing.assert_allclose(beam.score[:, 0], normal, rtol=1e-6)
 
@@ -76,35 +76,35 @@ def test_greedy_follows_the_likeliest_symbol(table):
     while len(expected) < LONGEST and (token := int(np.argmax(table[code]))) != END:
         expected.append(token)
         code = code * SYMBOLS + token
-    found = decoding.greedy(history_step(table), *begin(), end=END, max_length=LONGEST)
-    assert written(found, 0) == tuple(expected)
+    decoded = decoding.greedy(history_step(table), *begin(), end=END, max_length=LONGEST)
+    assert sequence_at(decoded, 0) == tuple(expected)
     scores = {tokens: score for score, tokens in enumerated(table)}
-    np.testing.assert_allclose(found.score[0], scores[tuple(expected)], rtol=1e-5)
-    assert not np.any(found.tokens[0, len(expected) :])
+    np.testing.assert_allclose(decoded.score[0], scores[tuple(expected)], rtol=1e-5)
+    assert not np.any(decoded.tokens[0, len(expected) :])
 
 
-def test_wider_beams_find_no_worse(table):
+def test_wider_beams_are_no_worse(table):
     best = enumerated(table)[0][0]
     scores = []
     for beam in (1, 2, 4, 8, 40):
-        found = decoding.beam_search(
+        decoded = decoding.beam_search(
             history_step(table), *begin(), end=END, max_length=LONGEST, beam=beam
         )
-        assert np.all(np.diff(found.score[0]) <= 0)
-        scores.append(float(found.score[0, 0]))
+        assert np.all(np.diff(decoded.score[0]) <= 0)
+        scores.append(float(decoded.score[0, 0]))
     assert scores[-1] == pytest.approx(best, rel=1e-5)
     assert max(scores) <= best + 1e-5
 
 
 def test_each_row_has_its_own_limit(table):
     limits = tf.constant([0, 1, 2, 9])
-    found = decoding.beam_search(
+    decoded = decoding.beam_search(
         history_step(table), *begin(4), end=END, max_length=LONGEST, beam=40, limit=limits
     )
     for row, limit in enumerate([0, 1, 2, 3]):
         expected = enumerated(table, limit)
-        assert written(found, row, 0) == expected[0][1]
-        real = found.score[row] > decoding.IMPOSSIBLE
+        assert sequence_at(decoded, row, 0) == expected[0][1]
+        real = decoded.score[row] > decoding.IMPOSSIBLE
         assert np.count_nonzero(real) == len(expected)
     greedy = decoding.greedy(
         history_step(table), *begin(4), end=END, max_length=LONGEST, limit=limits
@@ -113,7 +113,7 @@ def test_each_row_has_its_own_limit(table):
 
 
 def peculiar_step(rows):
-    """Rows that differ: each prefers other symbols, and ends at another place."""
+    """Return the step of a model whose rows prefer different symbols and end at different steps."""
     tables = np.random.default_rng(5).normal(0.0, 2.0, (rows, 30, 6)).astype(np.float32)
 
     def step(state, token):
@@ -126,7 +126,7 @@ def peculiar_step(rows):
 
 
 @pytest.mark.parametrize("kind", ["greedy", "sample", "beam_search"])
-def test_batch_answers_as_single_rows_do(kind):
+def test_a_batch_equals_single_rows(kind):
     rows, step = 7, peculiar_step(7)
     seeds = tf.constant([[row, 3] for row in range(rows)])
     limits = tf.constant([20, 3, 20, 1, 12, 0, 20])
@@ -164,15 +164,15 @@ def test_compiled_and_traced_equal_eager(kind, table):
         )
 
     expected = decode(*begin(2))
-    anyhow = tf.TensorSpec([None], tf.int32)
-    traced = tf.function(decode, input_signature=[anyhow, anyhow])
+    spec = tf.TensorSpec([None], tf.int32)
+    traced = tf.function(decode, input_signature=[spec, spec])
     compiled = tf.function(decode, jit_compile=True)
     for function in (traced, compiled):
         for one, other in zip(function(*begin(2)), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_a_row_of_nan_leaves_the_others_alone(table):
+def test_a_row_of_nan_does_not_affect_the_others(table):
     def step(code, token):
         code, scores = history_step(table)(code, token)
         return code, tf.where(tf.constant([[False], [True]])[: tf.shape(token)[0]], np.nan, scores)
@@ -183,60 +183,26 @@ def test_a_row_of_nan_leaves_the_others_alone(table):
 
     good = decoding.greedy(history_step(table), *begin(1), end=END, max_length=LONGEST)
     both = decoding.greedy(step, *begin(2), end=END, max_length=LONGEST)
-    assert written(both, 0) == written(good, 0)
+    assert sequence_at(both, 0) == sequence_at(good, 0)
     good = decoding.beam_search(history_step(table), *begin(1), end=END, max_length=3, beam=3)
     both = decoding.beam_search(tiled, *begin(2), end=END, max_length=3, beam=3)
-    assert written(both, 0, 0) == written(good, 0, 0)
+    assert sequence_at(both, 0, 0) == sequence_at(good, 0, 0)
     assert np.all(np.isfinite(both.score))
-
-
-def test_coverage_is_added_to_finished_hypotheses(table):
-    """With a penalty by the number of zeros, which the state counts, the order is enumerated."""
-
-    def step(state, token):
-        code, zeros, first = state
-        zeros += tf.where((token == 0) & ~first, 1.0, 0.0)
-        code, scores = history_step(table)(code, token)
-        return (code, zeros, tf.zeros_like(first)), scores
-
-    start = (tf.zeros(1, tf.int32), tf.zeros(1), tf.ones(1, tf.bool))
-    plain = enumerated(table, alpha=0.6)
-    expected = sorted(((score - 0.7 * t.count(0), t) for score, t in plain), reverse=True)
-    found = decoding.beam_search(
-        step,
-        start,
-        tf.zeros(1, tf.int32),
-        end=END,
-        max_length=LONGEST,
-        beam=len(expected),
-        alpha=0.6,
-        coverage=lambda state: -0.7 * state[1],
-    )
-    assert written(found, 0, 0) == expected[0][1]
-    np.testing.assert_allclose(found.score[0], [s for s, _ in expected], rtol=1e-5)
-
-
-def test_coverage_penalty_equals_its_formula():
-    attention = tf.constant([[0.5, 2.0, 0.1], [1.0, 1.0, 0.0]])
-    mask = tf.constant([[True, True, True], [True, True, False]])
-    expected = [0.2 * (np.log(0.5) + np.log(0.1)), 0.0]
-    found = decoding.coverage_penalty(attention, mask, 0.2)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("key", "counter", "expected"),
     [
-        # The known answers of Threefry-2x32-20 that come with Random123 (Salmon et al. 2011).
+        # The test vectors of Threefry-2x32-20 in Random123 (Salmon et al. 2011).
         ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
         ((-1, -1), (-1, -1), (0x1CB996FC, 0xBB002BE7)),
         ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3 - 2**32), (0xC4923A9C, 0x483DF7A0)),
     ],
 )
-def test_threefry_gives_the_published_words(key, counter, expected):
+def test_threefry_equals_published_test_vectors(key, counter, expected):
     words = [tf.bitcast(tf.constant([[x]], tf.int32), tf.uint32) for x in (*key, *counter)]
-    found = decoding._threefry(words[:2], words[2:])
-    assert [int(word[0, 0]) for word in found] == list(expected)
+    words = decoding._threefry(words[:2], words[2:])
+    assert [int(word[0, 0]) for word in words] == list(expected)
 
 
 def test_uniform_numbers_are_uniform_and_depend_on_seed_and_place():
@@ -255,19 +221,19 @@ def test_uniform_numbers_are_uniform_and_depend_on_seed_and_place():
 
 
 def test_samples_follow_the_distribution(table):
-    """Chi-square over whole sequences."""
+    """Chi-squared test over whole sequences."""
     count = 20_000
     seeds = tf.stack([tf.range(count), tf.fill([count], 11)], axis=1)
-    found = decoding.sample(
+    decoded = decoding.sample(
         history_step(table), *begin(count), seed=seeds, end=END, max_length=LONGEST
     )
     expected = {tokens: np.exp(float(score)) for score, tokens in enumerated(table)}
-    # The end after LONGEST symbols is forced: all that would go on ends there.
+    # The end is forced after LONGEST symbols, so it has probability 1 there.
     for tokens in expected:
         if len(tokens) == LONGEST:
             code = int(np.polyval(tokens, SYMBOLS))
             expected[tokens] /= np.exp(float(table[code, END]))
-    drawn = [written(found, row) for row in range(0, count, 4)]
+    drawn = [sequence_at(decoded, row) for row in range(0, count, 4)]
     counts = np.array([drawn.count(tokens) for tokens in expected])
     ideal = np.array(list(expected.values())) * len(drawn)
     assert ideal.sum() == pytest.approx(len(drawn), rel=1e-4)
@@ -295,8 +261,8 @@ def test_temperature_zero_and_one_symbol_are_greedy(table):
     step, seed = history_step(table), tf.constant([[1, 1]])
     greedy = decoding.greedy(step, *begin(), end=END, max_length=LONGEST)
     for setting in ({"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.0}):
-        found = decoding.sample(step, *begin(), seed=seed, end=END, max_length=LONGEST, **setting)
-        assert written(found, 0) == written(greedy, 0)
+        decoded = decoding.sample(step, *begin(), seed=seed, end=END, max_length=LONGEST, **setting)
+        assert sequence_at(decoded, 0) == sequence_at(greedy, 0)
 
 
 def test_filters_equal_numpy():
@@ -305,34 +271,34 @@ def test_filters_equal_numpy():
     temperature = np.array([0.5, 1.0, 2.0, 1e4, 0.0], np.float32)
     top_k = np.array([0, 3, 5, 0, 0])
     top_p = np.array([0.9, 1.0, 0.5, 0.7, 1.0], np.float32)
-    found = np.exp(
+    filtered = np.exp(
         decoding.filter_log_probabilities(
             tf.constant(scores), temperature=temperature, top_k=top_k, top_p=top_p
         )
     )
     for row in range(5):
         scaled = scores[row].astype(float) / max(temperature[row], 1e-6)
-        shares = np.exp(scaled - scaled.max())
-        shares /= shares.sum()
-        order = np.argsort(-shares)
-        within = np.cumsum(shares[order]) - shares[order] < top_p[row]
+        probabilities = np.exp(scaled - scaled.max())
+        probabilities /= probabilities.sum()
+        order = np.argsort(-probabilities)
+        within = np.cumsum(probabilities[order]) - probabilities[order] < top_p[row]
         within[0] = True
         if top_k[row]:
             within[top_k[row] :] = False
         if temperature[row] == 0:
             within[1:] = False
         expected = np.zeros(9)
-        expected[order[within]] = shares[order[within]] / shares[order[within]].sum()
-        np.testing.assert_allclose(found[row], expected, atol=1e-5)
+        expected[order[within]] = probabilities[order[within]] / probabilities[order[within]].sum()
+        np.testing.assert_allclose(filtered[row], expected, atol=1e-5)
 
 
-def test_draw_never_takes_what_is_impossible():
+def test_draw_never_returns_an_impossible_symbol():
     scores = tf.constant([[decoding.IMPOSSIBLE, 0.0, decoding.IMPOSSIBLE, 0.0, -1e9]] * 4)
     edges = tf.constant([0.0, 0.4999999, 0.5, 1.0 - 2.0**-23])
     assert decoding.draw(scores, edges).numpy().tolist() == [1, 1, 3, 3]
 
 
-def test_loop_takes_nested_structures_and_any_number_of_steps():
+def test_loop_accepts_nested_structures_and_any_number_of_steps():
     def step(state, previous, place):
         return state + 1, {"a": previous["a"] * 2.0, "b": previous["b"] + place}
 
@@ -346,10 +312,10 @@ def test_loop_takes_nested_structures_and_any_number_of_steps():
     def run(a, b, steps):
         return decoding.loop(step, tf.constant(0), {"a": a, "b": b}, steps=steps)
 
-    state, found = run(tf.constant([[1.0, 3.0]]), tf.constant([10]), 3)
+    state, outputs = run(tf.constant([[1.0, 3.0]]), tf.constant([10]), 3)
     assert int(state) == 3
-    assert found["a"].numpy().tolist() == [[[2.0, 6.0], [4.0, 12.0], [8.0, 24.0]]]
-    assert found["b"].numpy().tolist() == [[10, 11, 13]]
-    state, found = run(tf.constant([[1.0, 3.0]]), tf.constant([10]), 0)
-    assert found["a"].shape == (1, 0, 2)
-    assert found["b"].shape == (1, 0)
+    assert outputs["a"].numpy().tolist() == [[[2.0, 6.0], [4.0, 12.0], [8.0, 24.0]]]
+    assert outputs["b"].numpy().tolist() == [[10, 11, 13]]
+    state, outputs = run(tf.constant([[1.0, 3.0]]), tf.constant([10]), 0)
+    assert outputs["a"].shape == (1, 0, 2)
+    assert outputs["b"].shape == (1, 0)

@@ -1,4 +1,4 @@
-"""Gradients over time against NumPy; the problems of memory by their numbers, and learnt."""
+"""Gradient norms compared with NumPy; the memory problems, their baselines and their solution."""
 
 import io
 
@@ -15,7 +15,7 @@ MASK = np.arange(7) < LENGTH[:, None]
 
 
 def fill(layer, seed=0):
-    """Weights that leave no bias at zero and no gate at its start."""
+    """Set random weights, so that no bias is zero and no gate has its initial value."""
     rng = np.random.default_rng(seed)
     layer.set_weights([rng.normal(scale=0.5, size=w.shape) for w in layer.weights])
 
@@ -25,7 +25,7 @@ def weights_of(layer):
 
 
 def product_of_jacobians(layer, row):
-    """The Jacobians of a SimpleRNN's last state, as the closed product of its steps'.
+    """Return the Jacobians of a SimpleRNN's last state, as products over its steps.
 
     With D_s = diag(1 - h_s^2) and row vectors, dh_T/dx_t = kernel D_t (U D_t+1) ... (U D_T).
     """
@@ -34,13 +34,13 @@ def product_of_jacobians(layer, row):
     for x in row.astype("float64"):
         states.append(np.tanh(x @ kernel + states[-1] @ recurrent + bias))
     slopes = [np.diag(1 - state**2) for state in states[1:]]
-    found = []
+    jacobians = []
     for t in range(len(row)):
         jacobian = kernel @ slopes[t]
         for slope in slopes[t + 1 :]:
             jacobian = jacobian @ recurrent @ slope
-        found.append(jacobian)
-    return found
+        jacobians.append(jacobian)
+    return jacobians
 
 
 def sigmoid(x):
@@ -68,7 +68,7 @@ def gru_by_numpy(layer, row):
     return h
 
 
-def test_a_plain_rnn_equals_the_closed_product_of_its_jacobians():
+def test_norms_of_a_plain_rnn_equal_the_product_of_its_jacobians():
     layer = rnn.SimpleRNN(4)
     layer.build((None, None, 2))
     fill(layer)
@@ -79,22 +79,22 @@ def test_a_plain_rnn_equals_the_closed_product_of_its_jacobians():
 @pytest.mark.parametrize(
     ("cell", "by_numpy"), [(rnn.LSTM, lstm_by_numpy), (rnn.GRU, gru_by_numpy)], ids=["lstm", "gru"]
 )
-def test_gates_equal_differences_of_a_numpy_layer(cell, by_numpy):
+def test_norms_of_gated_layers_equal_finite_differences(cell, by_numpy):
     layer = cell(4)
     layer.build((None, None, 2))
     fill(layer)
     expected = np.zeros(X.shape)
-    for place in np.ndindex(X.shape):
-        ahead, behind = (X.astype("float64") for _ in range(2))
-        ahead[place] += 1e-5
-        behind[place] -= 1e-5
-        change = by_numpy(layer, ahead[place[0]]) - by_numpy(layer, behind[place[0]])
-        expected[place] = np.square(change / 2e-5).sum()
+    for index in np.ndindex(X.shape):
+        larger, smaller = (X.astype("float64") for _ in range(2))
+        larger[index] += 1e-5
+        smaller[index] -= 1e-5
+        change = by_numpy(layer, larger[index[0]]) - by_numpy(layer, smaller[index[0]])
+        expected[index] = np.square(change / 2e-5).sum()
     expected = np.sqrt(expected.sum(axis=-1))
     np.testing.assert_allclose(gradient_norms(layer, X), expected, rtol=1e-4)
 
 
-def test_a_model_is_measured_from_its_output_to_its_input():
+def test_norms_of_a_model_are_of_its_output_and_its_input():
     layer, dense = rnn.SimpleRNN(4), keras.layers.Dense(5)
     model = keras.Sequential([keras.Input((None, 2)), layer, dense])
     fill(layer)
@@ -106,14 +106,14 @@ def test_a_model_is_measured_from_its_output_to_its_input():
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
-def test_padding_has_no_gradient_and_changes_none(cell):
+def test_padding_has_no_gradient_and_affects_none(cell):
     layer = rnn.stack(cell, 4, 2)
-    found = gradient_norms(layer, X, MASK)
-    assert not found[~MASK].any()
-    np.testing.assert_allclose(found[:1], gradient_norms(layer, X[:1]), rtol=1e-4)
-    np.testing.assert_allclose(found[1:, :3], gradient_norms(layer, X[1:, :3]), rtol=1e-4)
+    norms = gradient_norms(layer, X, MASK)
+    assert not norms[~MASK].any()
+    np.testing.assert_allclose(norms[:1], gradient_norms(layer, X[:1]), rtol=1e-4)
+    np.testing.assert_allclose(norms[1:, :3], gradient_norms(layer, X[1:, :3]), rtol=1e-4)
     layer.return_sequences = False
-    np.testing.assert_allclose(gradient_norms(layer, X, MASK), found, rtol=1e-4)
+    np.testing.assert_allclose(gradient_norms(layer, X, MASK), norms, rtol=1e-4)
 
 
 def test_outputs_at_every_step_and_states_change_nothing():
@@ -126,7 +126,7 @@ def test_outputs_at_every_step_and_states_change_nothing():
 
 
 def test_vanishing_is_geometric_and_squares_do_not_underflow():
-    """Every step back shrinks a norm by 0.6 at least: 0.6 times a rotation, times a slope <= 1."""
+    """Each step is 0.6 times a rotation with slope 1, so it scales the norm by 0.6."""
     orthogonal = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
     layer = rnn.SimpleRNN(4)
     layer.build((None, None, 2))
@@ -149,7 +149,7 @@ def test_the_plot_has_a_logarithmic_line_for_each_layer():
     assert file.getvalue().startswith(b"\x89PNG")
 
 
-def test_adding_marks_a_number_in_each_half_and_asks_for_their_sum():
+def test_adding_marks_a_number_in_each_half_and_its_target_is_their_sum():
     inputs, targets, baseline = adding(4000, 9, seed=3)
     values, marks = inputs[..., 0], inputs[..., 1]
     assert inputs.shape == (4000, 9, 2)
@@ -160,7 +160,7 @@ def test_adding_marks_a_number_in_each_half_and_asks_for_their_sum():
     np.testing.assert_allclose(
         targets, [row[mark == 1].sum() for row, mark in zip(values, marks, strict=True)]
     )
-    # Each place of a half is as likely as the others: 1000 and 800 of 4000, within 4 deviations.
+    # All steps of a half are equally likely: 1000 and 800 of 4000, within 4 standard deviations.
     assert np.abs(marks[:, :4].sum(axis=0) - 1000).max() < 4 * np.sqrt(4000 * 0.25 * 0.75)
     assert np.abs(marks[:, 4:].sum(axis=0) - 800).max() < 4 * np.sqrt(4000 * 0.2 * 0.8)
     assert baseline == pytest.approx(1 / 6)
@@ -170,26 +170,28 @@ def test_adding_marks_a_number_in_each_half_and_asks_for_their_sum():
     assert (other.inputs != inputs).any()
 
 
-def test_copying_asks_for_the_first_symbols_after_the_mark():
+def test_copying_has_the_first_symbols_as_its_target_after_the_mark():
     inputs, targets, baseline = copying(500, 20, seed=3, symbols=4, length=5)
     assert inputs.shape == targets.shape == (500, 30)
     np.testing.assert_array_equal(np.unique(inputs[:, :5]), [1, 2, 3, 4])
-    np.testing.assert_array_equal(np.where(inputs == 5)[1], 24)  # 20 steps behind the last symbol
+    np.testing.assert_array_equal(np.where(inputs == 5)[1], 24)  # 20 steps after the last symbol
     assert not inputs[:, 5:24].any()
     assert not inputs[:, 25:].any()
     assert not targets[:, :25].any()
     np.testing.assert_array_equal(targets[:, 25:], inputs[:, :5])
-    # Sure of the blanks, without a clue to the symbols.
+    # The prediction of the baseline: certain of the blanks, uniform over the symbols.
     probabilities = np.zeros((30, 6))
     probabilities[:25, 0] = 1
     probabilities[25:, 1:5] = 1 / 4
-    told = probabilities[np.arange(30), targets]
-    assert -np.log(told).mean() == pytest.approx(baseline)
+    likelihoods = probabilities[np.arange(30), targets]
+    assert -np.log(likelihoods).mean() == pytest.approx(baseline)
     np.testing.assert_array_equal(copying(500, 20, seed=3, symbols=4, length=5).inputs, inputs)
 
 
-def test_problems_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="2 steps or more, got 1"):
+def test_impossible_problems_are_rejected():
+    with pytest.raises(
+        ValueError, match="steps must be 2 or more, since two numbers are marked, got 1"
+    ):
         adding(1, 1, seed=0)
     with pytest.raises(ValueError, match="delay must be 1 or more, got 0"):
         copying(1, 0, seed=0)
@@ -197,7 +199,7 @@ def test_problems_that_cannot_be_are_refused():
 
 @pytest.mark.parametrize(("cell", "solves"), [("lstm", True), ("gru", True), ("simple_rnn", False)])
 def test_gates_solve_adding_at_100_steps_and_a_plain_rnn_does_not(cell, solves):
-    """Solved is an error below 0.01; 1/6 is what one reaches without memory."""
+    """An error below 0.01 counts as solved; the baseline without memory is 1/6."""
     keras.utils.set_random_seed(1)
     train, test = adding(10_000, 100, seed=1), adding(1000, 100, seed=2)
     model = keras.Sequential(
@@ -209,7 +211,7 @@ def test_gates_solve_adding_at_100_steps_and_a_plain_rnn_does_not(cell, solves):
     )
     model.compile(keras.optimizers.Adam(0.01, global_clipnorm=1.0), "mse")
     errors = []
-    for _ in range(10 if solves else 4):  # epochs; seen: the LSTM needs 3 to 5 of them, the GRU 2
+    for _ in range(10 if solves else 4):  # epochs; the LSTM needs 3 to 5, the GRU 2
         model.fit(train.inputs, train.targets, batch_size=50, verbose=0)
         errors.append(model.evaluate(test.inputs, test.targets, batch_size=500, verbose=0))
         if errors[-1] < 0.01:

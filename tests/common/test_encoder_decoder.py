@@ -24,7 +24,7 @@ KINDS = [
 
 
 def each_kind(slow=()):
-    """Parametrizes a test by `kind`; those of some places in `KINDS` are slow tests."""
+    """Parametrize a test by `kind`; the kinds at the places `slow` of `KINDS` are slow tests."""
     marked = {place: pytest.mark.slow for place in slow}
     return pytest.mark.parametrize(
         "kind",
@@ -42,22 +42,22 @@ def make(**kind):
     keras.utils.set_random_seed(3)
     sizes = {"source_size": SYMBOLS, "target_size": SYMBOLS, "embedding": 6, "units": 8}
     model = encoder_decoder.build(**{**sizes, **kind})
-    # Far from the start, so that nothing is nearly uniform.
+    # Larger than the initial weights, so that no distribution is nearly uniform.
     model.set_weights([2.0 * w + 0.1 * RANDOM.normal(size=w.shape) for w in model.get_weights()])
     return model
 
 
-def ask(model, ids=IDS, length=LENGTH, target=TARGET):
-    # Traced, since loops are slow without.
+def run_model(model, ids=IDS, length=LENGTH, target=TARGET):
+    # Traced, because loops are slow in eager mode.
     inputs = {"ids": ids, "length": length, "target_ids": target}
     outputs = tf.function(model)({name: tf.constant(value) for name, value in inputs.items()})
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 
-def log_probabilities(model, answers):
-    """What the next token is, by NumPy: the embedding is the output's matrix, too."""
+def log_probabilities(model, outputs):
+    """Return the log-probabilities of the next token by NumPy; embeddings are tied."""
     table = np.asarray(encoder_decoder.token_embedding(model).embeddings)
-    scores = answers @ table.T
+    scores = outputs @ table.T
     return scores - np.log(np.exp(scores).sum(axis=-1, keepdims=True))
 
 
@@ -67,17 +67,17 @@ def log_probabilities(model, answers):
 @kinds
 def test_steps_equal_teacher_forcing(kind):
     model = make(**kind)
-    expected = log_probabilities(model, ask(model)["answers"])
+    expected = log_probabilities(model, run_model(model)["answers"])
     encoded = encoder_decoder.encode(model, tf.constant(IDS), tf.constant(LENGTH))
     step = encoder_decoder.make_step(model, encoded)
     state = encoded.state
     for k in range(TARGET.shape[1]):
-        state, found = step(state, tf.constant(TARGET[:, k]))
-        np.testing.assert_allclose(found, expected[:, k], atol=2e-5)
+        state, scores = step(state, tf.constant(TARGET[:, k]))
+        np.testing.assert_allclose(scores, expected[:, k], atol=2e-5)
 
 
 @kinds
-def test_hypotheses_of_a_row_look_back_at_its_own_source(kind):
+def test_hypotheses_of_a_row_attend_to_its_own_source(kind):
     model = make(**kind)
     encoded = encoder_decoder.encode(model, tf.constant(IDS), tf.constant(LENGTH))
     step = encoder_decoder.make_step(model, encoded)
@@ -96,10 +96,10 @@ def test_tokens_that_are_never_written_are_impossible():
     encoded = encoder_decoder.encode(model, tf.constant(IDS), tf.constant(LENGTH))
     token = tf.constant(TARGET[:, 0])
     _, plain = encoder_decoder.make_step(model, encoded)(encoded.state, token)
-    _, found = encoder_decoder.make_step(model, encoded, never=(0, 1))(encoded.state, token)
-    assert (found.numpy()[:, :2] < -1e8).all()
-    kept = np.exp(plain[:, 2:]) / np.exp(plain[:, 2:]).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(np.exp(found[:, 2:]), kept, rtol=1e-4)
+    _, masked = encoder_decoder.make_step(model, encoded, never=(0, 1))(encoded.state, token)
+    assert (masked.numpy()[:, :2] < -1e8).all()
+    expected = np.exp(plain[:, 2:]) / np.exp(plain[:, 2:]).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(np.exp(masked[:, 2:]), expected, rtol=1e-4)
 
 
 # --- NumPy ----------------------------------------------------------------------------------------
@@ -125,14 +125,14 @@ def test_decoder_equals_numpy(layers, feeding):
     summary, real = RANDOM.normal(size=7), 3
     tensors = [tf.constant(x[None], tf.float32) for x in (inputs, memory)]
     mask = tf.constant([[True] * real + [False]])
-    answers, attention = layer(*tensors, mask, tf.constant(summary[None], tf.float32))
+    outputs, attention = layer(*tensors, mask, tf.constant(summary[None], tf.float32))
 
     kernel, bias = (np.asarray(w, np.float64) for w in layer.bridge.get_weights())
     states = np.split(np.tanh(summary @ kernel + bias), 2 * layers)
     keys = memory @ layer.attention.get_weights()[0]
-    answer = np.zeros(5)
+    output = np.zeros(5)
     for k, x in enumerate(inputs):
-        x = np.concatenate([x, answer]) if feeding else x
+        x = np.concatenate([x, output]) if feeding else x
         h, states[1] = lstm_step(layer.recurrent[0], x, states[0], states[1])
         states[0] = h
         raised = np.exp(keys[:real] @ h / np.sqrt(4))
@@ -142,8 +142,8 @@ def test_decoder_equals_numpy(layers, feeding):
             x = np.concatenate([h, context])
             h, states[3] = lstm_step(layer.recurrent[1], x, states[2], states[3])
             states[2] = h
-        answer = np.tanh(np.concatenate([h, context]) @ layer.answer.get_weights()[0])
-        np.testing.assert_allclose(answers[0, k], answer, atol=1e-5)
+        output = np.tanh(np.concatenate([h, context]) @ layer.answer.get_weights()[0])
+        np.testing.assert_allclose(outputs[0, k], output, atol=1e-5)
         np.testing.assert_allclose(attention[0, k], [*weights, 0.0], atol=1e-6)
 
 
@@ -151,13 +151,13 @@ def test_decoder_equals_numpy(layers, feeding):
 
 
 @kinds
-def test_what_stands_behind_the_source_changes_nothing(kind):
+def test_padding_of_the_source_changes_nothing(kind):
     model = make(**kind)
-    plain = ask(model)
+    plain = run_model(model)
     junk = np.concatenate([IDS, np.full((4, 3), 7, np.int32)], axis=1)
     for row, length in enumerate(LENGTH):
         junk[row, length:] = RANDOM.integers(0, SYMBOLS, 9 - length)
-    padded = ask(model, ids=junk)
+    padded = run_model(model, ids=junk)
     np.testing.assert_allclose(padded["answers"], plain["answers"], atol=1e-5)
     np.testing.assert_allclose(padded["attention"][:, :, :6], plain["attention"], atol=1e-6)
     assert not padded["attention"][:, :, 6:].any()
@@ -167,11 +167,11 @@ def test_what_stands_behind_the_source_changes_nothing(kind):
 
 
 @kinds
-def test_later_targets_change_no_earlier_answer(kind):
+def test_later_targets_change_no_earlier_output(kind):
     model = make(**kind)
     other = TARGET.copy()
     other[:, 3:] = (other[:, 3:] + 1) % SYMBOLS
-    one, two = ask(model)["answers"], ask(model, target=other)["answers"]
+    one, two = run_model(model)["answers"], run_model(model, target=other)["answers"]
     np.testing.assert_allclose(one[:, :3], two[:, :3], atol=1e-6)
     assert np.abs(one[:, 3:] - two[:, 3:]).max() > 1e-3
 
@@ -199,12 +199,11 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
     ids, length = IDS[:1] % 5, LENGTH[:1]
     others = [symbol for symbol in range(5) if symbol != END]
     every = [list(s) for n in range(4) for s in itertools.product(others, repeat=n)]
-    # What follows a beginning does not change it, so all of them fit into one batch.
+    # Later tokens do not affect earlier outputs, so one batch holds all sequences.
     target = np.array([[START, *sequence, *[0] * (3 - len(sequence))] for sequence in every])
-    rows = log_probabilities(
-        model,
-        ask(model, np.repeat(ids, len(every), 0), np.repeat(length, len(every)), target)["answers"],
-    )
+    count = len(every)
+    outputs = run_model(model, np.repeat(ids, count, 0), np.repeat(length, count), target)
+    rows = log_probabilities(model, outputs["answers"])
     scores = {
         tuple(sequence): sum(
             rows[k, place, symbol] for place, symbol in enumerate([*sequence, END])
@@ -212,15 +211,15 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
         for k, sequence in enumerate(every)
     }
     best = sorted(scores, key=scores.get, reverse=True)[:3]
-    found = search(model, ids, length, beam=len(every), longest=3)
+    decoded = search(model, ids, length, beam=len(every), longest=3)
     for place, sequence in enumerate(best):
-        assert found.tokens.numpy()[0, place, : len(sequence)].tolist() == list(sequence)
-        assert found.length.numpy()[0, place] == len(sequence)
-        np.testing.assert_allclose(found.score[0, place], scores[sequence], atol=1e-4)
+        assert decoded.tokens.numpy()[0, place, : len(sequence)].tolist() == list(sequence)
+        assert decoded.length.numpy()[0, place] == len(sequence)
+        np.testing.assert_allclose(decoded.score[0, place], scores[sequence], atol=1e-4)
 
 
 @each_kind(slow=(0, 3))
-def test_a_beam_of_one_is_greedy_and_batch_mates_change_nothing(kind):
+def test_a_beam_of_one_is_greedy_and_other_rows_change_nothing(kind):
     model = make(**kind)
     greedy = search(model, IDS, LENGTH, beam=0)
     one = search(model, IDS, LENGTH, beam=1)
@@ -237,20 +236,20 @@ def test_a_beam_of_one_is_greedy_and_batch_mates_change_nothing(kind):
 
 
 @each_kind(slow=(0, 3))
-def test_a_keras_file_gives_the_same_models(kind, tmp_path):
+def test_a_keras_file_restores_the_models(kind, tmp_path):
     model = make(**kind)
     model.save(tmp_path / "m.keras")
     again = keras.models.load_model(tmp_path / "m.keras")
     assert len(again.weights) == len(model.weights)
-    for name, value in ask(model).items():
-        np.testing.assert_array_equal(ask(again)[name], value)
+    for name, value in run_model(model).items():
+        np.testing.assert_array_equal(run_model(again)[name], value)
     np.testing.assert_array_equal(
         search(again, IDS, LENGTH, beam=2).tokens, search(model, IDS, LENGTH, beam=2).tokens
     )
 
 
-def test_impossible_models_are_refused():
-    with pytest.raises(ValueError, match="shared tokens, but 9 and 8 of them"):
+def test_invalid_settings_are_refused():
+    with pytest.raises(ValueError, match="source_size and target_size to be equal, got 9 and 8"):
         make(shared=True, target_size=8)
     with pytest.raises(ValueError, match="units must be even"):
         make(units=7)
@@ -259,7 +258,7 @@ def test_impossible_models_are_refused():
 
 
 @pytest.mark.parametrize("feeding", [False, True])
-def test_learns_to_turn_sequences_round(feeding):
+def test_learns_to_reverse_sequences(feeding):
     keras.utils.set_random_seed(0)
     model = encoder_decoder.build(
         source_size=8, target_size=8, embedding=16, units=30, dropout=0.0, input_feeding=feeding
@@ -270,13 +269,13 @@ def test_learns_to_turn_sequences_round(feeding):
 
     @tf.function
     def train(ids):
-        turned = ids[:, ::-1]
+        reversed_ids = ids[:, ::-1]
         length = tf.fill([tf.shape(ids)[0]], 5)
-        target = tf.pad(turned[:, :-1], [[0, 0], [1, 0]], constant_values=START)
+        target = tf.pad(reversed_ids[:, :-1], [[0, 0], [1, 0]], constant_values=START)
         with tf.GradientTape() as tape:
             inputs = {"ids": ids, "length": length, "target_ids": target}
             scores = embedding(model(inputs, training=True)["answers"], reverse=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(turned, scores)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(reversed_ids, scores)
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)

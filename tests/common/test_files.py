@@ -1,4 +1,4 @@
-"""Reading files; every message a user can cause."""
+"""Reading files, and all messages that a user can cause."""
 
 import zipfile
 
@@ -8,20 +8,20 @@ from common.errors import InputError
 import pytest
 
 
-def test_lines_lose_their_ends_and_a_byte_order_mark(tmp_path):
+def test_line_ends_and_a_byte_order_mark_are_removed(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffé\r\nb\n\nc".encode())
     assert list(files.read_lines(path)) == [(1, "é"), (2, "b"), (3, ""), (4, "c")]
 
 
-def test_broken_utf8_names_file_and_line(tmp_path):
+def test_invalid_utf8_is_reported_with_file_and_line(tmp_path):
     path = tmp_path / "a.txt"
     path.write_bytes(b"fine\nbad \xe9 here\n")
     with pytest.raises(InputError, match=r"a.txt, line 2: not UTF-8 at byte 5"):
         list(files.read_lines(path))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"gone.txt: cannot read: No such file"):
         list(files.read_lines(tmp_path / "gone.txt"))
 
@@ -48,19 +48,19 @@ def test_tables_with_quotes_line_ends_other_columns_and_other_order(tmp_path):
         ('text,label\n"a,1\n', "malformed: unexpected end of data"),
     ],
 )
-def test_malformed_tables_name_the_line(tmp_path, content, message):
+def test_malformed_tables_are_reported_with_the_line(tmp_path, content, message):
     path = tmp_path / "a.csv"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=message):
         list(files.read_table(path, ("text", "label")))
 
 
-def test_members_are_read_and_bad_archives_named(tmp_path):
+def test_members_of_archives_are_read_and_bad_archives_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("in/side.txt", "content")
     assert files.read_member(tmp_path / "a.whl", "in/side.txt") == b"content"
     with pytest.raises(InputError, match=r"a.whl: cannot read 'gone'"):
         files.read_member(tmp_path / "a.whl", "gone")
-    (tmp_path / "b.whl").write_bytes(b"no archive")
+    (tmp_path / "b.whl").write_bytes(b"not an archive")
     with pytest.raises(InputError, match=r"b.whl: cannot read 'x'"):
         files.read_member(tmp_path / "b.whl", "x")

@@ -1,4 +1,4 @@
-"""Each notebook runs from top to bottom and tells what it promises; so do its stored outputs."""
+"""Notebooks: each runs from top to bottom, and its results support its text."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def printed(notebook):
 
 
 def check(name, text):
-    """What the notebook's own words say of its results."""
+    """Check the results that the text of the notebook states."""
     if name == "vanishing_gradient":
         solved = dict(re.findall(r"^(plain RNN|GRU|LSTM) +(solved|not solved) after", text, re.M))
         assert solved == {"plain RNN": "not solved", "GRU": "solved", "LSTM": "solved"}
@@ -35,10 +35,10 @@ def check(name, text):
         assert len(norms) == 3
         assert all(float(first) < 1e-4 * float(last) for last, first in norms)
     elif name == "sequence_types":
-        found = dict(
+        percentages = dict(
             re.findall(r"^(one to many|many to one|of another length): (\S+)%", text, re.M)
         )
-        assert len(found) == 3 and min(map(float, found.values())) > 80
+        assert len(percentages) == 3 and min(map(float, percentages.values())) > 80
         assert float(re.search(r"^as long: F1 of the ends of words (\S+)$", text, re.M)[1]) > 0.75
     elif name == "bidirectional_and_deep":
         row = r"^(forwards|backwards|both ways) +(\S+)% of the \( right, +(\S+)% of the \)"
@@ -50,26 +50,26 @@ def check(name, text):
         assert float(depth["one layer, 24"]) < 90 and float(depth["two layers, forwards"]) < 90
         assert float(depth["two layers, 12"]) > 95
     elif name == "attention":
-        found = re.findall(r"^(additive|dot) +attention: +(\S+)% of 500", text, re.M)
-        assert len(found) == 2 and all(float(share) > 90 for _, share in found)
+        accuracies = re.findall(r"^(additive|dot) +attention: +(\S+)% of 500", text, re.M)
+        assert len(accuracies) == 2 and all(float(percent) > 90 for _, percent in accuracies)
         changes = re.findall(r"(?:changes the answer by|shares changed by) (\S+)", text)
         assert len(changes) == 4 and all(float(change) < 1e-5 for change in changes)
     elif name == "transfer":
         row = r"^(transfer|shuffled|words), (\d+) letters: (\S+)% right"
-        right = {(kind, int(n)): float(share) for kind, n, share in re.findall(row, text, re.M)}
+        right = {(kind, int(n)): float(percent) for kind, n, percent in re.findall(row, text, re.M)}
         assert len(right) == 12 and right["transfer", 16] > 90
         assert max(right["shuffled", 256], right["words", 256]) < 75
     else:
-        shares = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
-        valid = {group: int(share) for group, share, _ in shares}
+        groups = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
+        valid = {group: int(percent) for group, percent, _ in groups}
         assert valid["held-out tunes"] >= 90
         assert valid["shuffled characters"] < 10
         assert valid["written, temperature 0.5"] > 25
         assert valid["written, temperature 0.5"] > valid["written, temperature 1.0"]
-        assert not any(int(copied) for _, _, copied in shares)
+        assert not any(int(copies) for _, _, copies in groups)
 
 
-def test_there_are_notebooks():
+def test_all_notebooks_are_listed():
     assert set(NOTEBOOKS) == {
         *("sequence_types", "vanishing_gradient", "bidirectional_and_deep"),
         *("sampling", "attention", "transfer"),
@@ -77,7 +77,7 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_runs_and_tells_what_it_promises(name, command_environment, monkeypatch):
+def test_a_notebook_runs_and_supports_its_text(name, command_environment, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", command_environment["CUDA_VISIBLE_DEVICES"])
     notebook = read(name)
     for cell in code(notebook):
@@ -88,7 +88,7 @@ def test_a_notebook_runs_and_tells_what_it_promises(name, command_environment, m
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_stored_outputs_are_whole_and_small(name):
+def test_stored_outputs_are_complete_and_small(name):
     notebook = read(name)
     nbformat.validate(notebook)
     cells = code(notebook)
@@ -98,5 +98,5 @@ def test_stored_outputs_are_whole_and_small(name):
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
     check(name, printed(notebook))
     assert (FOLDER / f"{name}.ipynb").stat().st_size < 400_000
-    for output in outputs:  # no path of the machine where it ran
+    for output in outputs:  # no paths of the machine that ran it
         assert not re.search(r"/(?:home|root|tmp|usr|var|work|Users)/", output.get("text", ""))

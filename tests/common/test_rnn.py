@@ -1,8 +1,8 @@
-"""Recurrent layers against a NumPy reference, against Keras's, and under padding.
+"""Recurrent layers compared with a NumPy reference and with Keras's layers, and under padding.
 
-Everything goes through the public layers, so that the file says the same of whatever computes
-behind their `inner_loop`: by default the kernels as they are chosen, and with `-m slow` the whole
-file again on Keras's own computation, and on kernels compiled in whatever is traced.
+The tests use the public layers only, so they hold for every implementation of `inner_loop`. They
+run on the kernels as the layers choose them, and with `-m slow` also on Keras's own computation and
+on kernels that are compiled in every traced function. Stacks are in `test_rnn_stack.py`.
 """
 
 import itertools
@@ -16,14 +16,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-# Keras 3.15 hands TensorFlow's tensors to np.array(copy=...) when it saves or takes weights.
 CELLS = {
     "simple_rnn": (rnn.SimpleRNN, keras.layers.SimpleRNN, {}),
     "gru": (rnn.GRU, keras.layers.GRU, {}),
     "gru_reset_before": (rnn.GRU, keras.layers.GRU, {"reset_after": False}),
     "lstm": (rnn.LSTM, keras.layers.LSTM, {}),
 }
-# Every block, three units wide; the name says what it is.
+# Every block, three units wide.
 BLOCKS = {
     "simple_rnn": lambda **k: rnn.SimpleRNN(3, **k),
     "gru": lambda **k: rnn.GRU(3, **k),
@@ -50,7 +49,7 @@ def mask_of(length, time):
 
 
 def fill(layer, seed=0):
-    """Weights that leave no bias at zero and no gate at its start."""
+    """Set random weights, so that no bias is zero and no gate has its initial value."""
     rng = np.random.default_rng(seed)
     layer.set_weights([rng.normal(scale=0.5, size=w.shape) for w in layer.weights])
 
@@ -62,7 +61,7 @@ def tensors(value):
 
 
 def assert_close(actual, expected, tolerance=1e-5):
-    """Per tensor, max|a - b| <= tolerance * max|b|."""
+    """Assert max|a - b| <= tolerance * max|b| for each tensor."""
     actual, expected = tensors(actual), tensors(expected)
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):
@@ -74,18 +73,18 @@ def assert_close(actual, expected, tolerance=1e-5):
 @pytest.fixture(
     scope="module",
     autouse=True,
-    params=["on", *(pytest.param(how, marks=pytest.mark.slow) for how in ("off", "compiled"))],
+    params=["on", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("off", "compiled"))],
 )
 def kernels(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "off":
             patch.setattr(rnn_kernels, "covers", lambda *_: False)
         elif request.param == "compiled":
-            patch.setattr(rnn_kernels, "_COMPILE_FROM", 1)
+            patch.setattr(rnn_kernels, "_MIN_COMPILED_UNITS", 1)
         yield request.param
 
 
-# ---- the reference ------------------------------------------------------------------------------
+# --- reference ------------------------------------------------------------------------------------
 
 
 def sigmoid(x):
@@ -93,7 +92,7 @@ def sigmoid(x):
 
 
 def step(cell, x, states, weights):
-    """One step of one row or of a batch, as the papers have it."""
+    """Compute one step of one row or of a batch, by the equations of the papers."""
     kernel, recurrent, bias = weights
     h = states[0]
     if cell == "simple_rnn":
@@ -113,7 +112,7 @@ def step(cell, x, states, weights):
 
 
 def reference(cell, x, weights, *, mask=None, states=None, go_backwards=False, zero=False):
-    """Outputs of all steps, the last output, and the states, in float64 and with plain loops."""
+    """Return all outputs, the last output and the states, in float64 and with plain loops."""
     weights = [np.asarray(w, "float64") for w in weights]
     if len(weights) == 2:  # no bias
         width = weights[0].shape[1]
@@ -139,7 +138,7 @@ def reference(cell, x, weights, *, mask=None, states=None, go_backwards=False, z
 
 
 def pair(cell, units, features, seed=0, **kwargs):
-    """Ours and Keras's layer with the same weights."""
+    """Return our layer and Keras's layer with the same weights."""
     ours_class, keras_class, more = CELLS[cell]
     ours, theirs = ours_class(units, **more, **kwargs), keras_class(units, **more, **kwargs)
     ours.build((None, None, features))
@@ -150,7 +149,10 @@ def pair(cell, units, features, seed=0, **kwargs):
 
 
 def values_and_gradients(layer, x, mask, states):
-    """All outputs, and gradients of a random function of them by weights, input and states."""
+    """Return the outputs, and the gradients of a random function of them.
+
+    The gradients are with respect to weights, input and states.
+    """
     x = tf.constant(x)
     states = None if states is None else [tf.constant(s) for s in states]
     with tf.GradientTape() as tape:
@@ -164,7 +166,7 @@ def values_and_gradients(layer, x, mask, states):
 
 
 def check(cell, x, length, states, units, seed=0, **settings):
-    """Ours equals the reference, and Keras's in values and gradients."""
+    """Assert that our layer equals the reference and, with its gradients, Keras's layer."""
     ours, theirs = pair(cell, units, x.shape[-1], seed, return_state=True, **settings)
     mask = None if length is None else mask_of(length, x.shape[1])
     out, gradients = values_and_gradients(ours, x, mask, states)
@@ -189,7 +191,7 @@ def initial_states(cell, batch, units, seed=5):
     return [rng.normal(size=(batch, units)).astype("float32") for _ in range(1 + (cell == "lstm"))]
 
 
-# ---- values and gradients -----------------------------------------------------------------------
+# --- values and gradients -------------------------------------------------------------------------
 
 
 @cells
@@ -225,8 +227,8 @@ def test_equals_reference_and_keras_on_any_shape(draw):
 
 
 @cells
-def test_a_mask_that_is_no_right_padding(cell):
-    """Keras takes any mask, so these layers do."""
+def test_mask_that_is_not_right_padded(cell):
+    """Keras accepts any mask, so these layers do."""
     x = data(time=6)
     mask = np.array([[0, 1, 1, 0, 1, 0], [1, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]], bool)
     for backwards in (False, True):
@@ -240,7 +242,7 @@ def test_a_mask_that_is_no_right_padding(cell):
         )
 
 
-def test_known_numbers():
+def test_literal_values():
     ones = {"kernel_initializer": "ones", "recurrent_initializer": "ones"}
     x = np.array([[[0.5], [0.0], [0.0]]], "float32")
     out = rnn.SimpleRNN(1, return_sequences=True, **ones)(x)
@@ -272,7 +274,7 @@ def test_bfloat16_is_close(cell):
         assert np.abs(np.asarray(w, "float32")).max() > 0
 
 
-# ---- ways to run --------------------------------------------------------------------------------
+# --- execution modes ------------------------------------------------------------------------------
 
 
 @blocks
@@ -320,8 +322,8 @@ def test_under_xla(name):
 
 
 @cells
-def test_what_only_keras_computes(cell):
-    """Unusual activations, dropout inside the cell, state kept between calls, unrolling."""
+def test_settings_left_to_keras(cell):
+    """Unusual activations, dropout inside the cell, stateful layers, unrolling."""
     x, mask = data(), mask_of([5, 2, 0], 5)
     for kwargs in ({"activation": "relu"}, {"unroll": True}):
         ours, theirs = pair(cell, 3, 4, return_sequences=True, **kwargs)
@@ -353,8 +355,8 @@ def test_what_only_keras_computes(cell):
     assert_close(ours(x), whole[:, :5])
 
 
-def test_gradient_is_the_slope():
-    """Against finite differences, through a mask, gates and a residual connection."""
+def test_gradient_equals_finite_differences():
+    """Through a mask, gates and a residual connection."""
     layer = rnn.stack("lstm", 2, 2, residual=True, dtype="float64")
     x, mask = data(batch=2, time=3, features=2).astype("float64"), mask_of([3, 1], 3)
     layer.build(x.shape)
@@ -363,11 +365,11 @@ def test_gradient_is_the_slope():
     np.testing.assert_allclose(theory[0], numeric[0], atol=1e-6)
 
 
-# ---- weights and configurations -----------------------------------------------------------------
+# --- weights and configurations -------------------------------------------------------------------
 
 
 @cells
-def test_weights_go_both_ways(cell, tmp_path):
+def test_weights_are_interchangeable_with_keras(cell, tmp_path):
     ours, theirs = pair(cell, 3, 4)
     assert [(w.name, w.shape) for w in ours.weights] == [(w.name, w.shape) for w in theirs.weights]
     fill(ours, seed=3)
@@ -413,7 +415,7 @@ def test_config_is_keras_config(cell):
 
 
 @blocks
-def test_keras_file_gives_the_same_model(name, tmp_path):
+def test_model_loads_from_a_keras_file(name, tmp_path):
     features, length = keras.Input((None, 4), name="features"), keras.Input((), dtype="int32")
     mask = rnn.length_mask(length, features)
     layers = [BLOCKS[name](return_sequences=True), BLOCKS[name](return_sequences=False)]
@@ -430,7 +432,7 @@ def test_keras_file_gives_the_same_model(name, tmp_path):
     assert [type(layer) for layer in loaded.layers] == [type(layer) for layer in model.layers]
 
 
-# ---- padding ------------------------------------------------------------------------------------
+# --- padding --------------------------------------------------------------------------------------
 
 
 def built(name, **kwargs):
@@ -441,7 +443,7 @@ def built(name, **kwargs):
 
 
 def outcome(layer, x, length):
-    """Outputs at real steps, row by row, and the states."""
+    """Return the outputs at the real steps of each row, the states, and all outputs."""
     out = layer(x, mask=rnn.length_mask(np.array(length, "int32"), x))
     sequences, *states = tensors(out)
     return [row[:n] for row, n in zip(sequences, length, strict=True)], states, sequences
@@ -449,7 +451,7 @@ def outcome(layer, x, length):
 
 @blocks
 def test_padding_changes_nothing(name):
-    """Neither more of it, nor what stands in it, nor the rows beside."""
+    """The amount of padding, its values and the other rows do not matter."""
     length = [5, 1, 0, 3]
     x = data(batch=4)
     zero = {"zero_output_for_mask": True} if name in CELLS else {}
@@ -464,7 +466,7 @@ def test_padding_changes_nothing(name):
             assert np.abs(a - b).max(initial=0) <= 1e-6
         assert not sequences_[~mask_of(length, 8)].any()
     for row, n in enumerate(length):
-        if n:  # alone and without padding or mask
+        if n:  # a single row without padding or mask
             alone, *finals = tensors(layer(x[row : row + 1, :n]))
             assert np.abs(alone[0] - rows[row]).max() <= 1e-6
             for a, b in zip(finals, states, strict=True):
@@ -474,7 +476,7 @@ def test_padding_changes_nothing(name):
 
 
 @blocks
-def test_padding_takes_no_gradient_and_gives_none(name):
+def test_padding_has_no_gradient_and_affects_none(name):
     length, mask = [5, 1, 0], mask_of([5, 1, 0], 5)
     layer = built(name, return_sequences=True)
 
@@ -502,7 +504,7 @@ def test_final_output_is_the_output_at_the_last_step(name):
     one, *states = tensors(built(name, return_sequences=False, return_state=True)(x, mask=mask))
     for row, n in enumerate(length):
         assert_close(one[row, :3], sequences[row, n - 1, :3] if n else np.zeros(3))
-        if "bidirectional" in name:  # the backward half ends at the first step
+        if "bidirectional" in name:  # the backward half reads the first step last
             assert_close(one[row, 3:], sequences[row, 0, 3:])
     if "residual" not in name:
         last = states[-2:] if name == "stack" else states
@@ -530,126 +532,7 @@ def test_bidirectional_is_two_layers():
         rnn.bidirectional(rnn.GRU(3, go_backwards=True, name="back"))
 
 
-# ---- deep RNNs ----------------------------------------------------------------------------------
-
-
-def test_stack_is_its_layers_in_a_row():
-    x, mask = data(), mask_of([5, 2, 0], 5)
-    for residual in (False, True):
-        deep = rnn.stack("gru", 3, 3, residual=residual)
-        deep.build(x.shape)
-        fill(deep)
-        weights = deep.get_weights()
-        expected = reference("gru", x, weights[:3], mask=mask, zero=True)[0]
-        for at in (3, 6):
-            above = reference("gru", expected, weights[at : at + 3], mask=mask, zero=True)[0]
-            expected = above + expected if residual else above
-        assert_close(deep(x, mask=mask), expected)
-
-
-def test_stack_drops_between_layers_only_while_training():
-    x = data(batch=2)
-    single = rnn.stack("lstm", 3, 1, dropout=0.9)
-    np.testing.assert_array_equal(single(x, training=True), single(x))
-    deep = rnn.stack("lstm", 3, 2, dropout=0.5)
-    kept = deep(x, training=False)
-    np.testing.assert_array_equal(deep(x), kept)
-    assert np.abs(deep(x, training=True) - kept).max() > 1e-3
-    # The residual connection goes past the dropout: with all dropped the first layer comes through,
-    # and upon it what the second makes of nothing.
-    deep = rnn.stack("simple_rnn", 3, 2, dropout=1 - 1e-7, residual=True)
-    first = deep.layers[0](x)[0]
-    np.testing.assert_allclose(deep(x, training=True), first, atol=1e-6)
-
-
-@pytest.mark.parametrize("cell", ["simple_rnn", "gru", "lstm"])
-def test_stack_goes_on_from_its_states(cell):
-    """Step by step with the states passed on is the same as all at once."""
-    x = data(time=6)
-    deep = rnn.stack(cell, 3, 2, residual=True, return_state=True)
-    whole, *finals = deep(x)
-    states, steps = None, []
-    for t in range(6):
-        out, *states = deep(x[:, t : t + 1], initial_state=states)
-        steps.append(out)
-    assert_close(np.concatenate(steps, axis=1), whole)
-    assert_close(states, finals)
-    assert len(states) == 2 * (1 + (cell == "lstm"))
-    with pytest.raises(ValueError, match=f"must hold {len(states)} tensors. Received: 1"):
-        deep(x, initial_state=states[:1])
-
-
-def test_stack_takes_states_of_both_directions():
-    x = data()
-    deep = rnn.stack("lstm", 3, 2, bidirectional=True, return_state=True)
-    given = [s for seed in range(4) for s in initial_states("lstm", 3, 3, seed)]
-    out, *states = deep(x, initial_state=given)
-    weights, y = deep.get_weights(), x
-    for layer in range(2):
-        w, g = weights[6 * layer :], given[4 * layer :]
-        forward, _, (h, c) = reference("lstm", y, w[:3], states=g[:2])
-        back, _, (h_, c_) = reference("lstm", y, w[3:6], states=g[2:4], go_backwards=True)
-        y = np.concatenate([forward, back[:, ::-1]], axis=-1)
-        assert_close(states[4 * layer : 4 * layer + 4], [h, c, h_, c_])
-    assert_close(out, y)
-
-
-def test_stack_passes_the_mask_on():
-    ids = np.array([[3, 1, 2, 0], [4, 0, 0, 0]])
-    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(ids)
-    deep = rnn.stack("gru", 3, 2)
-    out = deep(embedded)
-    np.testing.assert_array_equal(out._keras_mask, ids != 0)
-    assert not np.asarray(out)[ids == 0].any()
-    out, *states = rnn.stack("lstm", 3, 2, return_state=True)(embedded)
-    np.testing.assert_array_equal(out._keras_mask, ids != 0)
-    assert [getattr(s, "_keras_mask", None) for s in states] == [None] * 4
-    final = rnn.stack("gru", 3, 2, return_sequences=False)(embedded)
-    assert getattr(final, "_keras_mask", None) is None
-
-
-def test_stack_in_half_precision():
-    deep = rnn.stack("lstm", 3, 2, bidirectional=True, residual=True, dtype="mixed_bfloat16")
-    out = deep(data(), mask=mask_of([5, 2, 0], 5), training=True)
-    assert out.dtype == "bfloat16"
-    assert {w.dtype for w in deep.trainable_weights} == {"float32"}
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: rnn.stack("lsmt", 3, 2), "one of 'simple_rnn', 'gru', 'lstm'.* Received: 'lsmt'"),
-        (lambda: rnn.stack("lstm", 3, 0), "layers must be a positive integer. Received: 0"),
-        (lambda: rnn.stack("lstm", 3, 2, go_backwards=True), "'layer_0' .* must read forwards"),
-        (lambda: rnn.DeepRNN([rnn.GRU(3, name="a")]), "'a' .* must return sequences and states"),
-        (
-            lambda: rnn.DeepRNN(
-                [
-                    rnn.bidirectional(
-                        rnn.GRU(3, return_sequences=True, return_state=True), None, name="a"
-                    )
-                ]
-            ),
-            "'a' .* must have merge_mode='concat'",
-        ),
-        (
-            lambda: rnn.DeepRNN(
-                [
-                    rnn.GRU(units, return_sequences=True, return_state=True, name=f"of_{units}")
-                    for units in (3, 4)
-                ],
-                residual=True,
-            ).build((None, None, 2)),
-            "'of_4' takes 3 and gives 4",
-        ),
-    ],
-)
-def test_stack_refuses(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-# ---- lengths ------------------------------------------------------------------------------------
+# --- lengths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length_type", ["int32", "int64", "uint8"])
@@ -663,7 +546,7 @@ def test_length_mask(length_type):
 
 
 def test_length_mask_is_exact_in_half_precision():
-    """bfloat16 has no 257: a mask that goes through it would be wrong."""
+    """bfloat16 cannot represent 257, so the length must not be cast to it."""
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         mask = rnn.length_mask(np.array([257], "int32"), np.zeros((1, 300), "float32"))
@@ -683,21 +566,3 @@ def test_length_mask_in_a_model_of_any_length():
     for time in (2, 5):
         mask = model.predict([np.array([1, 4]), np.zeros((2, time, 1))], verbose=0)
         np.testing.assert_array_equal(mask, mask_of([1, 4], time))
-
-
-# ---- learning -----------------------------------------------------------------------------------
-
-
-def test_learns_to_remember():
-    """The first number of a row, asked for at its end: padding, gates and gradients at work."""
-    keras.utils.set_random_seed(0)
-    x, length = data(batch=64, time=6, features=1), np.random.default_rng(0).integers(1, 7, 64)
-    features, n = keras.Input((None, 1)), keras.Input((), dtype="int32")
-    memory = rnn.stack("gru", 12, 2, residual=True, return_sequences=False)
-    out = keras.layers.Dense(1)(memory(features, mask=rnn.length_mask(n, features)))
-    model = keras.Model([features, n], out)
-    model.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=False)
-    rows = tf.data.Dataset.from_tensors(((x, length), x[:, 0]))
-    assert model.evaluate(rows, verbose=0) > 0.5
-    model.fit(rows.repeat(150), shuffle=False, verbose=0)
-    assert model.evaluate(rows, verbose=0) < 0.02

@@ -1,11 +1,11 @@
-"""The fused walks, in both forms, against Keras's layers; and when which form is chosen.
+"""The fused kernels in both forms compared with Keras's layers, and the choice of the form.
 
-`test_rnn.py` holds the layers to the same numbers; here the walks are called as such.
+`test_rnn.py` tests the layers that use them; here the scans are called directly.
 """
 
 import resource
 
-from common import rnn, rnn_kernels
+from common import rnn, rnn_kernels, rnn_scan
 from common.errors import ExportError
 from common.serving.scan import scan
 from tests.common.test_rnn import (
@@ -27,12 +27,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-WALKS = {"simple_rnn": "simple_rnn", "gru": "gru", "gru_reset_before": "gru_before", "lstm": "lstm"}
+KERNELS = {
+    "simple_rnn": "simple_rnn",
+    "gru": "gru",
+    "gru_reset_before": "gru_before",
+    "lstm": "lstm",
+}
 forms = pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
 
 
-def walk(cell, layer, x, mask, states, compiled, **how):
-    """Values, and gradients as in `values_and_gradients`, of the walk itself in a graph."""
+def run_kernel(cell, layer, x, mask, states, compiled, **settings):
+    """Return values, and gradients as `values_and_gradients` does, of a scan in a graph."""
     weights = [w.value for w in layer.trainable_weights]
     flat = [x, *states]
 
@@ -40,15 +45,15 @@ def walk(cell, layer, x, mask, states, compiled, **how):
     def run(*flat):
         with tf.GradientTape() as tape:
             tape.watch(flat)
-            bias = [weights[2][0], weights[2][1]] if WALKS[cell] == "gru" else [weights[2]]
+            bias = [weights[2][0], weights[2][1]] if KERNELS[cell] == "gru" else [weights[2]]
             outputs, finals = rnn_kernels.run(
-                WALKS[cell],
+                KERNELS[cell],
                 flat[0],
                 flat[1:],
                 mask,
                 rnn_kernels.Weights(weights[0], weights[1], *bias),
                 compiled=compiled,
-                **how,
+                **settings,
             )
             out = [outputs, *finals]
             rng = np.random.default_rng(1)
@@ -58,7 +63,7 @@ def walk(cell, layer, x, mask, states, compiled, **how):
     return run(*[tf.constant(v) for v in flat])
 
 
-def check(cell, x, mask, units, seed=0, *, compiled, **how):
+def check(cell, x, mask, units, seed=0, *, compiled, **settings):
     _, theirs = pair(
         cell,
         units,
@@ -66,18 +71,18 @@ def check(cell, x, mask, units, seed=0, *, compiled, **how):
         seed,
         return_sequences=True,
         return_state=True,
-        go_backwards=how.get("go_backwards", False),
-        zero_output_for_mask=how.get("zero_output", False),
+        go_backwards=settings.get("go_backwards", False),
+        zero_output_for_mask=settings.get("zero_output", False),
     )
     states = initial_states(cell, len(x), units)
-    out, gradients = walk(cell, theirs, x, mask, states, compiled, **how)
+    out, gradients = run_kernel(cell, theirs, x, mask, states, compiled, **settings)
     expected, expected_gradients = values_and_gradients(theirs, x, mask, states)
     assert_close(out, expected)
     assert_close(gradients, expected_gradients, 1e-4)
 
 
 def is_compiled(concrete):
-    """Whether a traced function holds a function that XLA must compile."""
+    """Return whether a traced function contains a function that XLA must compile."""
     library = concrete.graph.as_graph_def().library.function
     return any(f.attr["_XlaMustCompile"].b for f in library if "_XlaMustCompile" in f.attr)
 
@@ -98,7 +103,7 @@ def is_compiled(concrete):
     ids=["unmasked-back", "padded-zero", "padded-back", "any"],
 )
 def test_equals_keras(cell, mask, back, zero, compiled):
-    """With initial states, and rows without a real step."""
+    """With initial states and rows without a real step."""
     check(cell, data(), mask, 3, compiled=compiled, go_backwards=back, zero_output=zero)
 
 
@@ -117,15 +122,16 @@ def test_equals_keras_on_any_shape(draw):
     mask = None
     if draw.draw(st.booleans(), "masked"):
         mask = np.random.default_rng(seed).random((batch, time)) < 0.7
-    how = {n: draw.draw(st.booleans(), n) for n in ("go_backwards", "zero_output", "compiled")}
-    check(cell, data(seed, batch, time, features), mask, units, seed, **how)
+    switches = ("go_backwards", "zero_output", "compiled")
+    chosen = {name: draw.draw(st.booleans(), name) for name in switches}
+    check(cell, data(seed, batch, time, features), mask, units, seed, **chosen)
 
 
 @forms
 @cells
-def test_gradient_is_the_derivative(cell, compiled):
-    """Against finite differences, in float64."""
-    count = 3 if WALKS[cell] in ("gru", "gru_before") else 4 if cell == "lstm" else 1
+def test_gradient_equals_finite_differences(cell, compiled):
+    """In float64."""
+    count = 3 if KERNELS[cell] in ("gru", "gru_before") else 4 if cell == "lstm" else 1
     rng = np.random.default_rng(0)
     shapes = [(2, 3, 2), (2, count * 2), (2, count * 2), (count * 2,)]
     shapes += [(count * 2,)] * (cell == "gru") + [(2, 2)] * (1 + (cell == "lstm"))
@@ -136,7 +142,9 @@ def test_gradient_is_the_derivative(cell, compiled):
     def run(x, *more):
         weights = rnn_kernels.Weights(*more[: 4 if cell == "gru" else 3])
         states = more[4 if cell == "gru" else 3 :]
-        outputs, finals = rnn_kernels.run(WALKS[cell], x, states, mask, weights, compiled=compiled)
+        outputs, finals = rnn_kernels.run(
+            KERNELS[cell], x, states, mask, weights, compiled=compiled
+        )
         return tf.reduce_sum(outputs**2) + sum(tf.reduce_sum(f**3) for f in finals)
 
     theoretical, numerical = tf.test.compute_gradient(run, flat, delta=1e-4)
@@ -144,11 +152,11 @@ def test_gradient_is_the_derivative(cell, compiled):
         np.testing.assert_allclose(a, b, atol=1e-7)
 
 
-# --- shapes that only the run knows ---------------------------------------------------------------
+# --- dynamic shapes -------------------------------------------------------------------------------
 
 
 def wide_pair(cell, **settings):
-    """Layers that are wide enough to be compiled, with weights that are not chaotic."""
+    """Return layers that are wide enough to be compiled, with small weights for stable numbers."""
     layers = pair(cell, 32, 4, **settings)
     for layer in layers:
         layer.set_weights([0.3 * w for w in layer.get_weights()])
@@ -156,7 +164,7 @@ def wide_pair(cell, **settings):
 
 
 def dynamic_step(layer, masked=True):
-    """A training step of any batch and time."""
+    """Return a training step for any batch and time."""
 
     @tf.function(
         input_signature=[tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.bool)]
@@ -183,40 +191,40 @@ def test_padding_to_few_shapes_changes_nothing(cell, masked, back):
     for batch, time in ((3, 5), (11, 9)):
         mask = mask_of(np.random.default_rng(time).integers(0, time + 1, batch), time)
         x = data(batch=batch, time=time)
-        (out, gradients), (expected, wanted) = step(x, mask), expected_step(x, mask)
+        (out, gradients), (expected, expected_gradients) = step(x, mask), expected_step(x, mask)
         assert_close(out, expected)
-        assert_close(gradients, wanted, 1e-4)
+        assert_close(gradients, expected_gradients, 1e-4)
 
 
 def test_dynamic_inference_equals_eager():
     layer = rnn.stack("lstm", 32, 2, bidirectional=True)
     layer.build((None, None, 4))
     fill(layer)
-    ask = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
+    compiled = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
     with rnn_kernels.portable():
         exported = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
         exported.get_concrete_function()
     for batch, time in ((1, 3), (5, 11), (2, 23)):
         x = data(batch=batch, time=time)
-        assert_close(ask(x), layer(x))
+        assert_close(compiled(x), layer(x))
         assert_close(exported(x), layer(x))
 
 
-def test_sizes_are_few_and_near():
-    grid = tf.function(
+def test_padded_sizes_are_few_and_close():
+    round_up = tf.function(
         lambda n: (rnn_kernels._round_up(n, 1), rnn_kernels._round_up(n, 8)),
         autograph=False,
         input_signature=[tf.TensorSpec([], tf.int32)],
     )
-    sizes = np.array([[int(s) for s in grid(n)] for n in range(1, 1025)])
-    wanted = np.arange(1, 1025)
-    assert (sizes >= wanted[:, None]).all()
-    assert (sizes[64:, 0] <= 1.125 * wanted[64:]).all()
+    sizes = np.array([[int(s) for s in round_up(n)] for n in range(1, 1025)])
+    requested = np.arange(1, 1025)
+    assert (sizes >= requested[:, None]).all()
+    assert (sizes[64:, 0] <= 1.125 * requested[64:]).all()
     assert [len(set(column)) for column in sizes.T] == [43, 40]
     assert list(sizes[:9, 0]) == [1, 2, 4, 4, 8, 8, 8, 8, 16]
 
 
-def test_same_batch_gives_the_same_bits():
+def test_results_are_reproducible_bit_by_bit():
     layer = rnn.LSTM(32, return_sequences=True, return_state=True)
     layer.build((None, None, 4))
     x, mask = data(batch=13, time=20), mask_of(range(13), 20)
@@ -225,7 +233,7 @@ def test_same_batch_gives_the_same_bits():
         np.testing.assert_array_equal(a, b)
 
 
-def test_memory_stays_over_many_steps_of_varying_batch_and_length():
+def test_memory_does_not_grow_with_variable_batches_and_lengths():
     layer = rnn.GRU(32, return_sequences=True, return_state=True)
     layer.build((None, None, 4))
     step = dynamic_step(layer)
@@ -239,7 +247,7 @@ def test_memory_stays_over_many_steps_of_varying_batch_and_length():
             run(int(rng.integers(1, 33)), int(rng.integers(1, 17)))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # MB on Linux
 
-    for time in (8, 16):  # every shape there is
+    for time in (8, 16):  # every padded shape
         for batch in (1, 9, 17, 32):
             run(batch, time)
     before = steps(50)
@@ -248,12 +256,12 @@ def test_memory_stays_over_many_steps_of_varying_batch_and_length():
 
 
 def test_directions_side_by_side_equal_keras(tmp_path):
-    """One part each, compiled; and still so behind a `.keras` file."""
+    """Each direction is one compiled part, also after loading a `.keras` file."""
     mask = tf.constant(mask_of([9, 4, 0, 7] * 4, 9))
     theirs = keras.layers.Bidirectional(keras.layers.LSTM(32, return_sequences=True))
     ours = rnn.bidirectional(rnn.LSTM(32, return_sequences=True))
-    given = keras.Input((None, 4)), keras.Input((None,), dtype="bool")
-    model = keras.Model(given, ours(given[0], mask=given[1]))
+    inputs = keras.Input((None, 4)), keras.Input((None,), dtype="bool")
+    model = keras.Model(inputs, ours(inputs[0], mask=inputs[1]))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras").layers[-1]
     for layer in (ours, loaded):
@@ -277,12 +285,12 @@ def test_directions_side_by_side_equal_keras(tmp_path):
     theirs.set_weights([0.3 * w for w in theirs.get_weights()])
     loaded.set_weights(theirs.get_weights())
     assert is_compiled(step(loaded).get_concrete_function(x))
-    (out, gradients), (expected, wanted) = step(loaded)(x), step(theirs)(x)
+    (out, gradients), (expected, expected_gradients) = step(loaded)(x), step(theirs)(x)
     assert_close(out, expected)
-    assert_close(gradients, wanted, 1e-4)
+    assert_close(gradients, expected_gradients, 1e-4)
 
 
-def test_layers_share_programs_whatever_their_input_and_direction(monkeypatch):
+def test_layers_of_any_input_width_and_direction_share_programs(monkeypatch):
     traced = []
 
     def counted(body):
@@ -293,8 +301,8 @@ def test_layers_share_programs_whatever_their_input_and_direction(monkeypatch):
         return trace
 
     rnn_kernels._program.cache_clear()
-    for name in ("_forward_program", "_backward_program"):
-        monkeypatch.setattr(rnn_kernels, name, counted(getattr(rnn_kernels, name)))
+    for name in ("forward_program", "backward_program"):
+        monkeypatch.setattr(rnn_scan, name, counted(getattr(rnn_scan, name)))
     lower, upper = (rnn.bidirectional(rnn.LSTM(32, return_sequences=True)) for _ in range(2))
 
     @tf.function
@@ -304,13 +312,13 @@ def test_layers_share_programs_whatever_their_input_and_direction(monkeypatch):
         return tape.gradient(out, [*lower.trainable_weights, *upper.trainable_weights])
 
     assert is_compiled(step.get_concrete_function(tf.constant(data(batch=16, time=9))))
-    assert traced == ["_forward_program", "_backward_program"]
+    assert traced == ["forward_program", "backward_program"]
 
 
-# --- which form is chosen -------------------------------------------------------------------------
+# --- choice of the form ---------------------------------------------------------------------------
 
 
-def test_graphs_are_compiled_and_portable_ones_not():
+def test_graphs_are_compiled_unless_portable():
     layer = rnn.bidirectional(rnn.GRU(32))
     layer.build((None, None, 4))
     shape = [tf.TensorSpec([None, None, 4])]
@@ -323,7 +331,7 @@ def test_graphs_are_compiled_and_portable_ones_not():
     assert not is_compiled(tf.function(small, input_signature=shape).get_concrete_function())
 
 
-def test_scan_refuses_what_was_not_traced_portably(tmp_path):
+def test_export_scan_rejects_compiled_graphs(tmp_path):
     module = tf.Module()
     layer = rnn.LSTM(32)
     layer.build((None, None, 4))
@@ -331,8 +339,9 @@ def test_scan_refuses_what_was_not_traced_portably(tmp_path):
 
     def save(name):
         shape = [tf.TensorSpec([None, None, 4])]
-        ask = tf.function(lambda x: {"y": layer(x)}, input_signature=shape)
-        tf.saved_model.save(module, str(tmp_path / name), signatures=ask.get_concrete_function())
+        signature = tf.function(lambda x: {"y": layer(x)}, input_signature=shape)
+        concrete = signature.get_concrete_function()
+        tf.saved_model.save(module, str(tmp_path / name), signatures=concrete)
         return tmp_path / name
 
     with rnn_kernels.portable():
@@ -345,12 +354,13 @@ def test_scan_refuses_what_was_not_traced_portably(tmp_path):
 def test_inside_a_compiled_function(cell):
     ours, theirs = wide_pair(cell, return_sequences=True)
     x = data(time=13)
-    ask = tf.function(ours, jit_compile=True)
-    assert_close(ask(x), theirs(x))
-    assert not is_compiled_inside(ask, x)
+    compiled = tf.function(ours, jit_compile=True)
+    assert_close(compiled(x), theirs(x))
+    assert not contains_program(compiled, x)
 
 
-def is_compiled_inside(function, x):
+def contains_program(function, x):
+    """Return whether a traced function calls a program of its own for the scan."""
     concrete = function.get_concrete_function(x)
     names = {f.signature.name for f in concrete.graph.as_graph_def().library.function}
     return any("forward_program" in name for name in names)
@@ -378,13 +388,13 @@ def test_under_a_strategy():
 def test_gradient_of_a_function_traced_without_a_tape():
     layer, theirs = wide_pair("lstm", return_sequences=True)
     x = tf.constant(data())
-    asked = []
-    for function in (tf.function(layer), theirs):
+    gradients = []
+    for function, weights in ((tf.function(layer), layer.weights), (theirs, theirs.weights)):
         function(x)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(function(x) ** 2)
-        asked.append(tape.gradient(loss, [w.value for w in (layer, theirs)[len(asked)].weights]))
-    assert_close(*asked, 1e-4)
+        gradients.append(tape.gradient(loss, [w.value for w in weights]))
+    assert_close(*gradients, 1e-4)
 
 
 def test_bfloat16_in_a_graph():
@@ -392,10 +402,10 @@ def test_bfloat16_in_a_graph():
     half, _ = wide_pair("gru", return_sequences=True, return_state=True, dtype="mixed_bfloat16")
     x, mask = data(batch=9, time=8), mask_of([8, 5, 0] * 3, 8)
     out, gradients = dynamic_step(half)(x, mask)
-    expected, wanted = dynamic_step(exact)(x, mask)
+    expected, expected_gradients = dynamic_step(exact)(x, mask)
     assert {o.dtype for o in out} == {tf.bfloat16}
     assert_close(out, expected, 0.04)
-    assert_close(gradients[1:], wanted[1:], 0.1)
+    assert_close(gradients[1:], expected_gradients[1:], 0.1)
 
 
 @pytest.mark.parametrize(
@@ -410,11 +420,11 @@ def test_bfloat16_in_a_graph():
         ({"implementation": 1}, False),
     ],
 )
-def test_what_is_left_to_keras(settings, training):
+def test_settings_that_are_not_covered(settings, training):
     assert rnn_kernels.covers(rnn.LSTM(3), None, training)
     assert not rnn_kernels.covers(rnn.LSTM(3, **settings), None, training)
 
 
-def test_a_gpu_is_left_to_keras(monkeypatch):
+def test_nothing_is_covered_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
     assert not rnn_kernels.covers(rnn.LSTM(3), None, False)

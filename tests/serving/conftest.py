@@ -1,4 +1,4 @@
-"""What the tests of serving share: all seven exports in one folder, and a server over them."""
+"""Fixtures of the serving tests: all seven exports in one folder, and a server over them."""
 
 import importlib.util
 import os
@@ -14,9 +14,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def root(exports, tmp_path_factory):
-    """A folder as `saved_models/` is: version 1 of each task, and `models.config`."""
+    """A folder like `saved_models/`: version 1 of each task, and `models.config`."""
     root = tmp_path_factory.mktemp("saved_models")
-    # Two workers that begin at the two ends train side by side instead of waiting for each other.
+    # Two workers that begin at opposite ends train in parallel, and rarely wait for each other.
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     for task in TASKS if worker == "gw0" else reversed(TASKS):
         shutil.copytree(exports.version(task), root / task / "1")
@@ -26,7 +26,7 @@ def root(exports, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def served(root):
-    """The same exports, asked without a server."""
+    """The same exports, called without a server."""
     return {task: load_export(root / task) for task in TASKS}
 
 
@@ -44,7 +44,7 @@ def batching_server(root, pytestconfig):
 
 @pytest.fixture(scope="session")
 def client(pytestconfig):
-    """`saved_models/client.py`, which lies in no package."""
+    """`saved_models/client.py`, which belongs to no package."""
     path = pytestconfig.rootpath / "saved_models" / "client.py"
     spec = importlib.util.spec_from_file_location("client", path)
     module = importlib.util.module_from_spec(spec)

@@ -1,10 +1,10 @@
 """A test double of TensorFlow Model Server: its messages and its interfaces over real exports.
 
-It answers gRPC (`PredictionService`, `ModelService`, with the messages of `tensorflow-serving-api`)
+It serves gRPC (`PredictionService`, `ModelService`, with the messages of `tensorflow-serving-api`)
 and REST as TF Serving documents them, reads the same `models.config` and `batching.config`, and
-merges requests as its batching session does, padding included. What it is not is TF Serving
-itself: the exports are loaded by `tf.saved_model.load`, versions are looked for only when the
-configuration is read, and there are no figures for Prometheus.
+merges requests as its batching session does, including the padding. It differs from TF Serving in
+three points: `tf.saved_model.load` loads the exports, new versions are detected only when the
+configuration is read, and there are no metrics for Prometheus.
 
     with Server(Path("saved_models")) as server:
         server.grpc, server.rest   # "127.0.0.1:41234", "http://127.0.0.1:41235"
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from common.serving import check
-from common.serving.served import versions
+from common.serving.versions import versions
 
 import grpc
 import numpy as np
@@ -55,19 +55,19 @@ PREDICT = re.compile(
 
 
 class StatusError(Exception):
-    """A status that is not OK: the name of its code, and what is wrong."""
+    """A status that is not OK: the name of its code, and a message."""
 
     def __init__(self, code, message):
         super().__init__(message)
         self.code = code
 
 
-# --- configuration --------------------------------------------------------------------------------
+# --- Configuration --------------------------------------------------------------------------------
 
 
 @functools.cache
 def messages():
-    """The server's messages that `tensorflow-serving-api` does not bring, by their names."""
+    """Return the server's message classes that `tensorflow-serving-api` lacks, by name."""
     file = descriptor_pb2.FileDescriptorProto(
         name="server_configuration.proto", package="tensorflow.serving", syntax="proto3"
     )
@@ -108,44 +108,44 @@ def messages():
 
 
 def read_text(path, message):
-    """Parses a file in the text form of a message."""
+    """Parse a file in the text form of a message."""
     return text_format.Parse(path.read_text(encoding="utf-8"), message)
 
 
-# --- batching -------------------------------------------------------------------------------------
+# --- Batching -------------------------------------------------------------------------------------
 
 
 def pad_and_merge(tasks):
-    """Requests as one: unequal lengths are padded with the first element of their own tensor."""
+    """Merge requests; pad unequal lengths with the first element of their own tensor."""
     merged = {}
     for name in tasks[0]:
         arrays = [task[name] for task in tasks]
         longest = np.max([array.shape[1:] for array in arrays], axis=0, initial=0)
         padded = []
         for array in arrays:
-            behind = [(0, 0), *((0, int(n)) for n in longest - array.shape[1:])]
-            if any(after for _, after in behind):
+            padding = [(0, 0), *((0, int(n)) for n in longest - array.shape[1:])]
+            if any(after for _, after in padding):
                 if not array.size:
                     message = "Got empty tensor in batch of non-empty tensors."
                     raise StatusError("INVALID_ARGUMENT", message)
-                array = np.pad(array, behind, constant_values=array.flat[0])
+                array = np.pad(array, padding, constant_values=array.flat[0])
             padded.append(array)
         merged[name] = np.concatenate(padded)
     return merged
 
 
 class Batcher:
-    """Merges requests to one signature that arrive together, and parts the answer again.
+    """Merge requests to one signature that arrive together, and split the outputs again.
 
     Attributes:
-      sizes: how many requests each batch was made of.
+      sizes: the number of requests in each batch.
     """
 
-    def __init__(self, ask, parameters):
-        self.ask, self.parameters = ask, parameters
+    def __init__(self, call, parameters):
+        self.call, self.parameters = call, parameters
         self.sizes = []
-        # No `SimpleQueue`: in CPython 3.11 its `get` waits past its timeout, for the next request,
-        # where another thread was quicker to take what woke it.
+        # Not a `SimpleQueue`: in CPython 3.11 its `get` waits longer than its timeout if another
+        # thread takes the item first.
         self._waiting = queue.Queue()
         count = parameters.num_batch_threads.value
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(count)]
@@ -173,12 +173,12 @@ class Batcher:
 
     def _work(self):
         most = self.parameters.max_batch_size.value
-        kept = None  # a request that was too large for the batch before
+        next_task = None  # a request that was too large for the previous batch
         while True:
-            task = kept or self._waiting.get()
+            task = next_task or self._waiting.get()
             if task is None:
                 return
-            batch, size, kept = [task], task[1], None
+            batch, size, next_task = [task], task[1], None
             deadline = time.monotonic() + self.parameters.batch_timeout_micros.value / 1e6
             while size < most:
                 try:
@@ -186,10 +186,10 @@ class Batcher:
                 except queue.Empty:
                     break
                 if task is None:
-                    self._waiting.put(None)  # to stop behind this batch
+                    self._waiting.put(None)  # stop after this batch
                     break
                 if size + task[1] > most:
-                    kept = task
+                    next_task = task
                     break
                 batch.append(task)
                 size += task[1]
@@ -198,9 +198,9 @@ class Batcher:
     def _run(self, batch):
         self.sizes.append(len(batch))
         try:
-            answers = self.ask(pad_and_merge([inputs for inputs, _, _ in batch]))
+            outputs = self.call(pad_and_merge([inputs for inputs, _, _ in batch]))
             ends = np.cumsum([size for _, size, _ in batch])
-            for name, array in answers.items():
+            for name, array in outputs.items():
                 if len(array) != ends[-1]:
                     raise StatusError(
                         "FAILED_PRECONDITION",
@@ -212,10 +212,10 @@ class Batcher:
                 future.set_exception(error)
             return
         for (_, size, future), end in zip(batch, ends, strict=True):
-            future.set_result({name: array[end - size : end] for name, array in answers.items()})
+            future.set_result({name: array[end - size : end] for name, array in outputs.items()})
 
 
-# --- models ---------------------------------------------------------------------------------------
+# --- Models ---------------------------------------------------------------------------------------
 
 
 class Version:
@@ -224,7 +224,7 @@ class Version:
     def __init__(self, folder, parameters):
         self.number = int(folder.name)
         self.signatures = check.read_signatures(folder)
-        self._ask = check.load_in_python(folder, self.signatures)
+        self._call = check.load_in_python(folder, self.signatures)
         self.batchers = {}
         if parameters is not None:
             for name in self.signatures:
@@ -232,15 +232,15 @@ class Version:
 
     def run(self, signature, inputs):
         try:
-            return self._ask(signature, inputs)
+            return self._call(signature, inputs)
         except tf.errors.OpError as error:
             code = next(c.name for c in grpc.StatusCode if c.value[0] == error.error_code)
             raise StatusError(code, error.message) from error
-        except (TypeError, ValueError) as error:  # what the loader says of a wrong rank
+        except (TypeError, ValueError) as error:  # the loader's errors for a wrong rank
             raise StatusError("INVALID_ARGUMENT", str(error)) from error
 
     def predict(self, signature, inputs):
-        """Arrays in, arrays out; checks what the server checks."""
+        """Run a signature on arrays, with the checks of the server."""
         wanted = self.inputs(signature)
         if set(inputs) != set(wanted):
             message = f"input size does not match signature: {sorted(inputs)}, not {sorted(wanted)}"
@@ -250,8 +250,8 @@ class Version:
             if array.dtype != expected:
                 message = f"input {name!r} is {array.dtype}, expected {np.dtype(expected)}"
                 raise StatusError("INVALID_ARGUMENT", message)
-        ask = self.batchers.get(signature) or functools.partial(self.run, signature)
-        return ask(inputs)
+        call = self.batchers.get(signature) or functools.partial(self.run, signature)
+        return call(inputs)
 
     def inputs(self, signature):
         if signature not in self.signatures:
@@ -265,11 +265,11 @@ class Version:
 
 
 class Server:
-    """Serves what `models.config` of a folder lists, on two free ports of the loopback device.
+    """Serve the models in `models.config` of a folder, on two free ports of the loopback device.
 
     Args:
       root: the folder that is mounted as `/models`, with `models.config`.
-      batching: merge requests by `batching` (a `BatchingParameters`, or the file of one).
+      batching: merge requests by these `BatchingParameters`, or those of this file.
     """
 
     def __init__(self, root, batching=None):
@@ -302,7 +302,7 @@ class Server:
                 version.close()
 
     def reload(self, config=None):
-        """Reads `models.config` again (or takes a config), and loads and drops what it says."""
+        """Load and unload versions as `config` says, or `models.config`, which is read again."""
         if config is None:
             config = model_server_config_pb2.ModelServerConfig()
             read_text(self.root / "models.config", config)
@@ -321,26 +321,26 @@ class Server:
                     raise StatusError("FAILED_PRECONDITION", message)
             labels[entry.name] = dict(entry.version_labels)
         with self._lock:
-            gone = [
+            unloaded = [
                 version
                 for name, versions in self._models.items()
                 for number, version in versions.items()
                 if number not in models.get(name, {})
             ]
             self._models, self._labels = models, labels
-        for version in gone:
+        for version in unloaded:
             version.close()
 
-    def _wanted(self, entry, found):
-        """The version numbers that an entry of `models.config` wants of those there are."""
+    def _wanted(self, entry, present):
+        """Return the version numbers that an entry of `models.config` selects."""
         policy = entry.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "specific":
-            wanted = [number for number in policy.specific.versions if number in found]
+            wanted = [number for number in policy.specific.versions if number in present]
         elif kind == "all":
-            wanted = found
+            wanted = present
         else:
-            wanted = found[-max(1, policy.latest.num_versions) :]
+            wanted = present[-max(1, policy.latest.num_versions) :]
         if not wanted:
             raise StatusError("NOT_FOUND", f"No versions of servable {entry.name} found")
         return wanted
@@ -352,7 +352,7 @@ class Server:
             return self._models[name], self._labels[name]
 
     def find(self, name, number=None, label=None):
-        """The version asked for: by its number, its label, or the newest."""
+        """Return a version by its number or its label; the newest without either."""
         versions, labels = self.versions(name)
         if label:
             if label not in labels:
@@ -370,7 +370,7 @@ class Server:
         return self.find(spec.name, number, spec.version_label)
 
     def status(self, name, number=None, label=None):
-        """`GetModelStatusResponse` of one version or of all."""
+        """Return the `GetModelStatusResponse` of one version or of all."""
         versions, _ = self.versions(name)
         if number is not None or label:
             versions = [self.find(name, number, label).number]
@@ -384,8 +384,8 @@ class Server:
 # --- gRPC -----------------------------------------------------------------------------------------
 
 
-def answer_status(method):
-    """Gives what is wrong as the status of the call."""
+def with_status(method):
+    """Return a `StatusError` as the status of the call."""
 
     @functools.wraps(method)
     def call(self, request, context):
@@ -403,25 +403,25 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     def __init__(self, server):
         self.server = server
 
-    @answer_status
+    @with_status
     def Predict(self, request):  # noqa: N802
         spec = request.model_spec
         version = self.server.of_spec(spec)
         signature = spec.signature_name or "serving_default"
-        answers = version.predict(signature, check.to_arrays(request.inputs))
-        outputs = version.signatures[signature].outputs
+        outputs = version.predict(signature, check.to_arrays(request.inputs))
+        infos = version.signatures[signature].outputs
         response = predict_pb2.PredictResponse()
-        for name in request.output_filter or answers:
-            if name not in answers:
+        for name in request.output_filter or outputs:
+            if name not in outputs:
                 message = f"output tensor alias not found in signature: {name}"
                 raise StatusError("INVALID_ARGUMENT", message)
-            proto = tf.make_tensor_proto(answers[name], outputs[name].dtype, answers[name].shape)
+            proto = tf.make_tensor_proto(outputs[name], infos[name].dtype, outputs[name].shape)
             response.outputs[name].CopyFrom(proto)
         response.model_spec.name, response.model_spec.signature_name = spec.name, signature
         response.model_spec.version.value = version.number
         return response
 
-    @answer_status
+    @with_status
     def GetModelMetadata(self, request):  # noqa: N802
         if list(request.metadata_field) != ["signature_def"]:
             raise StatusError("INVALID_ARGUMENT", "Metadata field must be signature_def")
@@ -429,8 +429,8 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = version.number
-        found = get_model_metadata_pb2.SignatureDefMap(signature_def=version.signatures)
-        response.metadata["signature_def"].Pack(found)
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=version.signatures)
+        response.metadata["signature_def"].Pack(signatures)
         return response
 
 
@@ -440,13 +440,13 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     def __init__(self, server):
         self.server = server
 
-    @answer_status
+    @with_status
     def GetModelStatus(self, request):  # noqa: N802
         spec = request.model_spec
         number = spec.version.value if spec.HasField("version") else None
         return self.server.status(spec.name, number, spec.version_label)
 
-    @answer_status
+    @with_status
     def HandleReloadConfigRequest(self, request):  # noqa: N802
         self.server.reload(request.config)
         return model_management_pb2.ReloadConfigResponse()
@@ -460,7 +460,7 @@ def is_base64(value):
 
 
 def to_array(value, dtype):
-    """A JSON value as an array of a signature's type."""
+    """Convert a JSON value to an array of a signature's type."""
     dtype = tf.as_dtype(dtype).as_numpy_dtype
     if dtype is not object:
         try:
@@ -493,7 +493,7 @@ def to_array(value, dtype):
 
 
 def to_json(array, name):
-    """An array as a JSON value; bytes of a name that ends in `_bytes` in base 64."""
+    """Convert an array to a JSON value; strings of an output `..._bytes` in base64."""
     if array.dtype != object:
         return array.tolist()
     if array.ndim:
@@ -506,24 +506,24 @@ def to_json(array, name):
 def text(value, name):
     if name.endswith("_bytes"):
         return {"b64": base64.b64encode(value).decode()}
-    return value.decode()  # what is no UTF-8 would be no JSON
+    return value.decode()  # JSON holds UTF-8 only
 
 
 def read_request(body, inputs_of):
-    """The signature's name, its inputs as arrays, and whether they came row by row."""
+    """Return the signature's name, its inputs as arrays, and whether they came row by row."""
     try:
-        asked = json.loads(body)
+        request = json.loads(body)
     except ValueError as error:
         raise StatusError("INVALID_ARGUMENT", f"JSON Parse error: {error}") from error
-    if not isinstance(asked, dict):
+    if not isinstance(request, dict):
         raise StatusError("INVALID_ARGUMENT", "JSON Value: Is not object")
-    signature = asked.get("signature_name", "serving_default")
+    signature = request.get("signature_name", "serving_default")
     wanted = inputs_of(signature)
-    if ("instances" in asked) == ("inputs" in asked):
+    if ("instances" in request) == ("inputs" in request):
         message = "Missing 'inputs' or 'instances' key, or both are there"
         raise StatusError("INVALID_ARGUMENT", message)
-    by_row = "instances" in asked
-    values = asked["instances" if by_row else "inputs"]
+    by_row = "instances" in request
+    values = request["instances" if by_row else "inputs"]
     if by_row:
         if not isinstance(values, list) or not values:
             raise StatusError("INVALID_ARGUMENT", "No values in 'instances' array")
@@ -543,9 +543,9 @@ def read_request(body, inputs_of):
     return signature, {n: to_array(values[n], wanted[n].dtype) for n in wanted}, by_row
 
 
-def write_response(answers, by_row):
-    """What `:predict` answers."""
-    values = {name: to_json(array, name) for name, array in answers.items()}
+def to_response(outputs, by_row):
+    """Return the JSON response of `:predict`."""
+    values = {name: to_json(array, name) for name, array in outputs.items()}
     if not by_row:
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
     if len(values) == 1:
@@ -568,29 +568,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self._answer(self._look_up)
+        self._respond(self._describe)
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._answer(lambda *asked: self._predict(body, *asked))
+        self._respond(lambda *address: self._predict(body, *address))
 
-    def _answer(self, function):
+    def _respond(self, function):
         try:
             match = PREDICT.fullmatch(self.path)
             if not match:
                 raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
             name, number, label, verb = match.groups()
-            status, said = 200, function(name, int(number) if number else None, label, verb)
+            status, response = 200, function(name, int(number) if number else None, label, verb)
         except StatusError as error:
-            status, said = HTTP_STATUS.get(error.code, 500), {"error": str(error)}
-        content = json.dumps(said, ensure_ascii=False).encode()
+            status, response = HTTP_STATUS.get(error.code, 500), {"error": str(error)}
+        content = json.dumps(response, ensure_ascii=False).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
-    def _look_up(self, name, number, label, verb):
+    def _describe(self, name, number, label, verb):
+        """Return the status or the metadata of a model."""
         if verb is None:
             return json_format.MessageToDict(
                 self.double.status(name, number, label),
@@ -598,26 +599,28 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 always_print_fields_with_no_presence=True,
             )
         version = self.double.find(name, number, label)
-        found = get_model_metadata_pb2.SignatureDefMap(signature_def=version.signatures)
-        said = json_format.MessageToDict(found, preserving_proto_field_name=True)
+        signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=version.signatures)
+        definitions = json_format.MessageToDict(signatures, preserving_proto_field_name=True)
         spec = {"name": name, "signature_name": "", "version": str(version.number)}
-        return {"model_spec": spec, "metadata": {"signature_def": said}}
+        return {"model_spec": spec, "metadata": {"signature_def": definitions}}
 
     def _predict(self, body, name, number, label, verb):
         if verb != ":predict":
             raise StatusError("INVALID_ARGUMENT", f"Malformed request: {self.path}")
         version = self.double.find(name, number, label)
         signature, inputs, by_row = read_request(body, version.inputs)
-        return write_response(version.predict(signature, inputs), by_row)
+        return to_response(version.predict(signature, inputs), by_row)
 
 
 def main():
     parser = argparse.ArgumentParser(
         prog="python -m tests.serving.server",
-        description="Serves a folder with models.config until standard input ends. A test double.",
+        description="Serve the models of a folder until standard input ends. A test double.",
     )
-    parser.add_argument("root", type=Path, help="such as saved_models")
-    parser.add_argument("--batching", type=Path, help="such as saved_models/batching.config")
+    parser.add_argument("root", type=Path, help="folder with models.config, such as saved_models")
+    parser.add_argument(
+        "--batching", type=Path, help="merge requests by this file (saved_models/batching.config)"
+    )
     options = parser.parse_args()
     with Server(options.root, options.batching) as server:
         print(json.dumps({"grpc": server.grpc, "rest": server.rest}), flush=True)

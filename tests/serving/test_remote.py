@@ -1,4 +1,4 @@
-"""A model on a server answers `common.serving.served` as the export itself answers."""
+"""A model on a server returns the outputs of the local export; see `common.serving.served`."""
 
 from common.errors import ExportError
 from common.serving.publish import WARM_UP
@@ -14,46 +14,46 @@ pytestmark = pytest.mark.serving
 
 
 def requests_of(path):
-    """The first warm-up request of each signature: name, inputs."""
-    found = {}
+    """Return the inputs of the first warm-up request of each signature."""
+    requests = {}
     for record in tf.data.TFRecordDataset(str(path / WARM_UP)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         inputs = {name: tf.make_ndarray(proto) for name, proto in request.inputs.items()}
-        found.setdefault(request.model_spec.signature_name, inputs)
-    return found
+        requests.setdefault(request.model_spec.signature_name, inputs)
+    return requests
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_server_answers_as_the_export(task, root, served, server):
+def test_a_server_returns_the_outputs_of_the_export(task, root, served, server):
     model = connect(server.rest, root / task)
     assert model.settings == served[task].settings and model.path == root / task / "1"
     for signature, inputs in requests_of(root / task / "1").items():
         expected = served[task].call(signature, **inputs)
-        found = model.call(signature, **inputs)
-        assert set(found) == set(expected)
+        outputs = model.call(signature, **inputs)
+        assert set(outputs) == set(expected)
         for name, value in expected.items():
-            assert found[name].dtype == value.dtype and found[name].shape == value.shape, name
+            assert outputs[name].dtype == value.dtype and outputs[name].shape == value.shape, name
             if value.dtype.kind == "f":
-                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(outputs[name], value, rtol=1e-5, atol=1e-5)
             else:
-                np.testing.assert_array_equal(found[name], value)
+                np.testing.assert_array_equal(outputs[name], value)
 
 
-def test_text_that_is_no_utf_8_arrives_as_it_is(root, served, server):
+def test_invalid_utf8_arrives_unchanged(root, served, server):
     model = connect(server.rest, root / "ner")
     text = np.array([b"Ada\xff lives in Rome ."], object)
-    found, expected = (one.call("serving_default", text=text) for one in (model, served["ner"]))
-    assert found["tokens"].tolist() == expected["tokens"].tolist()
+    remote, local = (one.call("serving_default", text=text) for one in (model, served["ner"]))
+    assert remote["tokens"].tolist() == local["tokens"].tolist()
 
 
-def test_what_a_server_refuses_is_said(root, server, tmp_path):
+def test_errors_of_a_server_are_reported(root, server, tmp_path):
     model = connect(server.rest, root / "sentiment")
     with pytest.raises(ExportError, match=r"has no 'sing', only \['explain', "):
         model.call("sing", text=["x"])
     with pytest.raises(ExportError, match=r"'serving_default' takes \['text'\], not \['words'\]"):
         model.call("serving_default", words=["x"])
     with pytest.raises(ExportError, match=r"/v1/models/sentiment:predict: ."):
-        model.call("serving_default", text=[["x"], ["y"]])  # of a wrong rank
+        model.call("serving_default", text=[["x"], ["y"]])  # wrong rank
     with pytest.raises(ExportError, match=r"/v1/models/chess/metadata: ."):
         connect(server.rest, tmp_path / "chess")
     with pytest.raises(ExportError, match=r"127\.0\.0\.1:9/v1/models/ner/metadata: .*refused"):

@@ -1,7 +1,7 @@
-"""Whatever is sent to an export: a sound answer for each row, and none spoils another's.
+"""Exports under any input: every row gets valid outputs, and no row affects another.
 
-Only a wrong rank or type raises. All through `serving_default`; what a bad row's answer is, each
-task's `serving.py` says.
+Only a wrong rank or type raises. All requests go to `serving_default`; each task's `serving.py`
+defines the outputs of an invalid row.
 """
 
 from common.serving import check
@@ -22,7 +22,7 @@ few = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-LENGTHS = (0, -1, 10**6, 2**31 - 1, -(2**31))  # that no tensor here has
+LENGTHS = (0, -1, 10**6, 2**31 - 1, -(2**31))  # no tensor here has one of them
 NUMBERS = (float("nan"), float("inf"), -float("inf"), -1.0)
 
 BLANK = (b"", b" ", b"\t\r\n", "\u3000".encode())
@@ -38,11 +38,11 @@ sequences = st.one_of(
 )
 
 
-# --- rows: what is sent of each, how they become a batch, and what is a sound answer --------------
+# --- Rows: their strategies, their requests, and the checks of their outputs ----------------------
 
 
 def padded(random, arrays, junk):
-    """Arrays of any shapes as one, `junk(shape)` around them."""
+    """Stack arrays of different shapes, padded with `junk(shape)`."""
     shape = np.max([array.shape for array in arrays], axis=0)
     whole = junk((len(arrays), *shape)).astype(arrays[0].dtype)
     for row, array in enumerate(arrays):
@@ -52,12 +52,12 @@ def padded(random, arrays, junk):
 
 @st.composite
 def recordings(draw):
-    """Samples, the length that is said of them, and whether they can be answered."""
+    """Draw samples, their stated length, and whether the row is valid."""
     random = np.random.default_rng(draw(st.integers(0, 99)))
     count = draw(st.sampled_from((1, 1500, 1600, 4000, 9000)))
     sound = (0.1 * random.normal(size=count)).astype(np.float32)
     length, good = count, count >= 1600
-    kind = draw(st.sampled_from(("sound", "spoken", "number", "silent", "length")))
+    kind = draw(st.sampled_from(("valid", "spoken", "number", "silent", "length")))
     if kind == "spoken":
         sound, good = speech.speak("ab", random), True
         length = len(sound)
@@ -77,7 +77,7 @@ def clips(draw):
     shape = [draw(st.integers(1, most)) for most in (12, 40, 40)]
     frames = random.integers(0, 256, (*shape, 3), np.uint8)
     length, size, rate, good = shape[0], list(shape[1:]), draw(st.sampled_from((8.0, 25.0))), True
-    kind = draw(st.sampled_from(("sound", "length", "size", "rate", "slow")))
+    kind = draw(st.sampled_from(("valid", "length", "size", "rate", "slow")))
     if kind == "length":
         length, good = draw(st.sampled_from(LENGTHS)), False
     elif kind == "size":
@@ -103,7 +103,7 @@ def primes(draw):
         "good": True,
     }
     kind = draw(
-        st.sampled_from(("sound", "number", "prime_length", "steps", "temperature", "top_p"))
+        st.sampled_from(("valid", "number", "prime_length", "steps", "temperature", "top_p"))
     )
     if kind == "number":
         row["prime"][0, 3], row["prime_length"] = draw(st.sampled_from(NUMBERS[:3])), count
@@ -115,12 +115,12 @@ def primes(draw):
         row["temperature"] = draw(st.sampled_from((float("nan"), -float("inf"), -1.0)))
     elif kind == "top_p":
         row["top_p"] = draw(st.sampled_from((*NUMBERS, 2.0)))
-    row["good"] = kind == "sound"
+    row["good"] = kind == "valid"
     return row
 
 
 def request(task, rows, seed=0):
-    """Rows as one request, with junk behind what is theirs."""
+    """Return a request of several rows, padded with junk."""
     random = np.random.default_rng(seed)
     if task in ("sentiment", "ner", "translation"):
         return {"text": np.array(rows, object)}
@@ -144,9 +144,9 @@ def request(task, rows, seed=0):
             "size": np.array(sizes, np.int32),
             "frame_rate": np.array(rates, np.float32),
         }
-    asked = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "prime"}
-    del asked["good"]
-    return {"prime": padded(random, [row["prime"] for row in rows], noise), **asked}
+    inputs = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "prime"}
+    del inputs["good"]
+    return {"prime": padded(random, [row["prime"] for row in rows], noise), **inputs}
 
 
 STRATEGIES = {
@@ -155,124 +155,123 @@ STRATEGIES = {
 }
 
 
-def check_answer(served, task, rows, answer):
-    """Every answer is finite and well formed, and a bad row's is the stated empty one."""
-    for name, array in answer.items():
+def check_outputs(served, task, rows, outputs):
+    """Check that all outputs are finite and valid, and those of invalid rows empty."""
+    for name, array in outputs.items():
         assert len(array) == len(rows)
         if array.dtype == object:
             for value in array.flat:
                 value.decode()  # UTF-8
         else:
             assert np.isfinite(array).all(), name
-    for row, given_ in enumerate(rows):
-        globals()[f"check_{task}"](served, given_, {k: v[row] for k, v in answer.items()})
+    for index, row in enumerate(rows):
+        globals()[f"check_{task}"](served, row, {k: v[index] for k, v in outputs.items()})
 
 
-def check_sentiment(served, text, answer):
+def check_sentiment(served, text, outputs):
     if text in BLANK:
-        assert answer["label"] == b""
-    empty = answer["label"] == b""
-    assert answer["label"].decode() in ("", *served.settings["labels"])
-    assert (answer["stars"] == 0) == empty and 0 <= answer["stars"] <= 5
-    assert answer["probabilities"].sum() == pytest.approx(0.0 if empty else 1.0, abs=1e-5)
+        assert outputs["label"] == b""
+    empty = outputs["label"] == b""
+    assert outputs["label"].decode() in ("", *served.settings["labels"])
+    assert (outputs["stars"] == 0) == empty and 0 <= outputs["stars"] <= 5
+    assert outputs["probabilities"].sum() == pytest.approx(0.0 if empty else 1.0, abs=1e-5)
 
 
-def check_ner(served, text, answer):
-    length = answer["length"]
+def check_ner(served, text, outputs):
+    length = outputs["length"]
     assert 0 <= length <= served.settings["config"]["max_length"]
     assert not (length and text in BLANK)
-    assert all(tag.decode() in served.settings["labels"] for tag in answer["tags"][:length])
-    assert not any(answer["tags"][length:]) and not any(answer["tokens"][length:])
+    assert all(tag.decode() in served.settings["labels"] for tag in outputs["tags"][:length])
+    assert not any(outputs["tags"][length:]) and not any(outputs["tokens"][length:])
     before = b"O"
-    for tag in answer["tags"][:length]:  # IOB2
+    for tag in outputs["tags"][:length]:  # IOB2
         assert not tag.startswith(b"I-") or before[2:] == tag[2:]
         before = tag
-    start, end = answer["start"][:length], answer["end"][:length]
+    start, end = outputs["start"][:length], outputs["end"][:length]
     assert (start < end).all() and (end[:-1] <= start[1:]).all()
-    assert not answer["start"][length:].any() and not answer["end"][length:].any()
+    assert not outputs["start"][length:].any() and not outputs["end"][length:].any()
     repaired = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", "replace").numpy().decode()
-    for token, first, last in zip(answer["tokens"], start, end, strict=False):
+    for token, first, last in zip(outputs["tokens"], start, end, strict=False):
         assert repaired[first:last] == token.decode()
 
 
-def check_translation(served, text, answer):
-    assert answer["score"] <= 0.0
+def check_translation(served, text, outputs):
+    assert outputs["score"] <= 0.0
     if text in BLANK:
-        assert answer["translation"] == b"" and answer["score"] == 0.0
+        assert outputs["translation"] == b"" and outputs["score"] == 0.0
 
 
-def check_dna(served, sequence, answer):
-    known = all(letter in b"ACGTUNRYKMSWBDHV" for letter in sequence.upper())
-    size = len(sequence) if known and len(sequence) <= 20_000 else 0
-    assert len(answer["labels"]) == size and set(answer["labels"].decode()) <= set(".CcIi")
-    np.testing.assert_allclose(answer["probabilities"][:size].sum(axis=-1), 1.0, atol=1e-4)
-    assert not answer["probabilities"][size:].any()
+def check_dna(served, sequence, outputs):
+    valid = all(letter in b"ACGTUNRYKMSWBDHV" for letter in sequence.upper())
+    size = len(sequence) if valid and len(sequence) <= 20_000 else 0
+    assert len(outputs["labels"]) == size and set(outputs["labels"].decode()) <= set(".CcIi")
+    np.testing.assert_allclose(outputs["probabilities"][:size].sum(axis=-1), 1.0, atol=1e-4)
+    assert not outputs["probabilities"][size:].any()
 
 
-def check_speech(served, row, answer):
-    assert 0.0 <= answer["confidence"] <= 1.0
-    assert (answer["confidence"] == 0.0) == (answer["text"] == b"")
-    assert set(answer["text"].decode()) <= set(served.settings["letters"])
+def check_speech(served, row, outputs):
+    assert 0.0 <= outputs["confidence"] <= 1.0
+    assert (outputs["confidence"] == 0.0) == (outputs["text"] == b"")
+    assert set(outputs["text"].decode()) <= set(served.settings["letters"])
     if not row[-1]:
-        assert answer["text"] == b""
+        assert outputs["text"] == b""
 
 
-def check_video(served, row, answer):
+def check_video(served, row, outputs):
     good = row[-1]
-    assert answer["activity"].decode() in (served.settings["labels"] if good else [""])
-    assert answer["probabilities"].sum() == pytest.approx(float(good), abs=1e-5)
+    assert outputs["activity"].decode() in (served.settings["labels"] if good else [""])
+    assert outputs["probabilities"].sum() == pytest.approx(float(good), abs=1e-5)
 
 
-def check_music(served, row, answer):
+def check_music(served, row, outputs):
     length = row["prime_length"] + row["steps"] if row["good"] else 0
-    assert answer["length"] == length and not answer["notes"][length:].any()
-    assert set(np.unique(answer["notes"])) <= {0.0, 1.0}
+    assert outputs["length"] == length and not outputs["notes"][length:].any()
+    assert set(np.unique(outputs["notes"])) <= {0.0, 1.0}
     if length:
-        given_ = row["prime"][: row["prime_length"]] > 0.5
-        assert np.array_equal(answer["notes"][: len(given_)] > 0.5, given_)
+        prime = row["prime"][: row["prime_length"]] > 0.5
+        assert np.array_equal(outputs["notes"][: len(prime)] > 0.5, prime)
 
 
 def assert_rows_equal(together, alone):
-    """The same but for zeros (or "") behind, where a batch mate was longer.
+    """Compare the outputs of a row, except for trailing zeros (or "") where the batch was longer.
 
-    A resized pixel may be rounded to the level above or below, since sums over larger pictures are
-    taken in another order: that moves the probabilities of a clip a little.
+    The sums of a resized pixel run in another order in larger pictures, so it may be rounded to a
+    neighbouring level, which changes the probabilities of a clip a little.
     """
     tolerance = 1e-3 if "activity" in alone else 1e-5
     assert set(together) == set(alone)
     for name, array in alone.items():
-        found = together[name]
-        most = np.maximum(found.shape, array.shape)
-        nothing = b"" if array.dtype == object else 0
+        most = np.maximum(together[name].shape, array.shape)
+        padding = b"" if array.dtype == object else 0
         one, other = (
-            np.pad(a, [(0, n) for n in most - a.shape], constant_values=nothing)
-            for a in (found, array)
+            np.pad(a, [(0, n) for n in most - a.shape], constant_values=padding)
+            for a in (together[name], array)
         )
         assert check.difference(one, other) <= tolerance, name
 
 
 def check_together_and_alone(served, task, rows):
-    answer = served.call("serving_default", **request(task, rows))
-    check_answer(served, task, rows, answer)
-    for row, given_ in enumerate(rows):
-        alone = served.call("serving_default", **request(task, [given_], seed=1))
-        together = {name: value[row : row + 1] for name, value in answer.items()}
+    outputs = served.call("serving_default", **request(task, rows))
+    check_outputs(served, task, rows, outputs)
+    for index, row in enumerate(rows):
+        alone = served.call("serving_default", **request(task, [row], seed=1))
+        together = {name: value[index : index + 1] for name, value in outputs.items()}
         assert_rows_equal(together, alone)
 
 
-# --- tests ----------------------------------------------------------------------------------------
+# --- Tests ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", TASKS)
 @given(data=st.data())
 @few
-def test_every_row_gets_a_sound_answer_and_the_one_it_gets_alone(task, served, data):
+def test_every_row_gets_valid_outputs_equal_to_those_it_gets_alone(task, served, data):
     rows = data.draw(st.lists(STRATEGIES[task], min_size=1, max_size=5), label="rows")
     check_together_and_alone(served[task], task, rows)
 
 
 def rows_of(task):
-    """Some rows of which the first two are good and others are bad."""
+    """Return a few rows; the first two are valid, some of the others are not."""
     random = np.random.default_rng(0)
     if task in ("sentiment", "ner", "translation"):
         return [b"a superb plot", b"Le chat noir dort.", b"", b"\xff", b"Ada Byron sleeps"]
@@ -294,18 +293,18 @@ def rows_of(task):
 
 @pytest.mark.parametrize("size", [0, 1, 257])
 @pytest.mark.parametrize("task", TASKS)
-def test_batches_of_none_of_one_and_of_257_rows(task, size, served):
+def test_batches_of_no_of_one_and_of_257_rows(task, size, served):
     few_rows = rows_of(task)
     rows = [few_rows[n % len(few_rows)] for n in range(size)]
-    asked = {name: value[:size] for name, value in request(task, rows or few_rows).items()}
-    answer = served[task].call("serving_default", **asked)
-    check_answer(served[task], task, rows, answer)
+    inputs = {name: value[:size] for name, value in request(task, rows or few_rows).items()}
+    outputs = served[task].call("serving_default", **inputs)
+    check_outputs(served[task], task, rows, outputs)
     for row in range(min(size, len(few_rows))):
-        together = {name: value[row : row + 1] for name, value in answer.items()}
+        together = {name: value[row : row + 1] for name, value in outputs.items()}
         alone = served[task].call("serving_default", **request(task, [rows[row]], seed=1))
         assert_rows_equal(together, alone)
         last = size - size % len(few_rows) - len(few_rows) + row
-        again = {name: value[last : last + 1] for name, value in answer.items()}
+        again = {name: value[last : last + 1] for name, value in outputs.items()}
         if size > 2 * len(few_rows):
             assert_rows_equal(again, alone)
 
@@ -319,12 +318,11 @@ def test_100000_characters(task, text, served):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_minute_and_more_than_the_stated_maximum(task, served):
-    """Of sound, of frames, of music, of bases: beyond what the export states."""
+def test_rows_longer_than_the_stated_maximum(task, served):
     first, second = rows_of(task)[:2]
     if task == "speech":  # at most 5 seconds
         rows = [first, (np.tile(second[0], 40), 120_000, False)]
-    elif task == "video":  # the first 32 frames are seen
+    elif task == "video":  # the model reads the first 32 frames
         frames = np.tile(first[0], (40, 1, 1, 1))
         rows = [first, (frames, len(frames), [32, 32], 8.0, True)]
     elif task == "music":
@@ -340,7 +338,7 @@ def test_a_minute_and_more_than_the_stated_maximum(task, served):
 def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, served):
     good = request(task, rows_of(task)[:2])
     version = root / task / "1"
-    ask_cpp = check.load_in_cpp(version, check.read_signatures(version))
+    call_cpp = check.load_in_cpp(version, check.read_signatures(version))
     good = {
         name: value.astype(spec.dtype.as_numpy_dtype)
         for name, value in good.items()
@@ -360,8 +358,8 @@ def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, serv
             served[task].call("serving_default", **{**good, name: wrong})
         for other in (value[None], value[0]):  # TensorFlow's C++ loader
             try:
-                ask_cpp("serving_default", {**good, name: np.asarray(other, value.dtype)})
+                call_cpp("serving_default", {**good, name: np.asarray(other, value.dtype)})
             except RuntimeError as error:
                 assert "C++ loader" in str(error)
-    answer = ask_cpp("serving_default", good)
-    check_answer(served[task], task, rows_of(task)[:2], answer)
+    outputs = call_cpp("serving_default", good)
+    check_outputs(served[task], task, rows_of(task)[:2], outputs)

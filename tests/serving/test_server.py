@@ -1,4 +1,4 @@
-"""The exports behind the test double of the server: messages, batching, versions, files."""
+"""The exports on the test double of the server: messages, batching, versions, files."""
 
 import base64
 import concurrent.futures
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.serving
 
 
 def get(url, body=None):
-    """Status and JSON of a request; `body` is JSON too, or text."""
+    """Send a request; return the status and the JSON response. `body` is JSON or text."""
     if body is not None:
         body = (body if isinstance(body, str) else json.dumps(body)).encode()
     try:
@@ -66,34 +66,33 @@ def request_of(task, signature="serving_default", *, version=None, label=None, *
     return request
 
 
-def assert_same(answer, expected, tolerance=1e-5):
-    """Equal, or equal with nothing (0, "", no place) behind where the answer is longer."""
-    assert set(answer) == set(expected)
+def assert_same(outputs, expected, tolerance=1e-5):
+    """Compare outputs, except for trailing padding (0, "", alignment -1) where they are longer."""
+    assert set(outputs) == set(expected)
     for name, array in expected.items():
-        found = answer[name]
-        behind = [(0, more) for more in np.subtract(found.shape, array.shape)]
-        nothing = b"" if array.dtype == object else -1 if name == "alignment" else 0
-        array = np.pad(array, behind, constant_values=nothing)
-        assert check.difference(found, array) <= tolerance, name
+        missing = [(0, more) for more in np.subtract(outputs[name].shape, array.shape)]
+        padding = b"" if array.dtype == object else -1 if name == "alignment" else 0
+        array = np.pad(array, missing, constant_values=padding)
+        assert check.difference(outputs[name], array) <= tolerance, name
 
 
-# --- messages -------------------------------------------------------------------------------------
+# --- Messages -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_status_and_metadata_say_what_the_golden_files_say(task, server, stub, pytestconfig):
+def test_status_and_metadata_agree_with_the_golden_files(task, server, stub, pytestconfig):
     golden = json.loads((pytestconfig.rootpath / f"tests/golden/{task}.json").read_text())
-    asked = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    asked.model_spec.name = task
-    found = get_model_metadata_pb2.SignatureDefMap()
-    assert stub.GetModelMetadata(asked).metadata["signature_def"].Unpack(found)
-    status, said = get(f"{server.rest}/v1/models/{task}/metadata")
-    by_rest = said["metadata"]["signature_def"]["signature_def"]
-    assert status == 200 and said["model_spec"]["version"] == "1"
-    assert set(golden) == set(found.signature_def) == set(by_rest)
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name = task
+    by_grpc = get_model_metadata_pb2.SignatureDefMap()
+    assert stub.GetModelMetadata(request).metadata["signature_def"].Unpack(by_grpc)
+    status, response = get(f"{server.rest}/v1/models/{task}/metadata")
+    by_rest = response["metadata"]["signature_def"]["signature_def"]
+    assert status == 200 and response["model_spec"]["version"] == "1"
+    assert set(golden) == set(by_grpc.signature_def) == set(by_rest)
     for name, signature in golden.items():
         for kind in ("inputs", "outputs"):
-            infos = getattr(found.signature_def[name], kind)
+            infos = getattr(by_grpc.signature_def[name], kind)
             assert set(infos) == set(by_rest[name][kind]) == set(signature[kind])
             for key, (dtype, shape) in signature[kind].items():
                 assert tf.as_dtype(infos[key].dtype).name == dtype
@@ -103,20 +102,21 @@ def test_status_and_metadata_say_what_the_golden_files_say(task, server, stub, p
     for url in (task, f"{task}/versions/1"):
         assert get(f"{server.rest}/v1/models/{url}") == (200, {"model_version_status": [state]})
     with grpc.insecure_channel(server.grpc) as channel:
-        asked = get_model_status_pb2.GetModelStatusRequest()
-        asked.model_spec.name = task
-        answer = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(asked)
-    assert [s.version for s in answer.model_version_status] == [1]
-    assert answer.model_version_status[0].state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = task
+        response = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request)
+    (reported,) = response.model_version_status
+    assert reported.version == 1
+    assert reported.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
 
 
-def test_rest_takes_rows_and_columns_and_base64(server, served):
+def test_rest_accepts_rows_and_columns_and_base64(server, served):
     url = f"{server.rest}/v1/models/sentiment:predict"
     texts = ["superb", "awful plot", "\u00fcber"]
-    wanted = served["sentiment"].call("serving_default", text=texts)
+    expected = served["sentiment"].call("serving_default", text=texts)
     by_column = get(url, {"inputs": {"text": texts}})[1]["outputs"]
-    assert by_column["stars"] == wanted["stars"].tolist()
-    np.testing.assert_allclose(by_column["probabilities"], wanted["probabilities"], rtol=1e-6)
+    assert by_column["stars"] == expected["stars"].tolist()
+    np.testing.assert_allclose(by_column["probabilities"], expected["probabilities"], rtol=1e-6)
     assert get(url, {"inputs": texts})[1]["outputs"] == by_column  # the only input needs no name
     raw = [{"b64": base64.b64encode(text.encode()).decode()} for text in texts]
     assert get(url, {"inputs": {"text": raw}})[1]["outputs"] == by_column
@@ -126,8 +126,8 @@ def test_rest_takes_rows_and_columns_and_base64(server, served):
     ]
     for instances in (texts, raw, [{"text": text} for text in texts]):
         assert get(url, {"instances": instances})[1]["predictions"] == rows
-    asked = {"signature_name": "explain", "instances": ["superb plot"]}
-    assert get(url, asked)[1]["predictions"][0]["tokens"] == ["superb", "plot"]
+    body = {"signature_name": "explain", "instances": ["superb plot"]}
+    assert get(url, body)[1]["predictions"][0]["tokens"] == ["superb", "plot"]
     empty = {"inputs": {"text": []}}
     assert get(url, empty)[1]["outputs"] == {"label": [], "stars": [], "probabilities": []}
 
@@ -154,16 +154,16 @@ def test_rest_takes_rows_and_columns_and_base64(server, served):
         ("speech:predict", {"instances": [{"audio": [0.1]}]}, 400, "keys must be equal to"),
     ],
 )
-def test_rest_says_what_is_wrong(path, body, status, message, server):
-    found, said = get(f"{server.rest}/v1/models/{path}", body)
-    assert (found, list(said)) == (status, ["error"]) and message in said["error"]
+def test_rest_reports_errors(path, body, status, message, server):
+    returned, response = get(f"{server.rest}/v1/models/{path}", body)
+    assert (returned, list(response)) == (status, ["error"]) and message in response["error"]
 
 
-def test_grpc_says_what_is_wrong_and_filters_outputs(stub):
-    asked = request_of("sentiment", text=["superb"])
-    asked.output_filter.append("stars")
-    answer = stub.Predict(asked)
-    assert list(answer.outputs) == ["stars"] and answer.model_spec.version.value == 1
+def test_grpc_reports_errors_and_filters_outputs(stub):
+    request = request_of("sentiment", text=["superb"])
+    request.output_filter.append("stars")
+    response = stub.Predict(request)
+    assert list(response.outputs) == ["stars"] and response.model_spec.version.value == 1
     for request, code, message in [
         (request_of("jazz", text=["a"]), "NOT_FOUND", "Latest(jazz)"),
         (request_of("ner", "x", text=["a"]), "FAILED_PRECONDITION", '"x" not found'),
@@ -176,22 +176,22 @@ def test_grpc_says_what_is_wrong_and_filters_outputs(stub):
         assert refused.value.code() is grpc.StatusCode[code] and message in refused.value.details()
 
 
-def test_not_a_number_passes_json_as_the_server_reads_it(server, served):
+def test_the_server_reads_nan_from_json(server, served):
     sound = np.sin(np.arange(8000)).astype(np.float32)
     rows = [[float("nan"), *sound[1:].tolist()], sound.tolist()]
     body = {"inputs": {"audio": rows, "length": [8000, 8000]}}
-    said = get(f"{server.rest}/v1/models/speech:predict", body)[1]["outputs"]
-    assert said["text"][0] == "" and said["confidence"][0] == 0
+    outputs = get(f"{server.rest}/v1/models/speech:predict", body)[1]["outputs"]
+    assert outputs["text"][0] == "" and outputs["confidence"][0] == 0
     alone = served["speech"].call("serving_default", audio=[sound], length=[8000])
-    assert said["text"][1] == alone["text"][0].decode()
+    assert outputs["text"][1] == alone["text"][0].decode()
 
 
-# --- batching -------------------------------------------------------------------------------------
+# --- Batching -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batching_server):
-    """All warm-up requests at once, of other lengths each, padded as the server pads."""
+def test_merged_requests_get_the_outputs_they_get_alone(task, batching_server):
+    """Send all warm-up requests at once; their lengths differ, so the server pads them."""
     version = batching_server.find(task)
     records = check.read_records(batching_server.root / task / "1")
     by_signature = {}
@@ -200,7 +200,7 @@ def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batc
         inputs = check.to_arrays(record.request.inputs)
         pair = (inputs, check.to_arrays(record.response.outputs))
         by_signature.setdefault(name, []).append(pair)
-        # Its rows one by one, as clients send them.
+        # The rows one by one, as clients send them.
         count = len(next(iter(inputs.values())))
         for row in range(count):
             one = [{k: v[row : row + 1] for k, v in part.items()} for part in pair]
@@ -209,13 +209,13 @@ def test_requests_merged_by_the_server_get_the_answers_they_get_alone(task, batc
         for name, pairs in by_signature.items():
             futures = [pool.submit(version.predict, name, inputs) for inputs, _ in pairs]
             for future, (_, expected) in zip(futures, pairs, strict=True):
-                answer = future.result()
+                outputs = future.result()
                 for key, array in expected.items():
-                    # Alone, a row may have been asked with longer ones: cut what is too much.
-                    most = np.minimum(array.shape, answer[key].shape)
-                    expected[key] = array[tuple(slice(n) for n in most)]
+                    # The recorded batch may have held longer rows: remove their padding.
+                    size = np.minimum(array.shape, outputs[key].shape)
+                    expected[key] = array[tuple(slice(n) for n in size)]
                 # Sums of another batch size run in another order.
-                assert_same(answer, expected, tolerance=1e-4)
+                assert_same(outputs, expected, tolerance=1e-4)
             assert max(version.batchers[name].sizes) > 1
 
 
@@ -233,18 +233,18 @@ def test_a_batch_is_padded_with_the_first_element_and_never_too_large():
     parameters = double.messages()["BatchingParameters"]()
     parameters.max_batch_size.value, parameters.num_batch_threads.value = 4, 1
     parameters.batch_timeout_micros.value = 200_000
-    seen = []
+    sizes = []
 
-    def ask(inputs):
-        seen.append(len(inputs["x"]))
+    def call(inputs):
+        sizes.append(len(inputs["x"]))
         return {"y": inputs["x"] + 1}
 
-    batcher = double.Batcher(ask, parameters)
+    batcher = double.Batcher(call, parameters)
     rows = [np.full([n, 1], n) for n in (2, 3, 1, 4, 2)]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda x: batcher({"x": x})["y"], rows))
-    assert [a.tolist() for a in answers] == [(x + 1).tolist() for x in rows]
-    assert sum(seen) == 12 and max(seen) <= 4 and len(seen) < 5
+        outputs = list(pool.map(lambda x: batcher({"x": x})["y"], rows))
+    assert [y.tolist() for y in outputs] == [(x + 1).tolist() for x in rows]
+    assert sum(sizes) == 12 and max(sizes) <= 4 and len(sizes) < 5
     with pytest.raises(double.StatusError, match="5 is larger than maximum input batch size 4"):
         batcher({"x": np.zeros((5, 1))})
     with pytest.raises(double.StatusError, match="equal 0th-dimension size"):
@@ -253,23 +253,23 @@ def test_a_batch_is_padded_with_the_first_element_and_never_too_large():
 
 
 def test_no_request_waits_for_the_next_one():
-    """Idle threads race for the requests; the one that comes too late goes on with its batch."""
+    """Idle threads compete for the requests; one that comes too late continues with its batch."""
     parameters = double.messages()["BatchingParameters"]()
     parameters.max_batch_size.value, parameters.num_batch_threads.value = 64, 8
     parameters.batch_timeout_micros.value = 200
     batcher = double.Batcher(lambda inputs: {"y": inputs["x"] + 1}, parameters)
     with (
         concurrent.futures.ThreadPoolExecutor(8) as pool,
-        contextlib.closing(batcher),  # which sets free what waits, so that the pool can end
+        contextlib.closing(batcher),  # releases waiting requests, so that the pool can end
     ):
         for wave in range(300):
-            asked = [pool.submit(batcher, {"x": np.array([wave])}) for _ in range(8)]
-            _, left = concurrent.futures.wait(asked, timeout=20)
-            assert not left, f"{len(left)} without an answer in wave {wave}"
-            assert [answer.result()["y"].item() for answer in asked] == [wave + 1] * 8
+            futures = [pool.submit(batcher, {"x": np.array([wave])}) for _ in range(8)]
+            _, pending = concurrent.futures.wait(futures, timeout=20)
+            assert not pending, f"{len(pending)} requests of wave {wave} are still waiting"
+            assert [future.result()["y"].item() for future in futures] == [wave + 1] * 8
 
 
-def test_64_clients_at_once_get_their_own_answers(batching_server, served):
+def test_64_clients_at_once_get_their_own_outputs(batching_server, served):
     clips = [video.body(label, person) for person in range(60, 62) for label in video.CLASSES]
     texts = [f"{'the plot ' * (n % 7)}{('superb', 'awful')[n % 2]}" for n in range(64)]
     with grpc.insecure_channel(batching_server.grpc, options=double.UNLIMITED) as channel:
@@ -277,7 +277,7 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
         futures = [
             stub.Predict.future(request_of("sentiment", text=[text]), timeout=120) for text in texts
         ]
-        shown = [
+        clip_futures = [
             stub.Predict.future(
                 request_of(
                     "video",
@@ -290,10 +290,10 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
             )
             for n, clip in enumerate(clips)
         ]
-        said = [tf.make_ndarray(future.result().outputs["label"])[0] for future in futures]
-        seen = [tf.make_ndarray(f.result().outputs["probabilities"])[0] for f in shown]
-    assert said == served["sentiment"].call("serving_default", text=texts)["label"].tolist()
-    for n, (clip, found) in enumerate(zip(clips, seen, strict=True)):
+        labels = [tf.make_ndarray(f.result().outputs["label"])[0] for f in futures]
+        rows = [tf.make_ndarray(f.result().outputs["probabilities"])[0] for f in clip_futures]
+    assert labels == served["sentiment"].call("serving_default", text=texts)["label"].tolist()
+    for n, (clip, probabilities) in enumerate(zip(clips, rows, strict=True)):
         alone = served["video"].call(
             "serving_default",
             frames=clip[None, : 12 + 4 * n],
@@ -301,26 +301,27 @@ def test_64_clients_at_once_get_their_own_answers(batching_server, served):
             size=[clip.shape[1:3]],
             frame_rate=[video.RATE],
         )
-        np.testing.assert_allclose(found, alone["probabilities"][0], atol=1e-5)
+        np.testing.assert_allclose(probabilities, alone["probabilities"][0], atol=1e-5)
 
 
-# --- versions, labels, files ----------------------------------------------------------------------
+# --- Versions, labels, files ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def two_versions(root, tmp_path):
-    """A folder with two versions of one model; the second gives the labels other names."""
+    """A folder with two versions of one model."""
     for number in ("1", "2"):
         shutil.copytree(root / "sentiment" / "1", tmp_path / "sentiment" / number)
     write_models_config(tmp_path)
     return tmp_path
 
 
-def test_versions_labels_and_the_way_back(two_versions, client):
+def test_versions_labels_and_a_rollback(two_versions, client):
     path = two_versions / "models.config"
 
-    def version(**chosen):
-        return stub.Predict(request_of("sentiment", text=["a"], **chosen)).model_spec.version.value
+    def version(**selected):
+        request = request_of("sentiment", text=["a"], **selected)
+        return stub.Predict(request).model_spec.version.value
 
     def write(versions, labels):
         config = double.read_text(path, model_server_config_pb2.ModelServerConfig())
@@ -349,7 +350,7 @@ def test_versions_labels_and_the_way_back(two_versions, client):
         url = f"{server.rest}/v1/models/sentiment"
         assert get(f"{url}/labels/stable")[1]["model_version_status"][0]["version"] == "1"
         assert get(f"{url}/labels/canary:predict", {"inputs": ["superb"]})[0] == 200
-        assert client.ask_rest(server.rest, "sentiment", {"text": ["superb"]}, label="stable")
+        assert client.call_rest(server.rest, "sentiment", {"text": ["superb"]}, label="stable")
         reload([1, 2], {"stable": 2})  # promoted
         assert version(label="stable") == 2
         with pytest.raises(grpc.RpcError, match="Unrecognized servable version label: canary"):
@@ -358,10 +359,10 @@ def test_versions_labels_and_the_way_back(two_versions, client):
         assert version(label="stable") == 1 == version()
         with pytest.raises(grpc.RpcError, match=r"label 'stable' .* version 2 is not served"):
             reload([1], {"stable": 2})
-        assert version(label="stable") == 1  # a list that cannot be changes nothing
+        assert version(label="stable") == 1  # an invalid list changes nothing
 
 
-def test_the_list_keeps_what_a_person_wrote_for_a_model(two_versions):
+def test_the_list_keeps_entries_that_a_person_has_edited(two_versions):
     path = two_versions / "models.config"
     config = double.read_text(path, model_server_config_pb2.ModelServerConfig())
     (entry,) = config.model_config_list.config
@@ -374,7 +375,7 @@ def test_the_list_keeps_what_a_person_wrote_for_a_model(two_versions):
     assert [e.name for e in again.model_config_list.config] == ["ner", "sentiment"]
     assert again.model_config_list.config[1] == entry
     assert not again.model_config_list.config[0].version_labels
-    path.write_text("no message {")
+    path.write_text("not a message {")
     with pytest.raises(ExportError, match=r"models\.config: .*delete it"):
         write_models_config(two_versions)
 
@@ -393,7 +394,7 @@ def test_the_list_names_the_folders_that_have_a_version(root):
         server.reload(absent)
 
 
-def test_the_servers_files_parse(pytestconfig):
+def test_the_configuration_files_parse(pytestconfig):
     folder = pytestconfig.rootpath / "saved_models"
     batching = double.read_text(
         folder / "batching.config", double.messages()["BatchingParameters"]()
@@ -434,7 +435,7 @@ def test_the_compose_file_and_the_kubernetes_example_start_the_same_server(pytes
     assert mounted["mountPath"] == "/models" and mounted["name"] == volume["name"]
 
 
-def test_the_labels_of_the_readme_parse(pytestconfig):
+def test_the_labels_in_the_readme_parse(pytestconfig):
     readme = (pytestconfig.rootpath / "saved_models" / "README.md").read_text()
     (block,) = re.findall(r"```\n(model_config_list.*?)```", readme, re.DOTALL)
     config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())

@@ -10,41 +10,41 @@ pytestmark = pytest.mark.serving
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_record_gets_its_answer_from_the_cpp_loader(task, root):
+def test_the_cpp_loader_returns_the_recorded_outputs(task, root):
     version = root / task / "1"
     signatures = check.read_signatures(version)
-    ask = check.load_in_cpp(version, signatures)
-    asked = []
+    call = check.load_in_cpp(version, signatures)
+    called = []
     for record in check.read_records(version):
         spec = record.request.model_spec
         assert spec.name == task
-        answer = ask(spec.signature_name, check.to_arrays(record.request.inputs))
+        outputs = call(spec.signature_name, check.to_arrays(record.request.inputs))
         expected = check.to_arrays(record.response.outputs)
-        assert set(answer) == set(expected) == set(signatures[spec.signature_name].outputs)
+        assert set(outputs) == set(expected) == set(signatures[spec.signature_name].outputs)
         for name, array in expected.items():
-            assert check.difference(answer[name], array) <= 1e-5, name
-        asked.append(spec.signature_name)
-    assert set(asked) == set(signatures)
+            assert check.difference(outputs[name], array) <= 1e-5, name
+        called.append(spec.signature_name)
+    assert set(called) == set(signatures)
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_signature_answers_no_rows(task, root, served):
+def test_every_signature_accepts_no_rows(task, root, served):
     for record in check.read_records(root / task / "1"):
         inputs = check.to_arrays(record.request.inputs)
-        asked = {name: array[:0] for name, array in inputs.items()}
-        answer = served[task].call(record.request.model_spec.signature_name, **asked)
-        assert {len(array) for array in answer.values()} == {0}
+        no_rows = {name: array[:0] for name, array in inputs.items()}
+        outputs = served[task].call(record.request.model_spec.signature_name, **no_rows)
+        assert {len(array) for array in outputs.values()} == {0}
 
 
 def lengths(root, task, signature, tensor, axis):
-    """How long each record of a signature is, along an axis of an input or an output."""
-    found = set()
+    """Return the sizes of an input or output along an axis, over the records of a signature."""
+    sizes = set()
     for record in check.read_records(root / task / "1"):
         if record.request.model_spec.signature_name == signature:
             for protos in (record.request.inputs, record.response.outputs):
                 if tensor in protos:
-                    found.add(check.to_arrays(protos)[tensor].shape[axis])
-    return found
+                    sizes.add(check.to_arrays(protos)[tensor].shape[axis])
+    return sizes
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,20 @@ def test_every_bucket_has_a_record(task, signature, tensor, root, served):
 
 
 @pytest.mark.parametrize("task", ["sentiment", "video", "speech", "translation", "dna"])
-def test_both_raw_signatures_are_asked_the_same(task, root):
-    """So what holds of the lengths of `explain` holds of `serving_default`."""
-    asked = {"serving_default": [], "explain": []}
+def test_both_raw_signatures_have_the_same_requests(task, root):
+    """The lengths of `explain` are therefore also those of `serving_default`."""
+    requests = {"serving_default": [], "explain": []}
     for record in check.read_records(root / task / "1"):
         name = record.request.model_spec.signature_name
-        if name in asked:
-            asked[name].append({k: v.SerializeToString() for k, v in record.request.inputs.items()})
-    assert asked["serving_default"] and asked["serving_default"] == asked["explain"]
+        if name in requests:
+            inputs = {k: v.SerializeToString() for k, v in record.request.inputs.items()}
+            requests[name].append(inputs)
+    assert requests["serving_default"] and requests["serving_default"] == requests["explain"]
 
 
 def test_every_length_of_speech_has_a_record(root):
-    found = {
+    sizes = {
         name: lengths(root, "speech", name, "audio", 1)
         for name in ("serving_default", "tensors", "explain")
     }
-    assert len(found["tensors"]) == 2 and len({frozenset(one) for one in found.values()}) == 1
+    assert len(sizes["tensors"]) == 2 and len({frozenset(one) for one in sizes.values()}) == 1

@@ -1,4 +1,4 @@
-"""What the tests of the tasks share: commands run as a user runs them, and what all exports owe."""
+"""Helpers of the tests of all tasks: commands as a user runs them, and checks of exports."""
 
 import json
 import os
@@ -8,13 +8,13 @@ import sys
 import time
 
 from common.commands import cli
-from common.serving.served import versions
+from common.serving.versions import versions
 
 import pytest
 
 
 def run(command, *words, folder, environment, **kwargs):
-    """Runs `python -m tasks.<command>`, such as `ner.train`, in a folder."""
+    """Run `python -m tasks.<command>`, such as `ner.train`, in a folder."""
     line = [sys.executable, "-m", f"tasks.{command}", *map(str, words)]
     return subprocess.run(
         line, cwd=folder, env=environment, capture_output=True, text=True, check=False, **kwargs
@@ -22,14 +22,14 @@ def run(command, *words, folder, environment, **kwargs):
 
 
 def heed_ctrl_c():
-    """For `preexec_fn`: a process started in the background of a shell ignores Ctrl-C."""
+    """Enable Ctrl-C, which a background process of a shell ignores; for `preexec_fn`."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
-    """Kills a training run in the middle of the epoch behind the first `epochs` ones.
+    """Kill a training run in the middle of the epoch after the first `epochs` ones.
 
-    The words must ask for more epochs, which are still running then.
+    The words must set a larger number of epochs, so that the run has not finished by then.
     """
     line = [sys.executable, "-m", f"tasks.{task}.train", *map(str, words)]
     process = subprocess.Popen(line, cwd=folder, env=environment, stderr=subprocess.DEVNULL)
@@ -38,7 +38,7 @@ def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
     while not (log.exists() and len(log.read_text().splitlines()) > epochs):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.02)
-    time.sleep(0.2)  # in the middle of the next one
+    time.sleep(0.2)  # now it is in the middle of the next epoch
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
@@ -46,7 +46,7 @@ def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
 
 
 def check_no_keras_model(task, *words, folder):
-    """`predict` and `evaluate` answer from the export alone, without a Keras model."""
+    """Check that `predict` and `evaluate` need only the export, without a Keras model."""
     script = (
         "import sys, keras\n"
         "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
@@ -62,41 +62,43 @@ def check_no_keras_model(task, *words, folder):
 
 
 def check_refused(main, words, message, capsys, monkeypatch):
-    """Bad flags end a command with one message and exit code 2, and leave nothing behind."""
+    """Check that bad flags end a command with one message and exit code 2, and write no file."""
     monkeypatch.setattr(sys, "argv", ["train", *words])
     before = os.listdir()
     with pytest.raises(SystemExit) as stop:
         cli.run(main)
-    assert stop.value.code == 2 and message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error
+    assert error.startswith("error: ") and error.count("\n") == 1, error
     assert os.listdir() == before
 
 
 def check_help(module, capsys):
-    """`--help` shows how the command is called and what it does if nothing is said."""
+    """Check that `--help` shows the command and the defaults of its flags."""
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert stop.value.code == 0
-    assert f"python -m {module.__name__}" in said and "(default: " in said
+    assert f"python -m {module.__name__}" in printed and "(default: " in printed
 
 
 def check_signatures(served, golden):
-    """Compares the names, types and shapes of an export's signatures with a file."""
-    found = {}
+    """Compare the names, types and shapes of an export's signatures with a file."""
+    signatures = {}
     for name, function in served.functions.items():
         specs = function.structured_input_signature[1]
-        found[name] = {
+        signatures[name] = {
             "inputs": {k: [s.dtype.name, s.shape.as_list()] for k, s in sorted(specs.items())},
             "outputs": {
                 k: [s.dtype.name, s.shape.as_list()]
                 for k, s in sorted(function.structured_outputs.items())
             },
         }
-    assert found == json.loads(golden.read_text())
+    assert signatures == json.loads(golden.read_text())
 
 
 def check_version(version, *expected):
-    """A version has all its files, pictures included, and its card says all that is expected."""
+    """Check that a version has all files and pictures, and its card the expected texts."""
     for name in ("saved_model.pb", "variables", "assets", "model.keras", "model_card.md"):
         assert (version / name).exists(), name
     card = (version / "model_card.md").read_text()

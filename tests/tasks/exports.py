@@ -1,4 +1,4 @@
-"""Trains each task once per test run, whatever number of workers run the tests."""
+"""Exports of all tasks, trained once per test run, for any number of test workers."""
 
 import dataclasses
 import fcntl
@@ -16,28 +16,28 @@ TASKS = ("dna", "music", "ner", "sentiment", "speech", "translation", "video")
 
 @dataclasses.dataclass(frozen=True)
 class Exports:
-    """Folders in which a user has trained on files of their own, one for each task.
+    """Folders in which a user has trained on their own files, one for each task.
 
-    A task is trained, by its command, when it is first asked for. `tests/tasks/own/<task>.py` says
-    on what.
+    A task is trained by its command when a test first needs it. `tests/tasks/own/<task>.py` defines
+    the data and the flags.
 
     Attributes:
-      root: where they lie; all workers of a test run share it.
-      environment: of the commands.
+      root: the folder of these folders; all workers of a test run share it.
+      environment: the environment variables of the commands.
     """
 
     root: Path
     environment: Mapping[str, str]
 
     def folder(self, task):
-        """The folder, which nobody may change, and the completed command."""
+        """Return the folder, which no test may change, and the completed command."""
         own = importlib.import_module(f"tests.tasks.own.{task}")
         folder, outcome = self.root / task, self.root / f"{task}.json"
         self.root.mkdir(exist_ok=True)
         with open(self.root / f"{task}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be training it
             if not outcome.exists():
-                shutil.rmtree(folder, ignore_errors=True)  # what a killed worker left
+                shutil.rmtree(folder, ignore_errors=True)  # left by a killed worker
                 folder.mkdir()
                 own.write_data(folder)
                 done = commands.run(
@@ -49,11 +49,11 @@ class Exports:
         return folder, done
 
     def version(self, task):
-        """The version folder of the export, which nobody may change."""
+        """Return the version folder of the export, which no test may change."""
         return self.folder(task)[0] / "saved_models" / task / "1"
 
     def copy(self, task, target):
-        """The same in a folder of one's own."""
+        """Copy the folder of a task; return the copy and the completed command."""
         folder, done = self.folder(task)
         shutil.copytree(folder, target, dirs_exist_ok=True)
         return target, done

@@ -1,18 +1,18 @@
-"""The page on which every task can be tried, used in a headless browser as a person uses it."""
+"""The page of `python -m tasks demo`, used in a headless browser as a person uses it."""
 
 import importlib.util
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
-from common.errors import InputError
+from common.commands import cli
 from common.serving.publish import write_models_config
+from tests.ports import free_ports
 from tests.serving.server import Server
 from tests.tasks import commands
 from tests.tasks.exports import TASKS
@@ -25,13 +25,13 @@ DRIVER = shutil.which("chromedriver")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [
     name
-    for name, found in {
+    for name, path in {
         "gradio": importlib.util.find_spec("gradio"),
         "selenium": importlib.util.find_spec("selenium"),
         "chromium": CHROMIUM,
         "chromedriver": DRIVER,
     }.items()
-    if not found
+    if not path
 ]
 needs_browser = pytest.mark.skipif(
     bool(MISSING),
@@ -54,9 +54,7 @@ class Page:
     """The running command `python -m tasks demo`."""
 
     def __init__(self, *words, environment):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        (port,) = free_ports(1)
         line = [sys.executable, "-m", "tasks", "demo", "--port", str(port), *map(str, words)]
         self.process = subprocess.Popen(
             line,
@@ -66,20 +64,20 @@ class Page:
             env=environment,
             preexec_fn=commands.heed_ctrl_c,
         )
-        said = []
+        lines = []
         for line in self.process.stderr:
-            said.append(line)
+            lines.append(line)
             if "The page is open at " in line:
                 break
         else:
-            raise AssertionError("".join(said))
-        self.address = re.search(r"http://\S+", said[-1])[0]
-        # What it prints later must not fill the pipe.
+            raise AssertionError("".join(lines))
+        self.address = re.search(r"http://\S+", lines[-1])[0]
+        # Later output must not fill the pipe.
         self.reader = threading.Thread(target=self.process.stderr.read, daemon=True)
         self.reader.start()
 
     def end(self, kind):
-        """Sends a signal; gives the exit code."""
+        """Send a signal; return the exit code."""
         self.process.send_signal(kind)
         code = self.process.wait(timeout=60)
         self.reader.join()
@@ -88,7 +86,7 @@ class Page:
 
 
 class Browser:
-    """What a person does on the page, and sees."""
+    """The actions of a person on the page, and the parts of the page that they see."""
 
     def __init__(self, driver, folder):
         self.driver, self.folder = driver, folder
@@ -96,7 +94,7 @@ class Browser:
     def find(self, selector):
         return self.driver.find_element("css selector", selector)
 
-    def until(self, condition, what, seconds=90):
+    def until(self, condition, awaited, seconds=90):
         from selenium.common.exceptions import WebDriverException
 
         deadline = time.time() + seconds
@@ -104,11 +102,11 @@ class Browser:
             try:
                 if value := condition():
                     return value
-            except WebDriverException:  # not there yet, or drawn anew
+            except WebDriverException:  # not yet there, or replaced meanwhile
                 pass
             time.sleep(0.1)
         self.driver.save_screenshot(str(self.folder / "failed.png"))
-        raise AssertionError(f"{what} did not come; toasts: {self.toasts()}")
+        raise AssertionError(f"{awaited} did not appear; toasts: {self.toasts()}")
 
     def open(self, task):
         for tab in self.driver.find_elements("css selector", "button[role=tab]"):
@@ -136,22 +134,25 @@ class Browser:
         return self.until(lambda: self.find(field).get_attribute("value"), element)
 
     def text(self, element, *, holds=""):
-        def found():
+        def complete_text():
             text = self.find(f"#{element}").text
             return holds in text and text
 
-        return self.until(found, f"{element} with {holds!r}")
+        return self.until(complete_text, f"{element} with {holds!r}")
 
     def image(self, element):
-        """The size of a picture that the browser has drawn."""
+        """Return the size of a picture that the browser has drawn."""
         script = "const i = arguments[0]; return i.complete && [i.naturalWidth, i.naturalHeight]"
-        image = f"#{element} img"
-        found = lambda: self.driver.execute_script(script, self.find(image))  # noqa: E731
-        return self.until(lambda: found() and found()[0] and found(), element)
+
+        def size():
+            size = self.driver.execute_script(script, self.find(f"#{element} img"))
+            return size and size[0] and size
+
+        return self.until(size, element)
 
     def toasts(self):
-        found = self.driver.find_elements("css selector", "[data-testid=toast-body]")
-        return " | ".join(toast.text for toast in found)
+        toasts = self.driver.find_elements("css selector", "[data-testid=toast-body]")
+        return " | ".join(toast.text for toast in toasts)
 
     def toast(self, words):
         self.until(lambda: words in self.toasts(), f"a message with {words!r}")
@@ -192,7 +193,7 @@ def page(models, environment):
 
 
 def opened(page, driver, tmp_path_factory):
-    # DEMO_SCREENSHOTS names a folder in which to look at them.
+    # DEMO_SCREENSHOTS names a folder that keeps the screenshots.
     folder = os.environ.get("DEMO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots")
     browser = Browser(driver, type(tmp_path_factory.getbasetemp())(folder))
     driver.get(page.address)
@@ -207,7 +208,7 @@ def browser(page, driver, tmp_path_factory):
 
 
 @needs_browser
-def test_there_is_a_tab_for_each_task_and_nothing_comes_from_elsewhere(browser, page):
+def test_there_is_a_tab_for_each_task_and_nothing_is_loaded_from_other_hosts(browser, page):
     tabs = [tab.text for tab in browser.driver.find_elements("css selector", "button[role=tab]")]
     assert sorted({tab.lower() for tab in tabs if tab}) == sorted(TASKS)
     loaded = browser.driver.execute_script(
@@ -218,7 +219,7 @@ def test_there_is_a_tab_for_each_task_and_nothing_comes_from_elsewhere(browser, 
 
 
 @needs_browser
-def test_a_review_gets_stars_and_shows_the_words_that_counted(browser):
+def test_a_review_gets_stars_and_attention_on_its_words(browser):
     browser.open("sentiment")
     browser.press("sentiment")
     browser.toast("Type a review first.")
@@ -246,7 +247,7 @@ def test_names_in_a_sentence_are_marked(browser):
 
 
 @needs_browser
-def test_a_sentence_is_translated_and_attention_drawn(browser):
+def test_a_sentence_is_translated_and_its_attention_is_drawn(browser):
     browser.open("translation")
     browser.press("translation")
     browser.toast("Type a sentence first.")
@@ -275,7 +276,7 @@ def test_genes_of_a_sequence_are_drawn(browser):
 
 
 @needs_browser
-def test_sound_is_transcribed_over_its_log_mel(browser, exports, tmp_path):
+def test_sound_is_transcribed_and_its_log_mel_drawn(browser, exports, tmp_path):
     browser.open("speech")
     browser.press("speech")
     browser.toast("Record or upload some sound first.")
@@ -287,7 +288,7 @@ def test_sound_is_transcribed_over_its_log_mel(browser, exports, tmp_path):
 
 
 @needs_browser
-def test_a_clip_is_recognised_over_time(browser, exports, tmp_path):
+def test_a_clip_is_recognised_and_drawn_over_time(browser, exports, tmp_path):
     browser.open("video")
     browser.press("video")
     browser.toast("Upload a clip first.")
@@ -301,13 +302,13 @@ def test_a_clip_is_recognised_over_time(browser, exports, tmp_path):
 
 
 @needs_browser
-def test_music_is_heard_seen_and_downloaded(browser):
+def test_music_is_played_drawn_and_downloaded(browser):
     browser.open("music")
     browser.press("music")
     assert min(browser.image("roll")) > 100
-    # The player, whose <audio> is hidden from here, shows how long the sound is that it loaded.
-    lasts = r"\b(0:0[1-9]|0:[1-5]\d|[1-9]\d*:\d\d)\b"
-    browser.until(lambda: re.search(lasts, browser.find("#played").text), "something to hear")
+    # The player hides its <audio>, but it shows the duration of the loaded sound.
+    duration = r"\b(0:0[1-9]|0:[1-5]\d|[1-9]\d*:\d\d)\b"
+    browser.until(lambda: re.search(duration, browser.find("#played").text), "the sound")
     link = browser.until(
         lambda: browser.find("#midi a[href*='music.mid']").get_attribute("href"), "a MIDI file"
     )
@@ -327,7 +328,7 @@ def test_ctrl_c_closes_the_page(models, page):
 
 
 @needs_browser
-def test_a_server_answers_instead_and_its_end_is_said(
+def test_a_server_predicts_and_its_end_is_reported(
     models, environment, driver, tmp_path_factory, request
 ):
     write_models_config(models)
@@ -344,19 +345,22 @@ def test_a_server_answers_instead_and_its_end_is_said(
         assert min(browser.image("roll")) > 100
     browser.open("sentiment")
     browser.press("sentiment")
-    browser.toast(server.rest)  # which does not answer any more
+    browser.toast(server.rest)  # it no longer responds
 
 
-@needs_browser
-def test_what_cannot_be_is_said_before_a_page_opens(tmp_path, capsys):
-    from tasks import demo
-
-    with pytest.raises(InputError, match="holds no export"):
-        demo.main(["--models", str(tmp_path)])
-    for words, message in (
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", "missing"], "missing holds no export"),
         (["--port", "0"], "--port must be 1 to 65535, got 0"),
         (["--server", "localhost:8501"], "--server must look like http://localhost:8501"),
-    ):
-        with pytest.raises(SystemExit) as stop:
-            demo.main(words)
-        assert stop.value.code == 2 and message in capsys.readouterr().err
+    ],
+)
+def test_invalid_flags_are_reported_before_the_page_opens(words, message, capsys, monkeypatch):
+    pytest.importorskip("gradio")
+    from tasks import demo
+
+    monkeypatch.setattr(sys, "argv", ["demo", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(demo.main)
+    assert stop.value.code == 2 and message in capsys.readouterr().err

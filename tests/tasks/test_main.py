@@ -12,7 +12,7 @@ import time
 
 from common.commands import cli, report
 from common.errors import InputError, TrainingError
-from common.serving.served import GRAPH
+from common.serving.versions import GRAPH
 from tasks import __main__ as front
 from tests.tasks import commands
 from tests.tasks.own import ner as own_ner
@@ -28,10 +28,10 @@ def command(*words, folder, environment):
     )
 
 
-# --- the list -------------------------------------------------------------------------------------
+# --- The list -------------------------------------------------------------------------------------
 
 
-def test_the_list_names_every_task_and_the_newest_score(exports, capsys, tmp_path):
+def test_the_list_shows_every_task_and_the_newest_score(exports, capsys, tmp_path):
     folder, done = exports.copy("sentiment", tmp_path / "sentiment")
     scored = json.loads(done.stdout.splitlines()[-1])
     front.main(["--models", str(folder / "saved_models"), "--json"])
@@ -50,7 +50,7 @@ def test_the_list_names_every_task_and_the_newest_score(exports, capsys, tmp_pat
     assert f"accuracy {scored['accuracy']:.4f} (test)" in lines[1]
 
 
-def test_an_empty_list_says_how_to_train(tmp_path, capsys):
+def test_an_empty_list_shows_the_training_command(tmp_path, capsys):
     front.main(["--models", str(tmp_path)])
     assert capsys.readouterr().out.endswith("yet: python -m tasks train --quick\n")
 
@@ -68,11 +68,11 @@ def test_scores_are_read_back_from_a_model_card(tmp_path):
     assert report.card_scores(path) == {}
 
 
-# --- flags ----------------------------------------------------------------------------------------
+# --- Flags ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("task", front.TASKS)
-def test_quick_settings_are_smaller_ones_that_the_task_takes(task):
+def test_quick_settings_are_valid_and_smaller_than_the_defaults(task):
     module = importlib.import_module(f"tasks.{task}.config")
     words = front.Train(quick=True, resume=True).words(task)
     config = cli.parse_train(
@@ -92,7 +92,7 @@ def test_flags_are_passed_on(tmp_path):
 
 
 def test_wrong_commands_are_refused_without_colours(tmp_path, command_environment):
-    with pytest.raises(InputError, match="no command 'trian'; there are train and demo"):
+    with pytest.raises(InputError, match="no command 'trian'; use train, demo, or none"):
         front.main(["trian"])
     environment = {**command_environment, "PYTHONPATH": os.getcwd()}
     done = command("train", "--help", folder=tmp_path, environment=environment)
@@ -102,35 +102,35 @@ def test_wrong_commands_are_refused_without_colours(tmp_path, command_environmen
     assert done.returncode == 2 and "invalid choice 'chess'" in done.stderr
 
 
-# --- training -------------------------------------------------------------------------------------
+# --- Training -------------------------------------------------------------------------------------
 
 
-def test_what_a_task_prints_is_cut_into_lines_and_bars():
+def test_the_output_of_a_task_is_split_into_lines_and_progress_bars():
     read, write = os.pipe()
     with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb") as target:
         target.write(b"10%\r\x1b[A20%\rEpoch 1/2\n\xff\nlast")
         target.close()
-        found = list(front.printed(stream))
-    assert found == [
+        lines = list(front.read_output(stream))
+    assert lines == [
         *[("10%", False), ("20%", False), ("Epoch 1/2", True), ("\ufffd", True), ("last", True)]
     ]
 
 
-def test_the_clock_ticks_on_a_terminal_only(monkeypatch):
+def test_the_clock_runs_only_on_a_terminal(monkeypatch):
     for is_terminal, expected in ((False, ""), (True, "\r\x1b[K[1/7 ner 00:00] 10%")):
         stream = io.StringIO()
-        stream.isatty = lambda answer=is_terminal: answer
+        stream.isatty = lambda is_terminal=is_terminal: is_terminal
         monkeypatch.setattr(sys, "stderr", stream)
         clock = front.Clock("[1/7 ner", time.monotonic())
         clock.tick("10%")
         assert stream.getvalue() == expected
-        clock.tell("Epoch 1/2")
+        clock.print_line("Epoch 1/2")
         assert stream.getvalue().endswith("[1/7 ner 00:00] Epoch 1/2\n")
 
 
 @pytest.fixture
 def own_data(tmp_path, monkeypatch):
-    """A folder in which `train` trains tiny models on files of the user's own."""
+    """A folder in which `train` trains tiny models on the user's own files."""
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.chdir(tmp_path)
@@ -146,7 +146,7 @@ def own_data(tmp_path, monkeypatch):
 
 
 def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
-    # A library that only the second task needs is not there.
+    # Only ner needs this library, which cannot be imported.
     hidden = own_data / "hidden" / "seqeval"
     hidden.mkdir(parents=True)
     error = "ModuleNotFoundError(\"No module named 'seqeval'\", name='seqeval')"
@@ -155,11 +155,11 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     with pytest.raises(TrainingError) as failed:
         front.train(["ner", "sentiment", "ner", "--output", "out"])
     assert str(failed.value) == (
-        "1 of 2 tasks failed: ner. When that is mended:\n"
+        "1 of 2 tasks failed: ner. When that is fixed:\n"
         "  python -m tasks train --resume --output out --score validation ner"
     )
-    said = capsys.readouterr()
-    result = json.loads(said.out.splitlines()[-1])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out.splitlines()[-1])
     assert result["failed"] == ["ner"]
     ner, sentiment = result["tasks"]
     assert "pip install -e '.[ner]'" in ner["error"]
@@ -169,11 +169,11 @@ def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     assert sentiment["size"] == sum(path.stat().st_size for path in files)
     assert 0 < sentiment["seconds"] < sentiment["wall_seconds"] <= result["seconds"]
 
-    header, *rows = said.out.splitlines()[:3]
+    header, *rows = printed.out.splitlines()[:3]
     assert header.split() == ["task", "data", "metric", "score", "published", "time", "size"]
     assert "failed" in rows[0] and "pip install -e '.[ner]'" in rows[0]
     assert f"{sentiment['accuracy']:.3f}" in rows[1] and " MB" in rows[1]
-    assert "[2/2 sentiment " in said.err and "\x1b" not in said.err + said.out
+    assert "[2/2 sentiment " in printed.err and "\x1b" not in printed.err + printed.out
 
 
 @pytest.mark.slow
@@ -190,13 +190,14 @@ def test_the_quick_run_trains_all_seven_on_their_default_data(tmp_path, command_
 
 
 INTERRUPTED = """
+from common.commands import cli
 from tasks import __main__ as front
 front.Train.words = lambda self, task: {words!r} + ["--resume"] * self.resume
 cli.run(front.main)
 """
 
 
-def test_ctrl_c_keeps_finished_epochs_and_says_how_to_go_on(own_data):
+def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_data):
     words = [*map(str, own_sentiment.TRAIN), "--output", "out", "--epochs", "2000"]
     words.remove("6")
     words.remove("--epochs")
@@ -218,10 +219,10 @@ def test_ctrl_c_keeps_finished_epochs_and_says_how_to_go_on(own_data):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and out == ""
-    assert "stopped in sentiment. Finished epochs are kept; to go on:\n" in err
+    assert "stopped in sentiment. Finished epochs are kept; to resume:\n" in err
     assert err.endswith("--output saved_models --score validation sentiment ner\n")
     assert "Traceback" not in err
     assert (log.parent / "checkpoint.npz").exists()
     finished = len(log.read_text().splitlines())
     time.sleep(2)
-    assert len(log.read_text().splitlines()) == finished  # the task's own process has ended, too
+    assert len(log.read_text().splitlines()) == finished  # the task's process has ended, too

@@ -1,4 +1,4 @@
-"""Every task tells of itself in the same form."""
+"""The READMEs of all tasks have the same sections."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ SECTIONS = ["Data", "Model", "Scores", "Time", "Input and output", "Request", "Y
 SECTIONS += ["Limits"]
 
 
-def test_there_are_seven():
+def test_there_are_seven_readmes():
     assert len(READMES) == 7
 
 

@@ -1,4 +1,4 @@
-"""The exports of all seven tasks for other targets, by small models with random weights."""
+"""Exports of all seven tasks for other targets, of small models with random weights."""
 
 import dataclasses
 import importlib
@@ -9,8 +9,9 @@ from common.data import bucket_lengths
 from common.errors import InputError
 from common.serving import targets
 from common.serving.check import difference
-from common.serving.publish import publish, saved_model_pb2
-from common.serving.served import GRAPH, load_export
+from common.serving.publish import publish
+from common.serving.served import load_export
+from common.serving.versions import GRAPH
 from common.text import Vocabulary
 from common.word_embedding import WordEmbedding
 from tests.tasks.exports import TASKS
@@ -19,13 +20,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 WORDS = ("film", "a", "warm", "london", "in", "lived")
 
 
 @dataclasses.dataclass
 class Small:
-    """A model and what `publish` needs beside its signatures, which `sign(target)` makes."""
+    """A model and the other arguments of `publish`; `sign(target)` makes the signatures."""
 
     model: keras.Model
     sign: Any
@@ -86,8 +88,8 @@ def video(folder):
     from tasks.video.config import Config
 
     built = model.build(Config(image_size=8, channels=(8, 8), features=6, units=5), classes=3)
-    kept = {"side": 8, "rate": 10.0, "longest": 16}
-    sign = lambda target: serving.signatures(built, "abc", **kept, target=target)  # noqa: E731
+    options = {"side": 8, "rate": 10.0, "longest": 16}
+    sign = lambda target: serving.signatures(built, "abc", **options, target=target)  # noqa: E731
     return Small(built, sign, serving.examples(8, 10.0, [8, 16]), [8, 16])
 
 
@@ -96,10 +98,10 @@ def speech(folder):
     from tasks.speech.config import Config
 
     built = model.build(Config(units=5, layers=1, channels=3, bands=16), symbols=3)
-    kept = {"weight": 0.0, "bonus": 0.0, "beam": 2, "max_samples": 9000}
+    options = {"weight": 0.0, "bonus": 0.0, "beam": 2, "max_samples": 9000}
 
     def sign(target):
-        recognizer = serving.Recognizer(built, (" ", "a", "b"), None, **kept, target=target)
+        recognizer = serving.Recognizer(built, (" ", "a", "b"), None, **options, target=target)
         return serving.signatures(recognizer)
 
     return Small(built, sign, serving.examples([6000, 9000]), [6000])
@@ -113,10 +115,10 @@ def translation(folder):
     pieces = subwords.Subwords(folder / "p.txt")
     config = Config(embedding=6, units=8, encoder_layers=1, decoder_layers=1)
     built = model.build(config, source_size=len(pieces), target_size=len(pieces))
-    kept = {"max_length": 12, "beam": 3, "alpha": 0.6}
+    options = {"max_length": 12, "beam": 3, "alpha": 0.6}
 
     def sign(target):
-        return serving.signatures(built, pieces, pieces, **kept, target=target)
+        return serving.signatures(built, pieces, pieces, **options, target=target)
 
     return Small(built, sign, serving.examples(12), bucket_lengths(13, 2), [pieces])
 
@@ -133,7 +135,7 @@ def music(folder):
     return Small(built, lambda target: serving.signatures(built, target), serving.examples())
 
 
-# They take a minute or two each to trace and compile.
+# These take a minute or two each to trace and compile.
 HEAVY = ("dna", "music", "sentiment", "speech", "translation", "video")
 
 
@@ -149,7 +151,7 @@ def task(request):
 def small(task, tmp_path_factory):
     keras.utils.set_random_seed(3)
     with pytest.MonkeyPatch.context() as patch:
-        if task == "music":  # a loop of 4096 steps is not for a test
+        if task == "music":  # a loop of 4096 steps would take too long
             patch.setattr("tasks.music.serving.LENGTHS", (16, 64))
             patch.setattr("tasks.music.serving.CHUNK", 32)
         yield globals()[task](tmp_path_factory.mktemp("vocabularies"))
@@ -177,7 +179,7 @@ def tensors(example, specs):
     return {spec.name: tf.constant(example[spec.name], spec.dtype) for spec in specs}
 
 
-def test_the_export_for_a_tpu_answers_like_the_portable_one(small, tpu):
+def test_the_export_for_a_tpu_returns_the_outputs_of_the_portable_one(small, tpu):
     served = load_export(tpu[1])
     for name, function in small.sign(targets.PORTABLE).items():
         with rnn_kernels.portable():
@@ -187,28 +189,28 @@ def test_the_export_for_a_tpu_answers_like_the_portable_one(small, tpu):
         for example in small.examples[name]:
             inputs = tensors(example, function.input_signature)
             expected = portable(**inputs)
-            found = served.call(name, **inputs)
-            assert sorted(found) == sorted(expected)
+            outputs = served.call(name, **inputs)
+            assert sorted(outputs) == sorted(expected)
             for key, value in expected.items():
-                assert difference(found[key], value.numpy()) <= 1e-4, (name, key)
+                assert difference(outputs[key], value.numpy()) <= 1e-4, (name, key)
 
 
 def any_tensors(specs):
-    """Something for each input of a core: lengths from 1 on, small whole numbers, floats."""
+    """Return random inputs of a core: lengths of 1 or more, small whole numbers, floats."""
     random = np.random.default_rng(0)
     time = max([spec.shape[1] for spec in specs.values() if spec.shape.rank > 1] or [1])
-    found = {}
+    inputs = {}
     for key, spec in specs.items():
         if spec.dtype.is_floating:
             value = random.uniform(size=spec.shape)
         else:
             most = time if spec.shape.rank == 1 else 3
             value = random.integers(1, most + 1, spec.shape)
-        found[key] = tf.constant(value, spec.dtype)
-    return found
+        inputs[key] = tf.constant(value, spec.dtype)
+    return inputs
 
 
-def test_each_core_compiles_and_gives_the_same_numbers(tpu):
+def test_each_core_compiles_and_returns_the_same_numbers(tpu):
     target, version = tpu
     loaded = tf.saved_model.load(str(version))  # holds the variables
     assert target.cores
@@ -235,7 +237,7 @@ def test_every_core_has_static_shapes_an_alias_and_no_bfloat16(tpu):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_small_devices_are_refused_before_training_with_the_reason(task):
+def test_litert_is_refused_before_training_with_the_reason(task):
     if task == "sentiment":
         return
     train = importlib.import_module(f"tasks.{task}.train")

@@ -1,7 +1,7 @@
-"""Lowers every core of exports for a TPU, without one: `python lower.py VERSION_DIR...`.
+"""Lower every core of exports for a TPU, without one: `python lower.py VERSION_DIR...`.
 
-Runs in an environment of its own, with `tensorflow-tpu` and `libtpu`; see `test_lowering.py`.
-Prints a JSON object a core: `core`, and `instructions` of its HLO module, or `error`.
+It needs a separate environment with `tensorflow-tpu` and `libtpu`; see `test_lowering.py`. It
+prints one JSON object per core: `core`, and the `instructions` of its HLO module, or `error`.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-# There is no TPU and no cloud to ask about one, which it would otherwise do for minutes.
+# Without these settings libtpu would look for a TPU in the cloud for minutes.
 os.environ.update(
     TPU_SKIP_MDS_QUERY="1",
     TPU_WORKER_HOSTNAMES="localhost",
@@ -22,9 +22,9 @@ from tensorflow.python.framework import convert_to_constants
 
 
 def lower(core):
-    """The HLO of a restored core, as text, for the platform TPU."""
-    # What is left of an export's variables after loading is bound to this host: made constants.
-    # Loops stay what they are, since the compiler takes no others.
+    """Return the HLO of a restored core for the platform TPU, as text."""
+    # The restored variables are bound to this host, so they become constants. Control flow is not
+    # lowered, since the compiler of a TPU only accepts functional loops.
     (concrete,) = core.concrete_functions
     frozen = convert_to_constants.convert_variables_to_constants_v2(
         concrete, lower_control_flow=False
@@ -35,18 +35,18 @@ def lower(core):
 
 
 def main():
-    """Lowers all cores of all folders on the command line; see the module."""
+    """Lower all cores of all folders on the command line; see the module."""
     failed = False
     for folder in sys.argv[1:]:
-        loaded = tf.saved_model.load(folder)  # held here, or its variables would be gone
+        loaded = tf.saved_model.load(folder)  # a reference keeps its variables alive
         for alias in sorted(loaded.cores):
-            said = {"export": folder, "core": alias}
+            result = {"export": folder, "core": alias}
             try:
                 module = lower(loaded.cores[alias])
-                said["instructions"] = len(re.findall(r"^\s+\S.* = ", module, re.M))
-            except Exception as error:  # whatever the compiler raises: it names the op
-                said["error"], failed = f"{type(error).__name__}: {error}"[:2000], True
-            print(json.dumps(said), flush=True)
+                result["instructions"] = len(re.findall(r"^\s+\S.* = ", module, re.M))
+            except Exception as error:  # any error of the compiler; it names the op
+                result["error"], failed = f"{type(error).__name__}: {error}"[:2000], True
+            print(json.dumps(result), flush=True)
     sys.exit(failed)
 
 

@@ -1,10 +1,10 @@
-"""Every core of every task is lowered for the platform TPU, on a machine without one.
+"""Every core of every task can be lowered for a TPU, on a machine without one.
 
     python -m pytest -n 0 tests/tpu -m tpu
     TPU_ENVIRONMENT=~/tpu python -m pytest -n 0 tests/tpu -m tpu    # keeps the environment there
 
-TensorFlow's own wheel cannot lower for a TPU, and the one that can does not live beside it: it gets
-an environment of its own, of about 2 GB, made when the first test asks for it.
+The wheel `tensorflow` cannot lower for a TPU; `tensorflow-tpu` can, but both cannot be installed
+together. So the first test makes a separate environment, of about 2 GB.
 """
 
 import json
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.tpu, pytest.mark.timeout(3600)]
 
 @pytest.fixture(scope="session")
 def python(tmp_path_factory):
-    """Python of an environment with `PACKAGES`."""
+    """The Python interpreter of an environment with `PACKAGES`."""
     folder = Path(os.environ.get("TPU_ENVIRONMENT") or tmp_path_factory.mktemp("environment"))
     python = folder.expanduser() / "bin" / "python"
     if not python.exists():
@@ -36,9 +36,9 @@ def python(tmp_path_factory):
 
 def test_every_core_lowers_for_a_tpu(python, tpu):  # noqa: F811
     target, version = tpu
-    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [python, LOWER, version], capture_output=True, text=True, check=False, env=plain
+        [python, LOWER, version], capture_output=True, text=True, check=False, env=environment
     )
     lowered = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert {row["core"] for row in lowered} == set(target.cores), done.stderr[-2000:]

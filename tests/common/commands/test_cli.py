@@ -8,7 +8,7 @@ import sys
 import types
 
 from common.commands import cli
-from common.commands.config import EvaluateConfig, RunConfig
+from common.commands.config import PredictConfig, RunConfig
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
 
@@ -29,23 +29,23 @@ PRESETS = {
 
 
 def parse(*words):
-    return cli.parse_train(Config, PRESETS, default="small", argv=list(words), doc="Trains.")
+    return cli.parse_train(Config, PRESETS, default="small", argv=list(words), doc="Train.")
 
 
-def test_a_data_set_brings_its_preset_and_flags_override_it():
+def test_a_data_set_selects_its_preset_and_flags_override_it():
     assert parse() == PRESETS["small"]
     assert parse("--dataset", "large") == PRESETS["large"]
     assert parse("--dataset=large", "--units", "7").units == 7
     assert parse("--dataset=large", "--units", "7").learning_rate == 0.5
 
 
-def test_a_whole_number_for_a_float_is_one():
+def test_a_whole_number_for_a_float_field_becomes_a_float():
     config = Config(noise=2, learning_rate=1, epochs=3)
     assert [type(value) for value in (config.noise, config.learning_rate)] == [float, float]
     assert (config.noise, config.learning_rate, type(config.epochs)) == (2.0, 1.0, int)
 
 
-def test_own_data_takes_the_default_preset_without_its_data_set(tmp_path):
+def test_own_data_starts_from_the_default_preset_without_its_data_set(tmp_path):
     config = parse("--data", str(tmp_path))
     assert config.dataset is None and config.data == tmp_path and config.units == 8
 
@@ -61,16 +61,17 @@ def test_underscores_and_hyphens_both_work():
         (["--dataset", "large", "--data", "x"], "not both"),
         (["--epochs", "0"], "--epochs must be 1 or more, got 0"),
         (["--learning_rate", "0"], "--learning_rate must be positive"),
+        (["--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
     ],
 )
-def test_flags_that_cannot_be_are_refused(words, message, capsys, monkeypatch):
+def test_invalid_flags_are_refused(words, message, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", *words])
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda argv: parse(*argv))
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_resuming_may_change_where_but_not_what():
+def test_a_resumed_run_may_change_paths_but_not_the_model():
     one = parse("--output", "a", "--resume", "--verbose", "0").checkpoint_settings()
     assert one == parse("--output", "b").checkpoint_settings()
     assert one != parse("--units", "9").checkpoint_settings()
@@ -78,7 +79,7 @@ def test_resuming_may_change_where_but_not_what():
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (InputError("no header", "a.csv", 1), 2, "error: a.csv, line 1: no header"),
         (TrainingError("the loss is nan"), 1, "error: the loss is nan"),
@@ -89,7 +90,7 @@ def test_resuming_may_change_where_but_not_what():
         (KeyboardInterrupt("the page is closed"), 130, "\nthe page is closed\n"),
     ],
 )
-def test_a_failure_is_one_message_and_an_exit_code(error, code, said, capsys, monkeypatch):
+def test_a_failure_is_one_message_and_an_exit_code(error, code, message, capsys, monkeypatch):
     def main(_):
         raise error
 
@@ -97,13 +98,13 @@ def test_a_failure_is_one_message_and_an_exit_code(error, code, said, capsys, mo
     with pytest.raises(SystemExit) as stop:
         cli.run(main)
     assert stop.value.code == code
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "words", [["--data", "my films.csv"], ["--data", "my films.csv", "--resume"]]
 )
-def test_ctrl_c_gives_the_command_that_goes_on(words, capsys, monkeypatch):
+def test_ctrl_c_prints_the_command_that_resumes(words, capsys, monkeypatch):
     def main(_):
         raise KeyboardInterrupt
 
@@ -114,7 +115,7 @@ def test_ctrl_c_gives_the_command_that_goes_on(words, capsys, monkeypatch):
         cli.run(main)
     assert stop.value.code == 130
     assert capsys.readouterr().err == (
-        "\nstopped. Finished epochs are kept; to go on:\n"
+        "\nstopped. Finished epochs are kept; to resume:\n"
         "  python -m tasks.sentiment.train --data 'my films.csv' --resume\n"
     )
 
@@ -123,7 +124,7 @@ def test_ctrl_c_gives_the_command_that_goes_on(words, capsys, monkeypatch):
 def test_a_progress_bar_is_for_a_terminal(verbose, in_a_pipe, monkeypatch):
     for is_terminal, expected in ((True, verbose), (False, in_a_pipe)):
         stream = io.StringIO()
-        stream.isatty = lambda answer=is_terminal: answer
+        stream.isatty = lambda is_terminal=is_terminal: is_terminal
         monkeypatch.setattr(sys, "stdout", stream)
         assert Config(verbose=verbose).fit_arguments()["verbose"] == expected
 
@@ -155,24 +156,21 @@ def test_output_appears_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "whole" and os.listdir(tmp_path) == ["out"]
 
 
-def test_a_hyphen_is_standard_input_with_bad_bytes_replaced(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\r\n\xff".encode("latin-1"))))
-    assert list(cli.input_lines(["a", "-", "b"])) == ["a", "\ufffd", "\ufffd", "b"]
+def test_scores_have_their_fields_in_a_fixed_order(capsys, tmp_path):
+    scored = cli.Scored(examples=7, seconds=1.23456, metrics={"f1": 0.5})
+    cli.print_scored("ner", "mine.conll", "all", scored, tmp_path)
+    line = json.loads(capsys.readouterr().out)
+    assert list(line) == ["task", "dataset", "split", "examples", "seconds", "model", "f1"]
+    assert line["seconds"] == 1.235 and line["examples"] == 7
 
 
-def test_evaluate_scores_what_the_model_was_trained_on_where_nothing_else_is_named(tmp_path):
-    mine, other = tmp_path / "mine.csv", tmp_path / "other.csv"
-    mine.write_text("a")
-    other.write_text("a")
-    of_set = {"dataset": "small", "data": None}
-    of_file = {"dataset": None, "data": str(mine)}
-    flags = EvaluateConfig()
-    assert flags.or_trained_on(of_set).dataset == "small"
-    assert flags.or_trained_on(of_file).data == mine
-    named = EvaluateConfig(dataset="large")
-    assert named.or_trained_on(of_file) == named
-    # A training file is dealt into splits again; another one is scored whole.
-    assert not EvaluateConfig(data=mine).scores_whole_file(of_file)
-    assert EvaluateConfig(data=other).scores_whole_file(of_file)
-    assert EvaluateConfig(data=mine).scores_whole_file(of_set)
-    assert not EvaluateConfig(data=tmp_path).scores_whole_file(of_set)
+def test_predictions_are_lines_for_a_person_and_json_in_a_file(capsys, tmp_path):
+    predictions = [{"label": "é"}, {"label": "b"}]
+    first = cli.print_predictions(PredictConfig(), iter(predictions), to_line=lambda p: p["label"])
+    assert first == {"label": "é"} and capsys.readouterr().out == "é\nb\n"
+    out = tmp_path / "out.jsonl"
+    cli.print_predictions(PredictConfig(output=out), predictions, to_line=str)
+    assert out.read_text(encoding="utf-8") == '{"label": "é"}\n{"label": "b"}\n'
+    with pytest.raises(InputError, match="the input is empty"):
+        cli.print_predictions(PredictConfig(output=out), [], to_line=str)
+    assert out.read_text(encoding="utf-8").startswith('{"label": "é"}')  # the old file is kept

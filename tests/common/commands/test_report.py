@@ -1,4 +1,4 @@
-"""Pictures hold what they should, tables are Markdown, the card is whole."""
+"""Reports: drawn curves and matrices, Markdown tables, the model card."""
 
 from common.commands import report
 
@@ -11,7 +11,7 @@ HISTORY = [
 ]
 
 
-def test_curves_are_drawn(tmp_path):
+def test_learning_curves_are_drawn(tmp_path):
     report.learning_curves(HISTORY, tmp_path / "curves.png", best_epoch=2)
     pixels = image.imread(tmp_path / "curves.png")[..., :3]
     assert pixels.shape[1] > 2 * pixels.shape[0]
@@ -20,13 +20,13 @@ def test_curves_are_drawn(tmp_path):
         assert (np.abs(pixels - wanted).max(axis=-1) < 0.02).sum() > 100
 
 
-def test_confusions_are_counted_and_shaded(tmp_path):
+def test_a_confusion_matrix_is_counted_and_shaded(tmp_path):
     counts = report.confusion_matrix(
         [0, 0, 1, 2], [0, 1, 1, 2], ["a", "b", "c"], tmp_path / "c.png"
     )
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     pixels = image.imread(tmp_path / "c.png")[..., :3]
-    darkest = np.array([8, 48, 107]) / 255  # a row that is all right
+    darkest = np.array([8, 48, 107]) / 255  # a row without an error
     assert (np.abs(pixels - darkest).max(axis=-1) < 0.02).mean() > 0.02
 
 
@@ -50,11 +50,11 @@ def test_the_card_lists_settings_and_versions(tmp_path):
     assert "| units | 7 |" in text and f"| keras | {report.versions()['keras']} |" in text
 
 
-def test_classes_are_reported_one_by_one():
-    said = report.classification_report([0, 0, 1, 1], [0, 1, 1, 1], ["bad", "good"])
+def test_a_classification_report_has_a_line_per_class():
+    text = report.classification_report([0, 0, 1, 1], [0, 1, 1, 1], ["bad", "good"])
     bad, good = (
-        next(x for x in said.splitlines() if x.split()[:1] == [n]) for n in ("bad", "good")
+        next(x for x in text.splitlines() if x.split()[:1] == [n]) for n in ("bad", "good")
     )
     assert bad.split()[1:] == ["1.00", "0.50", "0.67", "2"]
     assert good.split()[1:] == ["0.67", "1.00", "0.80", "2"]
-    assert said.splitlines()[-2:] == ["| bad | 1 | 1 |", "| good | 0 | 2 |"]
+    assert text.splitlines()[-2:] == ["| bad | 1 | 1 |", "| good | 0 | 2 |"]

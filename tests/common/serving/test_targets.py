@@ -1,4 +1,4 @@
-"""Targets: static cores on a toy, what is refused before training, and what a scan finds."""
+"""Targets: static cores of a small function, refusals before training, and scans of cores."""
 
 import json
 import shutil
@@ -10,7 +10,8 @@ from common.errors import ExportError, InputError
 from common.serving import targets
 from common.serving.publish import publish, write_models_config
 from common.serving.scan import scan
-from common.serving.served import GRAPH, LITERT, latest, load_export
+from common.serving.served import load_export
+from common.serving.versions import GRAPH, LITERT, latest
 
 import keras
 import numpy as np
@@ -20,10 +21,10 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 
 def toy(**inputs):
-    """A cumulated sum as long as its input, every second step of it, and a row's mean."""
+    """Return the cumulative sum of each row, every second step of it, and its last step."""
     x = inputs["x"] * tf.cast(tf.sequence_mask(inputs["length"], tf.shape(inputs["x"])[1]), "float")
     total = tf.cumsum(x, axis=1)
-    # Like many a layer, it does not know its number of steps beforehand.
+    # As in many layers, the number of steps is not static.
     half = total[:, :: tf.minimum(2, tf.shape(total)[1] + 1)]
     return {"total": total, "half": half, "sum": total[:, -1]}
 
@@ -36,25 +37,25 @@ def static(run=toy, batch=2, lengths=(4, 8)):
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])
 @pytest.mark.parametrize("time", [1, 4, 5, 8, 11])
-def test_a_static_core_answers_as_the_function_it_is_made_of(rows, time):
+def test_a_static_core_returns_the_outputs_of_its_function(rows, time):
     random = np.random.default_rng(0)
     x = tf.constant(random.normal(size=(rows, time)), tf.float32)
     length = tf.constant(random.integers(0, min(time, 8) + 1, rows), tf.int32)
     _, core = static()
-    expected, found = toy(x=x, length=length), tf.function(core)(x=x, length=length)
+    expected, outputs = toy(x=x, length=length), tf.function(core)(x=x, length=length)
     for key in expected:
-        # Behind the longest length the core has nothing, and gives zeros.
-        seen = expected[key] if key == "sum" else expected[key][:, : {"total": 8, "half": 4}[key]]
-        answered = found[key] if key == "sum" else found[key][:, : seen.shape[1]]
-        np.testing.assert_allclose(answered, seen, atol=1e-6)
-        assert found[key].shape == expected[key].shape
+        # After the longest length the outputs of the core are zeros.
+        steps = {"total": 8, "half": 4}.get(key)
+        compared = (slice(None),) if steps is None else (slice(None), slice(steps))
+        np.testing.assert_allclose(outputs[key][compared], expected[key][compared], atol=1e-6)
+        assert outputs[key].shape == expected[key].shape
 
 
-def test_a_row_beyond_the_longest_length_gets_zeros_and_spoils_no_other():
+def test_a_row_beyond_the_longest_length_gets_zeros_and_affects_no_other():
     _, core = static()
-    found = core(x=tf.ones([2, 9]), length=tf.constant([9, 3]))
-    np.testing.assert_array_equal(found["sum"], [0.0, 3.0])
-    np.testing.assert_array_equal(found["total"][0], np.zeros(9))
+    outputs = core(x=tf.ones([2, 9]), length=tf.constant([9, 3]))
+    np.testing.assert_array_equal(outputs["sum"], [0.0, 3.0])
+    np.testing.assert_array_equal(outputs["total"][0], np.zeros(9))
 
 
 def test_one_function_for_each_length_with_static_shapes():
@@ -67,7 +68,7 @@ def test_one_function_for_each_length_with_static_shapes():
         assert shapes == {"x": [2, length], "length": [2]}
 
 
-def test_a_core_without_time_walks_over_the_rows():
+def test_a_core_without_time_runs_over_chunks_of_rows():
     target = targets.Target("tpu", batch=4)
     core = target.core("rows", lambda x: {"y": 2.0 * x})
     np.testing.assert_array_equal(core(x=tf.range(6.0))["y"], 2.0 * np.arange(6))
@@ -80,7 +81,7 @@ def test_no_bfloat16_leaves_a_core():
     assert core(x=tf.range(6.0))["y"].dtype == tf.float32
 
 
-def test_sizes_beside_batch_and_time_must_be_known():
+def test_dimensions_other_than_batch_and_time_must_be_static():
     _, core = static(lambda x, length: {"sum": tf.reduce_sum(x, axis=[1, 2])})
     function = tf.function(core)
     with pytest.raises(ValueError, match="'x' of core 'core_4' has no static shape"):
@@ -89,41 +90,41 @@ def test_sizes_beside_batch_and_time_must_be_known():
         )
 
 
-def test_other_targets_leave_a_core_alone():
+def test_other_targets_do_not_change_a_core():
     for name in ("portable", "gpu", "litert"):
         assert targets.Target(name).core("core", toy, timed=["x"]) is toy
 
 
-# --- sharing --------------------------------------------------------------------------------------
+# --- Sharing --------------------------------------------------------------------------------------
 
 
 def sharing(traced):
-    """Two signatures that share a function, which tells when Python runs through it."""
+    """Return two signatures that share a function, which records each of its traces."""
 
     @targets.shared
     def double(x):
-        """Twice as much."""
+        """Return twice as much."""
         traced.append("portable" if rnn_kernels.is_portable() else "live")
         return {"y": 2.0 * x}
 
     spec = tf.TensorSpec([None, None], tf.float32, name="x")
     serving_default = tf.function(double, input_signature=[spec])
     tensors = tf.function(lambda x: {"y": double(x)["y"][:, :1]}, input_signature=[spec])
-    assert double.__doc__ == "Twice as much."
+    assert double.__doc__ == "Return twice as much."
     return {"serving_default": serving_default, "tensors": tensors}
 
 
-def test_an_export_holds_a_shared_function_once_and_none_that_was_traced_before(tmp_path):
+def test_an_export_holds_a_shared_function_once_and_no_earlier_trace(tmp_path):
     traced = []
     signatures = sharing(traced)
     live = signatures["serving_default"](tf.ones([1, 2]))["y"]
     x = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
-    asked = [{"x": x}]
+    requests = [{"x": x}]
     published = publish(
         signatures,
         model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
         resources=[],
-        examples={"serving_default": asked, "tensors": asked},
+        examples={"serving_default": requests, "tensors": requests},
         settings={},
         directory=tmp_path / "toy",
     )
@@ -134,24 +135,24 @@ def test_an_export_holds_a_shared_function_once_and_none_that_was_traced_before(
     np.testing.assert_array_equal(served.call("tensors", x=x)["y"], 2.0 * x[:, :1])
 
 
-# --- refusals -------------------------------------------------------------------------------------
+# --- Refusals -------------------------------------------------------------------------------------
 
 
-def test_without_a_gpu_its_target_is_refused_by_one_line_before_training(monkeypatch, capsys):
+def test_target_gpu_is_refused_without_a_gpu_before_training(monkeypatch, capsys):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit) as stop:
         cli.run(lambda words: targets.choose("gpu", "sentiment"))
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and said.count("\n") == 1
-    assert said.startswith("error: --target gpu needs a GPU")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert message.startswith("error: --target gpu needs a GPU")
 
 
-def test_a_task_that_is_not_for_small_devices_says_why():
+def test_a_task_without_litert_is_refused_with_the_reason():
     assert targets.choose("litert", "sentiment", no_litert=None).name == "litert"
     with pytest.raises(InputError, match=r"^--target litert is not for chess: boards$"):
         targets.choose("litert", "chess", no_litert="boards")
-    with pytest.raises(InputError, match=r"^--target litert is not for chess: nobody has"):
+    with pytest.raises(InputError, match=r"^--target litert is not for chess: it has no LiteRT"):
         targets.choose("litert", "chess")
 
 
@@ -160,16 +161,16 @@ def test_folders_of_targets():
     assert folders == ["ner", "ner-gpu", "ner-tpu"]
 
 
-def test_nothing_published_says_how_to_train_for_the_target(tmp_path):
+def test_a_missing_model_is_reported_with_the_training_command_of_its_target(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"tasks.ner.train --output .* --target tpu`"):
         latest(tmp_path / "ner-tpu")
 
 
-# --- what a scan finds ----------------------------------------------------------------------------
+# --- Scans ----------------------------------------------------------------------------------------
 
 
 def save(folder, target, run):
-    """Saves a signature around a core."""
+    """Save a signature around a core; return the folder."""
     core = target.core("core", run, timed=["x"])
 
     @tf.function(
@@ -193,18 +194,18 @@ def summed(x, length):
     return {"y": tf.reduce_sum(x, axis=1)}
 
 
-def spelled(x, length):
+def through_text(x, length):
     text = tf.strings.as_string(x[:, 0])
     return {"y": tf.strings.to_number(text)}
 
 
 def test_text_in_a_core_is_refused_with_the_core_named(tmp_path):
     target, _ = static()
-    with pytest.raises(ExportError, match=r"String.* of core 'core_[48]' is for the host"):
-        scan(save(tmp_path, target, spelled), target)
+    with pytest.raises(ExportError, match=r"String.* of core 'core_[48]' only runs on the host"):
+        scan(save(tmp_path, target, through_text), target)
 
 
-def test_a_sound_core_is_accepted_and_one_without_alias_refused(tmp_path):
+def test_a_valid_core_is_accepted_and_one_without_alias_refused(tmp_path):
     target, _ = static()
     scan(save(tmp_path, target, summed), target)
     target.cores["other"] = None
@@ -213,14 +214,14 @@ def test_a_sound_core_is_accepted_and_one_without_alias_refused(tmp_path):
 
 
 def intrude(folder, op, device=""):
-    """Puts a node into the main graph."""
+    """Add a node to the main graph."""
     path = folder / GRAPH
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
     saved.meta_graphs[0].graph_def.node.add(name="intruder", op=op, device=device)
     path.write_bytes(saved.SerializeToString())
 
 
-def test_cudnn_ops_are_for_gpus_alone(tmp_path):
+def test_cudnn_ops_are_only_for_gpus(tmp_path):
     plain = save(tmp_path / "plain", targets.PORTABLE, summed)
     gpu = targets.Target("gpu")
     with pytest.raises(ExportError, match="no node is a cuDNN op"):

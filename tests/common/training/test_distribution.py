@@ -1,29 +1,28 @@
-"""Several worker processes on this machine, against one process."""
+"""Several worker processes on this machine give the results of one process."""
 
-import contextlib
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
 import textwrap
 import time
 
 from common.errors import InputError
-from common.serving.served import versions
+from common.serving.versions import versions
+from common.training.checkpoint import CHECKPOINT, LOG
 from common.training.distribution import (
     chief_first,
     from_chief,
     gather,
-    in_step,
     make_strategy,
-    share,
+    split_batch,
+    trace_step,
     wait_for_all,
     worker_index,
 )
-from common.training.fit import CHECKPOINT, LOG
 from tests.common.training import test_fit
+from tests.ports import free_ports
 from tests.tasks.exports import TASKS
 
 import numpy as np
@@ -32,9 +31,10 @@ import tensorflow as tf
 
 
 def uneven(epoch):
-    """Batches of 15, 14 and a single row.
+    """Return batches of 15, 14 and a single row.
 
-    Shares differ, some have a size that only one of the workers has seen, and one is empty.
+    So the workers get parts of different sizes, some of which the other worker never gets, and one
+    part is empty.
     """
     rows = [np.arange(30), np.arange(30, 58), np.arange(58, 59), np.arange(59, 74)]
     parts = [test_fit.batches(r, size) for r, size in zip(rows, (15, 14, 1, 15), strict=True)]
@@ -42,7 +42,7 @@ def uneven(epoch):
 
 
 def validation():
-    """Batches of 7 rows and of a single one, whose stand-in on the other worker must not count."""
+    """Return batches of 7 rows and of one, whose filler row on the other worker is not valid."""
     return test_fit.batches(np.arange(80, 95), 7)
 
 
@@ -58,7 +58,7 @@ WORKER = """
         strategy = distribution.make_strategy("multiworker")
         index = distribution.worker_index(strategy)
         with distribution.chief_first(strategy):
-            # Those that come later find what the chief has written.
+            # The other workers run this after the chief.
             if index == 0:
                 (folder / "prepared").touch()
             assert (folder / "prepared").exists()
@@ -78,16 +78,8 @@ WORKER = """
 """
 
 
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def start(commands, folder, environment):
-    """Starts a cluster of one worker for each command; standard error goes to a file each."""
+    """Start a cluster of one worker per command; the output of each goes to its own files."""
     workers = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
     processes = []
     for index, command in enumerate(commands):
@@ -110,7 +102,7 @@ def start(commands, folder, environment):
 
 
 def wait(processes, folder, seconds=300):
-    """Waits for all; gives their exit codes, or says what they said."""
+    """Wait for all processes; return their exit codes, or raise with the chief's messages."""
     try:
         return [process.wait(seconds) for process in processes]
     except subprocess.TimeoutExpired:
@@ -123,7 +115,7 @@ def wait(processes, folder, seconds=300):
 
 @pytest.fixture
 def worker(tmp_path, command_environment, pytestconfig):
-    """Starts two workers that fit the model of `test_fit` in a folder."""
+    """A function that starts two workers, which fit the model of `test_fit` in a folder."""
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKER))
     environment = {**command_environment, "PYTHONPATH": str(pytestconfig.rootpath)}
@@ -137,7 +129,7 @@ def worker(tmp_path, command_environment, pytestconfig):
 
 
 def one_process(folder, epochs):
-    """The same fit in this process."""
+    """Run the same fit in this process."""
     return test_fit.run(
         folder,
         epochs=epochs,
@@ -149,17 +141,17 @@ def one_process(folder, epochs):
 
 
 @pytest.mark.distribution
-def test_two_workers_give_what_one_process_gives(tmp_path, worker):
+def test_two_workers_give_the_result_of_one_process(tmp_path, worker):
     assert wait(worker(tmp_path / "two", 3), tmp_path) == [0, 0]
     model, fitted = one_process(tmp_path / "one", 3)
-    found = [np.load(tmp_path / "two" / f"worker_{index}.npz") for index in range(2)]
-    for name in found[0].files:  # validation over all workers included
-        np.testing.assert_array_equal(found[0][name], found[1][name])
-    np.testing.assert_allclose(found[0]["weights"], test_fit.weights(model), atol=1e-5)
+    results = [np.load(tmp_path / "two" / f"worker_{index}.npz") for index in range(2)]
+    for name in results[0].files:  # includes the validation over all workers
+        np.testing.assert_array_equal(results[0][name], results[1][name])
+    np.testing.assert_allclose(results[0]["weights"], test_fit.weights(model), atol=1e-5)
     for column in ("loss", "error"):
         expected = [row[f"val_{column}"] for row in fitted.history]
         name = {"loss": "losses", "error": "errors"}[column]
-        np.testing.assert_allclose(found[0][name], expected, rtol=1e-5)
+        np.testing.assert_allclose(results[0][name], expected, rtol=1e-5)
 
 
 @pytest.mark.distribution
@@ -174,17 +166,17 @@ def test_a_killed_worker_ends_the_run_and_a_restart_finishes_it(tmp_path, worker
     processes[victim].kill()
     processes[victim].wait()
     assert processes[1 - victim].wait(30) == 1  # within 30 seconds
-    said = (tmp_path / f"worker_{1 - victim}.err").read_text().splitlines()
-    kept = "Finished epochs are kept: start all workers again with --resume."
-    assert said[-1] == f"error: another worker is lost. {kept}"
+    messages = (tmp_path / f"worker_{1 - victim}.err").read_text().splitlines()
+    advice = "Finished epochs are kept: start all workers again with --resume."
+    assert messages[-1] == f"error: another worker is lost. {advice}"
 
     done = len((folder / LOG).read_text().splitlines()) - 1
     epochs = done + 3
     assert wait(worker(folder, epochs), tmp_path) == [0, 0]
     assert len((folder / LOG).read_text().splitlines()) - 1 == epochs
-    model, _ = one_process(tmp_path / "undisturbed", epochs)
-    found = np.load(folder / "worker_1.npz")["weights"]
-    np.testing.assert_allclose(found, test_fit.weights(model), atol=1e-5)
+    model, _ = one_process(tmp_path / "uninterrupted", epochs)
+    resumed = np.load(folder / "worker_1.npz")["weights"]
+    np.testing.assert_allclose(resumed, test_fit.weights(model), atol=1e-5)
 
 
 @pytest.mark.distribution
@@ -204,14 +196,14 @@ def test_each_task_trains_on_two_workers(task, tmp_path, command_environment):
     folder = tmp_path / "saved_models" / task
     assert versions(folder) == [1]
     assert "the chief publishes" in (tmp_path / "worker_1.err").read_text()
-    kept = {path.relative_to(folder).as_posix() for path in folder.rglob(CHECKPOINT)}
-    assert kept == {f"run/{CHECKPOINT}"}
+    checkpoints = {path.relative_to(folder).as_posix() for path in folder.rglob(CHECKPOINT)}
+    assert checkpoints == {f"run/{CHECKPOINT}"}
 
 
-# --- without other workers ------------------------------------------------------------------------
+# --- Without other workers ------------------------------------------------------------------------
 
 
-def test_a_step_is_traced_once_whatever_the_sizes_of_the_batches():
+def test_a_step_is_traced_once_for_batches_of_all_sizes():
     strategy, traced = make_strategy("one"), []
 
     @tf.function
@@ -221,14 +213,14 @@ def test_a_step_is_traced_once_whatever_the_sizes_of_the_batches():
         return tf.reduce_sum(batch["x"])
 
     batches = tf.data.Dataset.range(1, 6).map(lambda n: {"x": tf.ones([n])}).padded_batch(2)
-    sums = [float(in_step(step, batches, strategy)(*share(b, strategy))) for b in batches]
+    sums = [float(trace_step(step, batches, strategy)(*split_batch(b, strategy))) for b in batches]
     assert sums == [3.0, 7.0, 5.0] and traced == [[None, None]]
 
 
-def test_alone_nothing_changes():
+def test_one_process_changes_nothing():
     strategy = make_strategy("one")
     batch = {"x": tf.constant([[1.0], [2.0]]), "text": tf.constant(["a", "b"])}
-    assert share(batch, strategy) == (batch, None)
+    assert split_batch(batch, strategy) == (batch, None)
     np.testing.assert_array_equal(gather({"y": batch["x"]})["y"], [[1.0], [2.0]])
     np.testing.assert_array_equal(from_chief(np.array([1, 2], np.uint8), strategy), [1, 2])
     assert worker_index(strategy) == 0
@@ -248,7 +240,7 @@ def test_alone_nothing_changes():
         '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_a_cluster_must_be_named(value, monkeypatch):
+def test_multiworker_needs_a_cluster(value, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if value is not None:
         monkeypatch.setenv("TF_CONFIG", value)
@@ -256,8 +248,8 @@ def test_a_cluster_must_be_named(value, monkeypatch):
         make_strategy("multiworker")
 
 
-def test_a_tpu_must_be_there(monkeypatch):
+def test_a_missing_tpu_is_reported(monkeypatch):
     monkeypatch.delenv("TPU_NAME", raising=False)
-    with pytest.raises(InputError, match="--strategy tpu: no TPU is found"):
+    with pytest.raises(InputError, match="--strategy tpu: no TPU was found"):
         make_strategy("tpu")
     assert "TF_CONFIG" not in os.environ

@@ -1,6 +1,7 @@
-"""The loop against a hand-written one, and against itself after kills."""
+"""The training loop against a hand-written one, and a resumed run against an uninterrupted one."""
 
 import csv
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,7 +10,8 @@ import textwrap
 
 from common.errors import InputError, TrainingError
 from common.files import write_atomically
-from common.training.fit import CHECKPOINT, fit, warmed_cosine
+from common.training.checkpoint import CHECKPOINT
+from common.training.fit import FitOptions, fit, warmed_cosine
 
 import keras
 import numpy as np
@@ -28,7 +30,7 @@ def make_model(dropout=0.0):
 
 
 def batches(order, size=16):
-    return tf.data.Dataset.from_tensor_slices({"x": X[order], "wanted": Y[order]}).batch(size)
+    return tf.data.Dataset.from_tensor_slices({"x": X[order], "target": Y[order]}).batch(size)
 
 
 def train(epoch):
@@ -36,12 +38,12 @@ def train(epoch):
 
 
 def losses(outputs, batch):
-    squared = tf.square(outputs["y"][:, 0] - batch["wanted"])
+    squared = tf.square(outputs["y"][:, 0] - batch["target"])
     return squared, tf.ones_like(squared)
 
 
 def score(pairs):
-    errors = [np.abs(out["y"][:, 0] - batch["wanted"]) for batch, out in pairs]
+    errors = [np.abs(out["y"][:, 0] - batch["target"]) for batch, out in pairs]
     return {"error": float(np.concatenate(errors).mean())}
 
 
@@ -59,6 +61,8 @@ def run(directory, *, seed=3, epochs=4, dropout=0.0, optimizer=None, strategy=No
         "score": score,
         "monitor": "error",
         "mode": "min",
+    }
+    options = {
         "epochs": epochs,
         "patience": 99,
         "directory": directory,
@@ -66,7 +70,9 @@ def run(directory, *, seed=3, epochs=4, dropout=0.0, optimizer=None, strategy=No
         "strategy": strategy,
         "verbose": 0,
     }
-    return model, fit(model, **{**arguments, **kwargs})
+    names = {field.name for field in dataclasses.fields(FitOptions)}
+    options |= {name: kwargs.pop(name) for name in names & kwargs.keys()}
+    return model, fit(model, **{**arguments, **kwargs}, options=FitOptions(**options))
 
 
 def weights(model):
@@ -93,7 +99,7 @@ def test_steps_equal_a_hand_written_loop(tmp_path):
     np.testing.assert_allclose(weights(model), weights(by_hand), atol=1e-6)
 
 
-def test_weights_of_examples_count(tmp_path):
+def test_losses_are_weighted_by_example(tmp_path):
     def doubled(outputs, batch):
         values, ones = losses(outputs, batch)
         return 2.0 * values, 2.0 * ones
@@ -105,26 +111,26 @@ def test_weights_of_examples_count(tmp_path):
 
 def test_the_best_epoch_is_kept_and_patience_stops(tmp_path):
     scores = iter([5.0, 3.0, 4.0, 3.5, 1.0])
-    kept = []
+    epochs = []
 
-    class Keep(keras.callbacks.Callback):
+    class Record(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            kept.append((weights(self.model), logs["val_error"]))
+            epochs.append((weights(self.model), logs["val_error"]))
 
     model, fitted = run(
         tmp_path,
         epochs=9,
         patience=2,
-        callbacks=[Keep()],
+        callbacks=[Record()],
         score=lambda pairs: {"error": next(scores) + 0 * len(list(pairs))},
     )
     assert [row["val_error"] for row in fitted.history] == [5.0, 3.0, 4.0, 3.5]
-    assert [value for _, value in kept] == [5.0, 3.0, 4.0, 3.5]
+    assert [value for _, value in epochs] == [5.0, 3.0, 4.0, 3.5]
     assert fitted.best_epoch == 2
-    np.testing.assert_array_equal(weights(model), kept[1][0])
+    np.testing.assert_array_equal(weights(model), epochs[1][0])
 
 
-def test_the_best_epoch_brings_its_moving_statistics_along(tmp_path):
+def test_the_moving_statistics_of_the_best_epoch_are_restored(tmp_path):
     keras.utils.set_random_seed(3)
     x = keras.Input((5,), name="x")
     model = keras.Model(
@@ -145,18 +151,14 @@ def test_the_best_epoch_brings_its_moving_statistics_along(tmp_path):
         score=lambda pairs: {"error": next(scores) + 0 * len(list(pairs))},
         monitor="error",
         mode="min",
-        epochs=4,
-        patience=9,
-        directory=tmp_path,
-        settings={},
+        options=FitOptions(directory=tmp_path, epochs=4, patience=9, verbose=0),
         callbacks=[Watch()],
-        verbose=0,
     )
     np.testing.assert_array_equal(model.layers[1].moving_mean.numpy(), means[1])
     assert not np.array_equal(means[1], means[3])
 
 
-def test_keras_callbacks_steer_the_run(tmp_path):
+def test_keras_callbacks_control_the_run(tmp_path):
     rates = []
 
     class Rates(keras.callbacks.Callback):
@@ -173,7 +175,7 @@ def test_keras_callbacks_steer_the_run(tmp_path):
     assert len(fitted.history) == 3
 
 
-def test_the_log_has_a_row_an_epoch(tmp_path):
+def test_the_log_has_a_row_per_epoch(tmp_path):
     _, fitted = run(tmp_path, epochs=3)
     rows = list(csv.DictReader((tmp_path / "log.csv").read_text().splitlines()))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
@@ -182,7 +184,7 @@ def test_the_log_has_a_row_an_epoch(tmp_path):
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, average):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average):
     settings = {"dropout": 0.4, "average": average}
     whole, fitted = run(tmp_path / "whole", epochs=6, **settings)
 
@@ -193,7 +195,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(tmp_path, average):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", epochs=6, callbacks=[Stop()], **settings)
-    # Another seed for what is random before the checkpoint is read: it must not matter.
+    # Another seed before the checkpoint is read must not matter.
     resumed, again = run(
         tmp_path / "cut", epochs=6, seed=8, settings={"seed": 3}, resume=True, **settings
     )
@@ -233,7 +235,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path, pytest
     (tmp_path / "run").mkdir()
     process = subprocess.Popen([*command, "slow"], stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
-        if int(line) == 13:  # five steps an epoch: the third epoch is under way
+        if int(line) == 13:  # five steps per epoch: this is in the middle of the third
             process.send_signal(signal.SIGKILL)
             break
     process.wait()
@@ -251,14 +253,14 @@ def test_other_settings_are_not_resumed(tmp_path):
         run(tmp_path, epochs=2, seed=4, resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_with_a_message_and_keeps_the_checkpoint(tmp_path):
-    def spoilt(outputs, batch):
+def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_checkpoint(tmp_path):
+    def infinite(outputs, batch):
         values, ones = losses(outputs, batch)
-        return values / tf.cast(tf.reduce_max(batch["wanted"]) < 6.0, tf.float32), ones
+        return values / tf.cast(tf.reduce_max(batch["target"]) < 6.0, tf.float32), ones
 
     assert Y[:80].max() > 6.0
     with pytest.raises(TrainingError, match=r"the loss is (inf|nan) at step \d of epoch 1"):
-        run(tmp_path / "a", losses=spoilt)
+        run(tmp_path / "a", losses=infinite)
 
     class Spoil(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -267,11 +269,11 @@ def test_a_loss_that_is_no_number_stops_with_a_message_and_keeps_the_checkpoint(
 
     with pytest.raises(TrainingError, match="the loss is nan at step 1 of epoch 3"):
         run(tmp_path / "b", callbacks=[Spoil()])
-    with np.load(tmp_path / "b" / CHECKPOINT, allow_pickle=False) as kept:
-        assert all(np.isfinite(kept[name]).all() for name in kept.files if "/" in name)
+    with np.load(tmp_path / "b" / CHECKPOINT, allow_pickle=False) as arrays:
+        assert all(np.isfinite(arrays[name]).all() for name in arrays.files if "/" in name)
 
 
-def test_no_examples_are_told(tmp_path):
+def test_missing_examples_are_reported(tmp_path):
     with pytest.raises(InputError, match="no training examples"):
         run(tmp_path, train=lambda epoch: batches(np.arange(0)))
     with pytest.raises(InputError, match="no validation examples"):
@@ -283,16 +285,16 @@ def test_no_examples_are_told(tmp_path):
 
 
 def test_averaged_weights_follow_the_formula(tmp_path):
-    seen = []
+    after_steps = []
 
     class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
-            seen.append(weights(self.model))
+            after_steps.append(weights(self.model))
 
     model, _ = run(tmp_path, epochs=1, average=0.2, callbacks=[Watch()])
     keras.utils.set_random_seed(3)
     mean = weights(make_model())
-    for step, current in enumerate(seen, start=1):
+    for step, current in enumerate(after_steps, start=1):
         momentum = min(0.2, step / (step + 10))
         mean = momentum * mean + (1 - momentum) * current
     np.testing.assert_allclose(weights(model), mean, atol=1e-6)
@@ -317,11 +319,11 @@ TWO_DEVICES = """
     import tensorflow as tf
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from common.distribution import make_strategy
+    from common.training.distribution import make_strategy
     from tests.common.training.test_fit import *
     strategy = make_strategy("mirrored")
     assert strategy.num_replicas_in_sync == 2
-    # Batches of 15 do not halve: the replicas' shares differ, the result must not.
+    # Batches of 15 give the replicas parts of different sizes, which must not change the result.
     model, fitted = run(
         pathlib.Path(sys.argv[1]), epochs=3, strategy=strategy, clip_norm=0.5, average=0.5,
         train=lambda epoch: batches(np.arange(80), 15),
@@ -331,7 +333,7 @@ TWO_DEVICES = """
 """
 
 
-def test_two_mirrored_devices_give_what_one_gives(tmp_path, pytestconfig):
+def test_two_mirrored_devices_give_the_result_of_one(tmp_path, pytestconfig):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(TWO_DEVICES.format(tests=str(pytestconfig.rootpath))))
     (tmp_path / "two").mkdir()
@@ -349,11 +351,11 @@ def test_two_mirrored_devices_give_what_one_gives(tmp_path, pytestconfig):
     np.testing.assert_allclose(np.load(tmp_path / "two" / "losses.npy"), losses_of_one, rtol=1e-5)
 
 
-def test_the_learning_rate_rises_in_a_line_and_falls_along_a_cosine():
+def test_the_learning_rate_rises_linearly_and_falls_along_a_cosine():
     schedule = warmed_cosine(2.0, steps=120, warmup=1 / 6)
     np.testing.assert_allclose([schedule(0), schedule(10), schedule(20)], [0.0, 1.0, 2.0])
-    share = (70 - 20) / 100
-    np.testing.assert_allclose(schedule(70), 1.0 + np.cos(np.pi * share), rtol=1e-6)
+    progress = (70 - 20) / 100
+    np.testing.assert_allclose(schedule(70), 1.0 + np.cos(np.pi * progress), rtol=1e-6)
     np.testing.assert_allclose([schedule(120), schedule(500)], [0.0, 0.0], atol=1e-6)
     np.testing.assert_allclose(warmed_cosine(2.0, steps=8)(8), 0.0, atol=1e-6)
     assert float(warmed_cosine(2.0, steps=8)(0)) == 2.0  # too short to rise

@@ -18,9 +18,9 @@ def letters(random, count, weights=(0.25, 0.25, 0.25, 0.25)):
 
 
 def spliced_record(random, name="r", start=None, genes_wanted=1, stop="TAA"):
-    """A record with genes of two exons, their codons rich in G and C, on either strand."""
+    """Return a record with genes of two exons, on either strand, with codons rich in G and C."""
     codons = [c for c in map("".join, itertools.product("GCGCA", repeat=3)) if c != "AAA"]
-    sequence, found = "", []
+    sequence, genes = "", []
     for _ in range(genes_wanted):
         coding = "ATG" + "".join(random.choice(codons, size=random.integers(50, 80))) + stop
         cut = int(random.integers(40, len(coding) - 40))
@@ -32,10 +32,10 @@ def spliced_record(random, name="r", start=None, genes_wanted=1, stop="TAA"):
         if random.integers(2):
             gene, placed = complement(gene), placed.mirrored(size)
         sequence += flank
-        found.append(placed.shifted(len(sequence)))
+        genes.append(placed.shifted(len(sequence)))
         sequence += gene
     sequence += letters(random, 100, (0.4, 0.1, 0.1, 0.4))
-    return Record(name, sequence, tuple(found))
+    return Record(name, sequence, tuple(genes))
 
 
 def write_fasta(path, records):

@@ -1,7 +1,7 @@
 """Chords that follow each other by a rule, and a tiny model that learns it."""
 
 from tasks.music import midi
-from tasks.music.data import KEYS
+from tasks.music.midi import KEYS
 
 import numpy as np
 
@@ -14,7 +14,7 @@ CHORDS = {
 
 
 def chord_piece(random, bars=6):
-    """Chords, each for two frames, in an order that the chord before decides half of the time."""
+    """Return a piece of chords, each for two frames; most chords follow from the previous one."""
     names, chosen = list(CHORDS), ["C"]
     for _ in range(bars - 1):
         following = names[(names.index(chosen[-1]) + 1) % 4]

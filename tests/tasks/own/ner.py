@@ -1,6 +1,6 @@
 """Sentences with names in the usual places, and a tiny model that learns them."""
 
-from tasks.ner.data import Sentence
+from tasks.ner.formats import Sentence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ FRAMES += ("nobody lives here .", "in LOC PER sleeps", "we like LOC !")
 
 
 def own_sentences(count, seed):
-    """Sentences whose names a tiny model can learn."""
+    """Yield sentences whose names a tiny model can learn."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         row = Sentence([], [])

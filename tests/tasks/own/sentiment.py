@@ -1,4 +1,4 @@
-"""Reviews that one word decides, and a tiny model that learns them."""
+"""Reviews whose label depends on one word, and a tiny model that learns them."""
 
 import csv
 
@@ -10,7 +10,7 @@ REST = ("the film", "its plot", "every actor", "the ending", "the music", "a sce
 
 
 def own_reviews(count, seed):
-    """Reviews that one word decides, so that a tiny model can learn them."""
+    """Yield reviews whose label depends on one word, so that a tiny model can learn them."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         good = bool(random.integers(2))

@@ -1,15 +1,15 @@
-"""Letters that are sweeps of the frequency, and a tiny model that learns them."""
+"""Recordings whose letters are frequency sweeps, and a tiny model that learns them."""
 
 import numpy as np
 import soundfile
 
 RATE = 16_000
-# Letters are sweeps of the frequency, from one to another in Hz.
+# The first and the last frequency of each letter in Hz.
 TONES = {"a": (300.0, 5000.0), "b": (5000.0, 300.0), "c": (1500.0, 1500.0)}
 
 
 def speak(text, rng, rate=RATE):
-    """A sound in which each letter is a sweep, so that a tiny model can learn them."""
+    """Return a sound in which each letter is a frequency sweep."""
     parts = [np.zeros(int(0.1 * rate))]
     for letter in text:
         if letter == " ":
@@ -17,7 +17,7 @@ def speak(text, rng, rate=RATE):
             continue
         steps = np.linspace(*TONES[letter], int(rng.uniform(0.15, 0.2) * rate))
         phase = 2 * np.pi * np.cumsum(steps) / rate
-        # Three harmonics, so that every band has its share of every recording.
+        # Three harmonics, so that every band has energy in every recording.
         parts += [sum(0.1 * np.sin(k * phase) for k in (1, 2, 3)), np.zeros(int(0.06 * rate))]
     sound = np.concatenate([*parts, np.zeros(int(0.1 * rate))])
     return (sound + rng.normal(size=len(sound)) * 0.002).astype(np.float32)
@@ -31,7 +31,7 @@ def texts(count, seed):
 
 
 def write_folder(folder, count, seed, endings=(".wav",)):
-    """A folder with LJSpeech's `metadata.csv`."""
+    """Write a folder of recordings with a `metadata.csv` as in LJSpeech."""
     rng = np.random.default_rng(seed)
     (folder / "wavs").mkdir(parents=True)
     lines = []
@@ -49,21 +49,8 @@ def write_folder(folder, count, seed, endings=(".wav",)):
 
 TINY = ["--units", "28", "--layers", "1", "--channels", "8", "--bands", "24", "--verbose", "0"]
 TINY += ["--learning_rate", "0.015", "--batch_size", "4", "--average", "0", "--dropout", "0"]
-TINY += [
-    "--strides",
-    "2",
-    "2",
-    "--buckets",
-    "2",
-    "--speed",
-    "0.05",
-    "--max_seconds",
-    "5",
-    "--order",
-    "3",
-    "--beam",
-    "8",
-]
+TINY += ["--strides", "2", "2", "--buckets", "2", "--speed", "0.05", "--max_seconds", "5"]
+TINY += ["--order", "3", "--beam", "8"]
 TINY += ["--lm_weights", "0.0", "0.3", "--bonuses", "0.0", "--time_masks", "0", "--cell", "gru"]
 TRAIN = ("--data", "mine", "--epochs", 12, "--score", "test", *TINY)
 

@@ -1,4 +1,4 @@
-"""Pairs in which each word has its translation, and a tiny model that learns them."""
+"""Sentence pairs translated word by word, and a tiny model that learns them."""
 
 import itertools
 import random
@@ -10,7 +10,7 @@ ARTICLES = {"Le": "The", "Un": "A", "Mon": "My", "Votre": "Your"}
 
 
 def own_pairs(seed=0):
-    """Pairs in which each word has its translation, and adjectives change places."""
+    """Return pairs translated word by word, with the adjective before the noun in English."""
     pairs = [
         (f"{a} {n} {k} {v}.", f"{ARTICLES[a]} {KINDS[k]} {NOUNS[n]} {VERBS[v]}.")
         for a, n, k, v in itertools.product(ARTICLES, NOUNS, KINDS, VERBS)

@@ -2,13 +2,13 @@
 
 from tasks.video import clips, gaits, render
 
-RATE = 8.0  # frames a second that the tiny model sees
+RATE = 8.0  # frames per second of the tiny model
 SIDE = 32
 CLASSES = ("sitting down", "standing up", "waving")
 
 
 def body(activity, person, seed=0, seconds=2.5, rate=RATE, view=render.FIXED_VIEW):
-    """A clip of the fixed view, `<uint8>[time, side, side, 3]`."""
+    """Render a clip, `<uint8>[time, side, side, 3]`, by default in the fixed view."""
     joints = gaits.move(activity, seconds=seconds, rate=rate, seed=seed, person=person)
     return render.render(joints, view, size=SIDE)
 

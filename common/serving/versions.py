@@ -1,0 +1,125 @@
+"""Version folders on disk: which there are, and the settings published with each.
+
+Nothing here imports TensorFlow: a command reads a model's settings before it loads the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import ExportError, InputError
+
+if TYPE_CHECKING:
+    import keras
+
+GRAPH = "saved_model.pb"
+SETTINGS = Path("assets.extra", "config.json")
+LITERT = "model.tflite"
+MODELS = Path("saved_models")  # where commands look for the models of the tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A version folder and its settings; nothing is loaded yet.
+
+    Attributes:
+      path: the version folder.
+      settings: the content of `assets.extra/config.json`.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The Keras model, with its weights; for fine-tuning."""
+        import keras
+
+        return keras.models.load_model(self.path / "model.keras")
+
+    def asset(self, name: str) -> Path:
+        """Return the path of a file of the export, such as its vocabulary."""
+        return self.path / "assets" / name
+
+
+def find(path: str | Path | None, task: str | None = None) -> Published:
+    """Find a published model.
+
+    Args:
+      path: a version folder, or the folder of a task's versions, of which the newest is taken. None
+        means `saved_models/<task>`.
+      task: the task that the model must be of. None accepts any.
+
+    Raises:
+      FileNotFoundError: nothing was published there yet.
+      ExportError: the folder is incomplete.
+      InputError: the model is of another task.
+
+    Example::
+
+        find("saved_models/sentiment").settings["labels"]
+    """
+    folder = MODELS / str(task) if path is None else Path(path)
+    if not _looks_like_version(folder):
+        folder = latest(folder, task)
+    if not ((folder / GRAPH).is_file() or (folder / LITERT).is_file()):
+        raise ExportError(f"{folder} is no export of this project: it lacks {GRAPH}")
+    settings = read_settings(folder)
+    if task is not None and settings.get("task", task) != task:
+        raise InputError(f"{folder} is a {settings['task']} model; this command needs {task}")
+    return Published(folder, settings)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings that were published with a version.
+
+    Raises:
+      ExportError: the folder has none.
+    """
+    try:
+        return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExportError(f"{folder} is no export of this project: it lacks {SETTINGS}") from error
+
+
+def _looks_like_version(folder: Path) -> bool:
+    marks = (GRAPH, LITERT, SETTINGS)
+    return folder.is_dir() and (
+        folder.name.isdigit() or any((folder / mark).exists() for mark in marks)
+    )
+
+
+def versions(directory: Path) -> list[int]:
+    """List the published versions of a task, the oldest first; empty if there are none."""
+    if not directory.is_dir():
+        return []
+    numbers = (path for path in directory.iterdir() if re.fullmatch("[0-9]+", path.name))
+    return sorted(int(path.name) for path in numbers if path.is_dir())
+
+
+def latest(directory: Path, task: str | None = None) -> Path:
+    """Return the folder of the newest version in a task's folder.
+
+    Args:
+      directory: the folder of the versions, such as `saved_models/sentiment-tpu`.
+      task: the task that the message names. None: the folder's own name.
+
+    Raises:
+      FileNotFoundError: there is none; the message says how to train one.
+    """
+    numbers = versions(directory)
+    if numbers:
+        return directory / str(numbers[-1])
+    name, _, target = directory.name.partition("-")
+    if task is None or name == task:  # the folder that `train` would make
+        flags = f"--output {directory.parent}" + (f" --target {target}" if target else "")
+        advice = f"python -m tasks.{name}.train {flags}"
+    else:
+        advice = f"python -m tasks.{task}.train"
+    raise FileNotFoundError(f"{directory} holds no published model. Train one with `{advice}`")

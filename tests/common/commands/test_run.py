@@ -1,0 +1,89 @@
+"""The start of a training run: its folder, its optimizer, and the model of `--init`."""
+
+import dataclasses
+import json
+
+from common.commands.config import Count, RunConfig
+from common.commands.run import same_labels, start_run, warm_start
+from common.errors import InputError
+from common.serving.versions import GRAPH, LITERT, SETTINGS
+
+import keras
+import numpy as np
+import pytest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
+    units: Count = 4
+
+
+def make_version(folder, *, task="toy", units=3, graph=GRAPH):
+    """Write a version folder as far as `--init` reads it; return its model."""
+    (folder / SETTINGS).parent.mkdir(parents=True)
+    settings = {"task": task, "labels": ["a", "b"], "config": {"units": units, "seed": 9}}
+    (folder / SETTINGS).write_text(json.dumps(settings))
+    (folder / graph).touch()
+    model = make_model(units)
+    if graph == GRAPH:
+        model.save(folder / "model.keras")
+    return model
+
+
+def make_model(units):
+    x = keras.Input((2,), name="x")
+    hidden = keras.layers.Dense(units, name="hidden")(x)
+    return keras.Model(x, keras.layers.Dense(2, name="head_0")(hidden))
+
+
+def test_the_run_folder_is_made_and_settings_reach_fit(tmp_path):
+    run = start_run("toy", Config(output=tmp_path, epochs=7, clip_norm=2.0), architecture=())
+    assert run.folder == tmp_path / "toy" / "run" and run.folder.is_dir()
+    options = run.fit_options()
+    assert (options.directory, options.epochs, options.clip_norm) == (run.folder, 7, 2.0)
+    assert options.strategy is run.strategy and options.settings["epochs"] == 7
+    assert run.published is None and run.target.name == "portable"
+
+
+def test_the_learning_rate_decays_over_the_whole_run(tmp_path):
+    config = Config(output=tmp_path, learning_rate=0.5, batch_size=8, epochs=4)
+    optimizer = start_run("toy", config, architecture=()).make_adam(17, beta_2=0.9)
+    steps = 3 * 4  # 17 examples are three batches
+    schedule = optimizer._learning_rate
+    assert float(schedule(steps)) == pytest.approx(0.0, abs=1e-7)
+    assert float(schedule(steps - 1)) > 0.001 and optimizer.beta_2 == 0.9
+
+
+def test_init_takes_the_architecture_and_the_weights(tmp_path):
+    published = make_version(tmp_path / "toy" / "1")
+    config = Config(init=tmp_path / "toy", output=tmp_path, seed=5)
+    run = start_run("toy", config, architecture=("units",))
+    assert (run.config.units, run.config.seed) == (3, 5)
+    assert same_labels(run.published, ("a", "b")) and not same_labels(run.published, ["b", "a"])
+    model = make_model(run.config.units)
+    own_head = model.get_layer("head_0").get_weights()[0].copy()
+    warm_start(model, run.published, head="head")
+    hidden = [m.get_layer("hidden").get_weights()[0] for m in (model, published)]
+    np.testing.assert_array_equal(*hidden)
+    np.testing.assert_array_equal(model.get_layer("head_0").get_weights()[0], own_head)
+    warm_start(model, run.published)
+    heads = [m.get_layer("head_0").get_weights()[0] for m in (model, published)]
+    np.testing.assert_array_equal(*heads)
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ({"task": "ner"}, "1 is a ner model; this command needs toy"),
+        ({"graph": LITERT}, r"--init .*1: this version holds no model.keras"),
+    ],
+)
+def test_init_refuses_a_model_that_cannot_be_fine_tuned(version, message, tmp_path):
+    make_version(tmp_path / "1", **version)
+    with pytest.raises(InputError, match=message):
+        start_run("toy", Config(init=tmp_path / "1"), architecture=("units",))
+
+
+def test_a_task_without_a_litert_export_refuses_the_target():
+    with pytest.raises(InputError, match="--target litert is not for toy: it has no LiteRT"):
+        start_run("toy", Config(target="litert"), architecture=())

@@ -1,0 +1,112 @@
+"""The `predict` command: its inputs and outputs."""
+
+import gzip
+import io
+import json
+import re
+import sys
+
+from common.errors import InputError
+from tasks.dna import formats, predict, streaming
+from tasks.dna.genes import LABELS, Record
+from tasks.dna.paths import genes_of
+from tests.tasks import commands
+from tests.tasks.own.dna import spliced_record, write_fasta
+
+import numpy as np
+import pytest
+
+
+def set_standard_input(monkeypatch, content):
+    class Input:
+        buffer = io.BytesIO(content)
+
+    monkeypatch.setattr(sys, "stdin", Input)
+
+
+def test_predict_labels_the_sequences_on_the_command_line(trained, capsys, monkeypatch):
+    monkeypatch.chdir(trained[0])
+    predict.main(["AGCCCCTGTGAGGAACTAG", "acgtnryACGU"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert len(first) == 19 and len(second) == 11 and set(first + second) <= set(LABELS)
+    with pytest.raises(InputError, match=r"sequence 2: 'J' at base 3 is no IUPAC letter"):
+        predict.main(["ACGT", "ACJT"])
+    with pytest.raises(InputError, match="sequence 1 is empty"):
+        predict.main([""])
+
+
+def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, served):
+    random = np.random.default_rng(9)
+    rows = [spliced_record(random, f"chr {n}", genes_wanted=2) for n in range(3)]
+    path = tmp_path / "new.fa"
+    with gzip.open(tmp_path / "new.fa.gz", "wt") as file:
+        for record in rows:
+            file.write(f">{record.name.replace(' ', '_')}\n{record.sequence.lower()}\n")
+    words = ["--model", str(served.path), "--file", str(tmp_path / "new.fa.gz")]
+    predict.main([*words, "--output", str(tmp_path / "new.gff3")])
+    text = (tmp_path / "new.gff3").read_text()
+    assert text.startswith("##gff-version 3\n##sequence-region chr_0 1 ")
+    identifiers = re.findall(r"\tgene\t.*?ID=(\w+)", text)
+    assert len(identifiers) == len(set(identifiers)) >= 4
+    write_fasta(path, [Record(f"chr_{n}", r.sequence) for n, r in enumerate(rows)])
+    path.with_suffix(".gff3").write_text(text)
+    read_back = formats.read_records(path)
+    grammar = streaming.grammar_of(served)
+    paths = streaming.predict_paths(served, [record.sequence for record in rows], batch_size=2)
+    for record, (_, states) in zip(read_back, paths, strict=True):
+        assert list(record.genes) == genes_of(grammar, states)
+
+
+def test_predict_reads_standard_input_and_draws(trained, capsys, monkeypatch, tmp_path, served):
+    set_standard_input(monkeypatch, b">one\nACGTNNACGT\n\n>two\nacgtry\nACGT\n")
+    picture = tmp_path / "tracks.png"
+    predict.main(["--model", str(served.path), "--json", "-", "--plot", str(picture)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(r["name"], len(r["labels"])) for r in rows] == [("one", 10), ("two", 10)]
+    assert picture.stat().st_size > 5000
+    picture = tmp_path / "known.png"
+    words = ["--model", str(served.path), "--file", str(trained[0] / "my.fa")]
+    words += ["--plot", str(picture), "--region", "1-900", "--output", str(tmp_path / "out.gff3")]
+    predict.main(words)
+    assert picture.stat().st_size > 10000
+
+
+def test_empty_standard_input_is_refused_and_leaves_the_output_file_alone(
+    served, tmp_path, monkeypatch
+):
+    set_standard_input(monkeypatch, b"\n")
+    output = tmp_path / "genes.gff3"
+    output.write_text("old")
+    with pytest.raises(InputError, match="the input is empty"):
+        predict.main(["--model", str(served.path), "-", "--output", str(output)])
+    assert output.read_text() == "old"
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(predict, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["A", "--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["A", "--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "gone"], "no sequence given: write it on the command line"),
+        (["A", "--model", "sentiment"], "sentiment is a sentiment model; this command needs dna"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_a_region_is_counted_from_1_and_lies_in_the_record():
+    assert predict.parse_region("11-30", 20) == (10, 20)
+    assert predict.parse_region(None, 10**6) == (0, predict.SHOWN)
+    for wrong in ("5", "9-3", "0-4"):
+        with pytest.raises(InputError, match="--region must look like"):
+            predict.parse_region(wrong, 100)
+    with pytest.raises(InputError, match="lies beyond the record's 100 bases"):
+        predict.parse_region("200-300", 100)

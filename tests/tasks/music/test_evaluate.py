@@ -1,0 +1,119 @@
+"""The `evaluate` command and its metrics."""
+
+import dataclasses
+import json
+
+from common.errors import InputError
+from tasks.music import evaluate
+from tasks.music.midi import KEYS
+from tests.tasks import commands
+from tests.tasks.music.examples import nll, random_notes
+from tests.tasks.own.music import chord_piece, write_midi
+
+import keras
+import numpy as np
+import pytest
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
+    folder, done = trained
+    expected = json.loads(done.stdout.splitlines()[-1])
+    again = commands.run(
+        *("music.evaluate", "--samples", 4, "--plot", "samples.png"),
+        folder=folder,
+        environment=command_environment,
+    )
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout.splitlines()[-1])
+    for name in ("task", "dataset", "split", "examples", "frame_accuracy"):
+        assert result[name] == expected[name]
+    assert result["nll"] == pytest.approx(expected["nll"], rel=1e-6)
+    assert (folder / "samples.png").stat().st_size > 20_000
+
+
+def test_evaluate_scores_a_midi_file_as_the_model_does(trained, capsys):
+    folder, _ = trained
+    frames = chord_piece(np.random.default_rng(77), 8)
+    write_midi(folder / "mine.mid", frames)
+    version = folder / "saved_models" / "music" / "1"
+    words = ["--model", str(version), "--data", str(folder / "mine.mid"), "--samples", "0"]
+    evaluate.main(words)
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["split"] == "all" and result["examples"] == 1
+    built = keras.models.load_model(version / "model.keras")
+    expected = nll(built, frames[None].astype(np.float32))[0, 1:].mean()
+    assert result["nll"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_new_folder_is_scored_whole_unless_it_has_splits(trained, capsys, monkeypatch, tmp_path):
+    version = str(trained[0] / "saved_models" / "music" / "1")
+    random = np.random.default_rng(78)
+    for folder in (tmp_path, *(tmp_path / "split" / name for name in ("train", "validation"))):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            write_midi(folder / f"{number}.mid", chord_piece(random, 8 + number))
+    (tmp_path / "split" / "test").mkdir()
+    write_midi(tmp_path / "split" / "test" / "a.mid", chord_piece(random, 9))
+    monkeypatch.chdir(tmp_path / "split")
+    evaluate.main(["--model", version, "--data", ".", "--samples", "0"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["dataset"], result["split"], result["examples"]) == ("split", "test", 1)
+    monkeypatch.chdir(tmp_path / "split" / "train")
+    evaluate.main(["--model", version, "--data", ".", "--samples", "0"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["dataset"], result["split"], result["examples"]) == ("train", "all", 3)
+
+
+def test_a_model_is_scored_where_its_training_data_is_gone(served, tmp_path, capsys):
+    trained_on = {**served.settings["training_data"], "data": str(tmp_path / "gone")}
+    moved = dataclasses.replace(served, settings={**served.settings, "training_data": trained_on})
+    assert evaluate.load_training_pieces(moved, evaluate.Evaluate()) == []
+    assert "the training data cannot be read" in capsys.readouterr().err
+    with pytest.raises(InputError, match="gone: no such folder"):
+        evaluate.load_training_pieces(moved, evaluate.Evaluate(plot=tmp_path / "a.png"))
+
+
+def test_chorales_are_not_scored_by_a_model_trained_on_them():
+    with pytest.raises(InputError, match="which shares pieces with 'jsb_chorales'"):
+        evaluate.check_no_leak("bach_chorales", "jsb_chorales")
+    evaluate.check_no_leak("jsb_chorales", "jsb_chorales")
+    evaluate.check_no_leak(None, "nottingham")
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(evaluate, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gone", "--samples", "-1"], "--samples must be 0 or more, got -1"),
+        (["--samples", "0", "--plot", "a.png"], "--plot draws samples: give --samples 1 or more"),
+        (["--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "sentiment"], "sentiment is a sentiment model; this command needs music"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def test_metrics_are_those_of_numpy():
+    truth = [random_notes((n,), seed=n) for n in (5, 9)]
+    random = np.random.default_rng(0)
+    probabilities = [random.random((n - 1, KEYS)) for n in (5, 9)]
+    losses = [random.random(n - 1) for n in (5, 9)]
+    result = evaluate.metrics(truth, losses, probabilities)
+    pairs = list(zip(probabilities, truth, strict=True))
+    hits = sum(((p >= 0.5) & (t[1:] > 0)).sum() for p, t in pairs)
+    wrong = sum(((p >= 0.5) & (t[1:] == 0)).sum() for p, t in pairs)
+    missed = sum(((p < 0.5) & (t[1:] > 0)).sum() for p, t in pairs)
+    assert result["frame_accuracy"] == pytest.approx(hits / (hits + wrong + missed))
+    assert result["nll"] == pytest.approx((losses[0].sum() + losses[1].sum()) / 12)

@@ -1,0 +1,56 @@
+from tasks.music import midi
+from tasks.music.midi import KEYS
+from tests.tasks.music.examples import BASS, TUNE, make_song, random_notes
+from tests.tasks.own.music import write_midi
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(("resolution", "tempo"), [(480, 120.0), (96, 63.0), (220, 200.0)])
+def test_frames_depend_neither_on_tempo_nor_on_resolution(tmp_path, resolution, tempo):
+    song = make_song(
+        (False, TUNE), (False, BASS), (True, [(38, 0, 4)]), resolution=resolution, tempo=tempo
+    )
+    song.write(str(tmp_path / "a.mid"))
+    frames = midi.read_midi(tmp_path / "a.mid", 2)
+    sounding = [(np.flatnonzero(row) + 21).tolist() for row in frames]
+    assert sounding == [[36, 60], [36, 60], [36, 62], [36, 64], [43, 64], [43, 64]]
+
+
+def test_outer_silence_is_removed_and_short_notes_last_a_step(tmp_path):
+    make_song((False, [(60, 4, 4.05), (64, 6, 7)])).write(str(tmp_path / "a.mid"))
+    frames = midi.read_midi(tmp_path / "a.mid", 1)
+    assert frames.shape == (3, KEYS) and frames.sum(axis=1).tolist() == [1, 0, 1]
+
+
+def test_notes_outside_the_piano_are_moved_by_octaves():
+    frames = midi.to_frames(np.array([20, 0, 109, 127]), np.zeros(4, int), np.ones(4, int))
+    assert (np.flatnonzero(frames[0]) + 21).tolist() == [24, 32, 97, 103]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.floats(0.0, 0.5))
+def test_frames_survive_the_conversion_to_notes(seed, time, density):
+    frames = (np.random.default_rng(seed).random((time, KEYS)) < density).astype(np.uint8)
+    frames[0, 0] = frames[-1, 5] = 1  # no silence at the ends
+    key, start, end = np.array(midi.to_notes(frames)).T
+    assert np.array_equal(midi.to_frames(key + midi.LOWEST, start, end), frames)
+    assert (end > start).all()
+
+
+def test_midi_files_are_read_as_they_were_written(tmp_path):
+    frames = random_notes((40,), 10, 80, density=0.1).astype(np.uint8)
+    for steps in (1, 2, 4, 12):
+        write_midi(tmp_path / "a.mid", frames, steps_per_quarter=steps, tempo=77)
+        assert np.array_equal(midi.read_midi(tmp_path / "a.mid", steps), frames)
+
+
+def test_melody_intervals_skip_silence_and_repeated_notes():
+    frames = np.zeros((7, KEYS))
+    for step, keys in enumerate([(), (30, 40), (40,), (), (45,), (20, 45), (31,)]):
+        frames[step, list(keys)] = 1
+    assert midi.melody_intervals(frames).tolist() == [5, -14]
+    assert midi.melody_intervals(np.zeros((3, KEYS))).tolist() == []

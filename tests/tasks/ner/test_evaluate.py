@@ -1,0 +1,105 @@
+"""The `evaluate` command and its metrics."""
+
+import json
+
+from common.errors import InputError
+from tasks.ner import evaluate, formats
+from tasks.ner.formats import Sentence
+from tests.tasks import commands
+from tests.tasks.own.ner import own_sentences, write_conll
+
+import pytest
+import seqeval.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
+    folder, done = trained
+    expected = json.loads(done.stdout.splitlines()[-1])
+    again = commands.run("ner.evaluate", folder=folder, environment=command_environment)
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout.splitlines()[-1])
+    for name in ("task", "dataset", "split", "examples", "precision", "recall", "f1"):
+        assert result[name] == expected[name]
+    assert "| PER |" in again.stdout and "| true \\ predicted | O | LOC | PER |" in again.stdout
+
+
+def test_an_own_file_is_scored_whole_on_its_types(trained, capsys, served):
+    folder, _ = trained
+    people = [
+        Sentence(row.tokens, [tag if tag.endswith("PER") else "O" for tag in row.tags])
+        for row in own_sentences(30, seed=9)
+    ]
+    path = write_conll(folder / "people.conll", people)
+    picture = folder / "confusion.png"
+    evaluate.main(["--model", str(served.path), "--data", str(path), "--plot", str(picture)])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out.splitlines()[-1])
+    assert result["f1"] >= 0.95 and result["split"] == "all" and result["examples"] == 30
+    assert "scored on the types of people.conll: PER; others count as no entity" in printed.err
+    assert picture.stat().st_size > 5000
+
+
+def test_types_that_the_model_lacks_are_refused(trained, served):
+    rows = [Sentence(["Acme", "paid"], ["B-ORG", "O"])]
+    path = write_conll(trained[0] / "firms.conll", rows)
+    message = "firms.conll has entities of type ORG; the model knows only LOC, PER"
+    with pytest.raises(InputError, match=message):
+        evaluate.main(["--model", str(served.path), "--data", str(path)])
+    evaluate.check_types(("LOC", "MISC", "ORG", "PER"), ("LOC", "ORG", "PER"), "btc")
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(evaluate, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "sentiment"], "sentiment is a sentiment model; this command needs ner"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+TAGS = formats.tag_names(["PER", "LOC"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(TAGS), min_size=1, max_size=7), min_size=1, max_size=5))
+def test_scores_equal_counts_of_exact_spans(rows):
+    truth = [formats.to_iob2(row) for row in rows]
+    predicted = [formats.to_iob2(row[::-1]) for row in rows]
+    true_spans = {(n, *span) for n, row in enumerate(truth) for span in formats.entities(row)}
+    spans = {(n, *span) for n, row in enumerate(predicted) for span in formats.entities(row)}
+    result = evaluate.metrics(truth, predicted)
+    correct = len(true_spans & spans)
+    precision, recall = correct / max(1, len(spans)), correct / max(1, len(true_spans))
+    f1 = 2 * precision * recall / max(precision + recall, 1e-9)
+    assert list(result.values()) == pytest.approx([precision, recall, f1])
+    if true_spans and spans:
+        # On valid IOB2, seqeval's other mode, that of the conlleval script, must agree.
+        assert result["f1"] == pytest.approx(seqeval.metrics.f1_score(truth, predicted))
+
+
+def test_scores_per_type_and_confusion_equal_counts_by_hand():
+    truth = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC"]]
+    predicted = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC"]]
+    rows = evaluate.by_type(truth, predicted)
+    assert (rows["PER"]["precision"], rows["PER"]["recall"], rows["PER"]["support"]) == (0.5, 1, 1)
+    assert (rows["LOC"]["precision"], rows["LOC"]["recall"], rows["LOC"]["support"]) == (1, 0.5, 2)
+    scored = evaluate.ScoredTags(2, 0.0, {}, truth, predicted)
+    types, a, b = scored.confusion()
+    assert types == ["O", "LOC", "PER"]
+    assert a == [2, 2, 0, 1, 0, 1] and b == [2, 2, 0, 2, 0, 1]

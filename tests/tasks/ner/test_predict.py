@@ -1,0 +1,130 @@
+"""The `predict` command: its inputs and outputs, and texts of any length."""
+
+import json
+import re
+import sys
+
+from common.errors import InputError
+from tasks.ner import predict
+from tests.tasks import commands
+from tests.tasks.own.ner import own_sentences
+
+import pytest
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_predict_reads_words_files_and_standard_input_in_order(trained, command_environment):
+    folder, _ = trained
+    rows = [" ".join(row.tokens) for row in own_sentences(90, seed=5)]
+    (folder / "lines.txt").write_text("\n".join([*rows, "", "Omar Okafor sleeps"]) + "\n")
+    done = commands.run(
+        *("ner.predict", "Ada Byron lives in Rome.", "-", "--file", "lines.txt"),
+        *("--output", "out.jsonl", "--batch_size", 16),
+        folder=folder,
+        environment=command_environment,
+        input="did Lena Novak call?\n",
+    )
+    assert done.returncode == 0, done.stderr
+    predictions = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    texts = ["Ada Byron lives in Rome.", "did Lena Novak call?", *rows, "", "Omar Okafor sleeps"]
+    assert [row["text"] for row in predictions] == texts
+    assert predictions[0]["entities"] == [
+        {"type": "PER", "text": "Ada Byron", "start": 0, "end": 9},
+        {"type": "LOC", "text": "Rome", "start": 19, "end": 23},
+    ]
+    assert predictions[-2] == {
+        **{"text": "", "entities": [], "tokens": [], "tags": [], "start": [], "end": []},
+        "message": "no word in this text",
+    }
+    for row in predictions:
+        for token, start, end in zip(row["tokens"], row["start"], row["end"], strict=True):
+            assert row["text"][start:end] == token
+
+
+def test_predict_prints_brackets_in_a_pipe_colours_on_a_terminal_and_draws(
+    served, capsys, tmp_path, monkeypatch
+):
+    picture = tmp_path / "entities.png"
+    words = ["--model", str(served.path), "Mary Shelley met Omar Novak, Ada Byron and me.", " "]
+    predict.main([*words, "--plot", str(picture)])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "[PER Mary Shelley] met [PER Omar Novak], [PER Ada Byron] and me."
+    assert "no word in this text" in second
+    assert picture.stat().st_size > 5000
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    predict.main(words)
+    coloured = capsys.readouterr().out.splitlines()[0]
+    assert "\x1b[1;36mMary Shelley\x1b[0;36m PER\x1b[0m met" in coloured and "[PER" not in coloured
+
+
+def test_a_text_without_a_word_cannot_be_drawn(served, tmp_path):
+    picture = tmp_path / "entities.png"
+    with pytest.raises(InputError, match="no word to draw in ' '"):
+        predict.main(["--model", str(served.path), " ", "--plot", str(picture)])
+    assert not picture.exists()
+
+
+def test_predict_and_evaluate_build_no_keras_model(trained):
+    commands.check_no_keras_model("ner", "Ada sleeps", folder=trained[0])
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(predict, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["Ada", "--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["Ada", "--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "gone"], "no text given: write it on the command line"),
+        (["Ada", "--model", "sentiment"], "sentiment is a sentiment model; this command needs ner"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_without_a_model_the_message_says_how_to_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"python -m tasks\.ner\.train"):
+        predict.main(["Ada sleeps"])
+
+
+# --- texts of any length --------------------------------------------------------------------------
+
+
+def test_long_texts_are_cut_after_sentences_and_tagged_to_their_end(served):
+    limit = served.settings["max_tokens"]
+    assert limit == 24
+    sentence = "Ada Byron lives in Rome. "
+    long = sentence * 40
+    (_, tagged), (_, other) = predict.predict(served, [long, "we like Cairo!"], batch_size=8)
+    assert tagged.tokens == ["Ada", "Byron", "lives", "in", "Rome", "."] * 40
+    spans = [(entity.type, long[entity.start : entity.end]) for entity in tagged.entities()]
+    assert spans == [("PER", "Ada Byron"), ("LOC", "Rome")] * 40
+    assert other.tokens == ["we", "like", "Cairo", "!"]
+    # The export itself tags the first tokens only.
+    outputs = served.call("serving_default", text=[long])
+    assert outputs["length"].tolist() == [limit] and outputs["tokens"].shape == (1, limit)
+
+
+@pytest.mark.parametrize("text", ["x" * 3000, "a " * 500, " " * 900 + "Rome", "(" * 400, "\n" * 9])
+def test_texts_without_a_sentence_end_are_tagged_to_their_end(served, text):
+    ((_, tagged),) = predict.predict(served, [text], batch_size=8)
+    joined = "".join(text[a:b] for a, b in zip(tagged.start, tagged.end, strict=True))
+    assert joined == re.sub(r"\s", "", text)
+
+
+def test_a_piece_is_cut_after_a_sentence_or_between_entities():
+    def cut(tokens, tags):
+        return predict._cut(predict.Tagged(tokens.split(), tags.split(), [0] * 9, [1] * 9))
+
+    assert cut("a b c d . e", "O O O O O O") == 5
+    assert cut("a b c d e F", "O O O O O B-X") == 4
+    assert cut("A B C D E F", "B-X I-X I-X I-X I-X I-X") == 6
+    assert cut(". A B C D F", "O B-X I-X I-X I-X I-X") == 6

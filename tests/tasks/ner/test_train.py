@@ -1,0 +1,113 @@
+"""The `train` command: its export, fine-tuning, resuming, and invalid flags."""
+
+import json
+import subprocess
+import sys
+
+from common.serving.served import load_export
+from tasks.ner import train
+from tasks.ner.formats import Sentence
+from tests.tasks import commands
+from tests.tasks.own.ner import TINY, own_sentences, write_conll
+
+import pytest
+
+
+def test_train_learns_exports_and_prints_one_json_line(trained):
+    folder, done = trained
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert list(result)[:6] == ["task", "dataset", "split", "examples", "seconds", "model"]
+    assert result["dataset"] == "my.conll" and result["split"] == "test"
+    assert result["examples"] == 40
+    assert min(result[name] for name in ("precision", "recall", "f1")) >= 0.95
+    version = folder / result["model"]
+    assert version == folder / "saved_models" / "ner" / "1"
+    commands.check_version(version, f"{result['f1']:.4f}", "| units | 8 |")
+
+
+@pytest.mark.slow  # the same test of sentiment is not
+def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
+    trained, command_environment, served
+):
+    folder, _ = trained
+    rows = [
+        Sentence(row.tokens, [tag.replace("PER", "HERO") for tag in row.tags])
+        for row in own_sentences(200, seed=3)
+    ]
+    write_conll(folder / "heroes.conll", rows)
+    done = commands.run(
+        *("ner.train", "--data", "heroes.conll", "--init", "saved_models/ner/1", "--epochs", 4),
+        *("--output", "tuned", *TINY),
+        folder=folder,
+        environment=command_environment,
+    )
+    assert done.returncode == 0, done.stderr
+    tuned = load_export(folder / "tuned" / "ner")
+    assert tuned.settings["labels"] == ["O", "B-HERO", "I-HERO", "B-LOC", "I-LOC"]
+    for name in (train.WORDS, train.CHARACTERS):
+        one, other = (export.path / "assets" / name for export in (tuned, served))
+        assert one.read_bytes() == other.read_bytes()
+    assert tuned.settings["config"]["members"] == 2
+    assert json.loads(done.stdout.splitlines()[-1])["f1"] >= 0.9
+
+
+# Resumes a killed run, trains another one without interruption, and compares all weights.
+RESUMED_AND_WHOLE = """
+import dataclasses, pathlib, sys
+from common.commands import cli
+from common.commands.run import start_run
+from tasks.ner import data, train
+from tasks.ner.config import DEFAULT, PRESETS, TASK, Config
+import numpy as np
+config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=sys.argv[1:], doc="")
+assert config.deterministic
+corpus = data.load(config, seed=config.seed)
+weights = []
+for output, resume in ((config.output, True), (pathlib.Path("whole"), False)):
+    settings = dataclasses.replace(config, output=output, resume=resume)
+    run = start_run(TASK, settings, architecture=train.ARCHITECTURE)
+    built, _, fitted = train.train_model(corpus, run)
+    assert len(fitted.history) == 4
+    weights.append(built.get_weights())
+for a, b in zip(*weights, strict=True):
+    np.testing.assert_array_equal(a, b)
+print("equal")
+"""
+
+
+def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
+    write_conll(tmp_path / "my.conll", own_sentences(900, seed=1))
+    words = ["--data", "my.conll", "--epochs", "4", "--patience", "9", *TINY, "--deterministic"]
+    # With everything that is random, the exchange of entities included.
+    words += ["--score", "none", "--batch_size", "8", "--exchange", "0.5", "--dropout", "0.2"]
+    words += ["--word_dropout", "0.1", "--average", "0.9"]
+    commands.train_and_kill("ner", *words, folder=tmp_path, environment=command_environment)
+    done = subprocess.run(
+        [sys.executable, "-c", RESUMED_AND_WHOLE, *words],
+        **{"cwd": tmp_path, "env": command_environment, "capture_output": True},
+        **{"text": True, "check": False},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "equal"
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(train, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--dataset", "wnut18"], "no data set 'wnut18'; known: everyday_entities, wnut17"),
+        (["--dataset", "btc", "--data", "x.conll"], "give --dataset or --data, not both"),
+        (["--units", "0"], "--units must be 1 or more, got 0"),
+        (["--exchange", "1"], "--exchange must be in [0, 1)"),
+        (["--outside_weight", "0"], "--outside_weight must be positive"),
+        (["--data", "gone.conll"], "gone.conll: no such file or folder"),
+        (["--init", "sentiment"], "sentiment is a sentiment model; this command needs ner"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(train.main, words, message, capsys, monkeypatch)

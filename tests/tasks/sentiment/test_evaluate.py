@@ -1,0 +1,78 @@
+"""The `evaluate` command and its metrics."""
+
+import json
+
+from common.errors import InputError
+from tasks.sentiment import evaluate
+from tests.tasks import commands
+from tests.tasks.own.sentiment import own_reviews, write_csv
+
+import numpy as np
+import pytest
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
+    folder, done = trained
+    expected = json.loads(done.stdout.splitlines()[-1])
+    again = commands.run("sentiment.evaluate", folder=folder, environment=command_environment)
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout.splitlines()[-1])
+    for name in ("task", "dataset", "split", "examples", "accuracy", "macro_f1"):
+        assert result[name] == expected[name]
+
+
+def test_an_own_file_is_scored_whole(trained, capsys, served):
+    folder, _ = trained
+    opposite = {"good": "bad", "bad": "good"}
+    rows = [(text, opposite[label]) for text, label in own_reviews(6, seed=9)]
+    path = folder / "mine.tsv"
+    path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in rows))
+    picture = folder / "confusion.png"
+    evaluate.main(["--model", str(served.path), "--data", str(path), "--plot", str(picture)])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    predicted = served.call("serving_default", text=[text for text, _ in rows])["label"]
+    equal = np.mean([a.decode() == label for a, (_, label) in zip(predicted, rows, strict=True)])
+    assert result["accuracy"] == equal and result["examples"] == 6 and result["split"] == "all"
+    assert picture.stat().st_size > 5000
+
+
+def test_leaks_and_unknown_labels_are_refused(served, tmp_path):
+    evaluate.check_no_leak("sst5", "sst5")
+    evaluate.check_no_leak("my.csv", None)
+    with pytest.raises(InputError, match="trained on 'rated_reviews', which shares sentences"):
+        evaluate.check_no_leak("rated_reviews", "mr")
+    with pytest.raises(InputError, match="shares sentences"):
+        evaluate.check_no_leak("sst2", "mr")
+    path = write_csv(tmp_path / "other.csv", [("fine", "good"), ("hm", "odd")])
+    with pytest.raises(InputError, match=r"other.csv, line 3: unknown label 'odd'; expected bad"):
+        evaluate.main(["--model", str(served.path), "--data", str(path)])
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(evaluate, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "ner"], "ner is a ner model; this command needs sentiment"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def test_metrics_are_in_the_stated_units():
+    metrics = evaluate.metrics([0, 4, 2, 2], [0, 3, 2, 0], classes=5)
+    assert metrics["accuracy"] == 0.5 and metrics["mean_absolute_error"] == 0.75
+    assert evaluate.metrics([0, 1], [1, 1], classes=2)["mean_absolute_error"] == 2.0

@@ -1,0 +1,105 @@
+"""The `predict` command: its inputs and outputs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+from common import files
+from common.errors import InputError
+from tasks.sentiment import predict
+from tests.tasks import commands
+from tests.tasks.own.sentiment import own_reviews, write_csv
+
+import numpy as np
+import pytest
+
+
+def test_predict_reads_words_files_and_standard_input_in_order(trained, command_environment):
+    folder, _ = trained
+    rows = list(own_reviews(150, seed=5))
+    write_csv(folder / "big.csv", rows)
+    (folder / "lines.txt").write_text("superb\n\nawful\n")
+    done = commands.run(
+        *("sentiment.predict", "a superb film", "-", "--file", "big.csv", "lines.txt"),
+        *("--output", "out.jsonl", "--batch_size", 16),
+        folder=folder,
+        environment=command_environment,
+        input="tedious plot\n",
+    )
+    assert done.returncode == 0, done.stderr
+    predictions = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    texts = ["a superb film", "tedious plot", *(text for text, _ in rows), "superb", "", "awful"]
+    assert [row["text"] for row in predictions] == texts
+    labels = [row["label"] for row in predictions]
+    assert labels[:2] == ["good", "bad"] and labels[-3:] == ["good", None, "bad"]
+    right = [a == b for a, (_, b) in zip(labels[2:-3], rows, strict=True)]
+    assert np.mean(right) >= 0.9
+
+
+def test_predict_prints_stars_for_a_person_and_draws(served, capsys, tmp_path):
+    picture = tmp_path / "attention.png"
+    predict.main(["--model", str(served.path), "--plot", str(picture), "a superb film", " "])
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"★★★★★  5 stars +\d+%  good  a superb film", first)
+    assert "no word in this text" in second
+    assert picture.stat().st_size > 5000
+
+
+def test_a_text_without_a_word_cannot_be_drawn(served, tmp_path):
+    picture = tmp_path / "attention.png"
+    with pytest.raises(InputError, match="no word to draw in ' '"):
+        predict.main(["--model", str(served.path), " ", "--plot", str(picture)])
+    assert not picture.exists()
+
+
+def test_predict_and_evaluate_build_no_keras_model(trained):
+    commands.check_no_keras_model("sentiment", "superb", folder=trained[0])
+
+
+def test_a_script_and_a_module_are_one_command(trained, command_environment):
+    line = [sys.executable, predict.__file__, "superb"]
+    done = subprocess.run(
+        line, cwd=trained[0], env=command_environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "5 stars" in done.stdout, done.stderr
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(predict, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fine", "--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["fine", "--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
+        (["--model", "gone"], "no text given: write it on the command line"),
+        (["fine", "--model", "ner"], "ner is a ner model; this command needs sentiment"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_without_a_model_the_message_says_how_to_train(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"python -m tasks\.sentiment\.train"):
+        predict.main(["a film"])
+
+
+def test_a_full_disk_leaves_no_partial_file(served, tmp_path, monkeypatch):
+    output = tmp_path / "out.jsonl"
+    output.write_text("older predictions\n")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict.main(["--model", str(served.path), "--output", str(output), "superb"])
+    assert output.read_text() == "older predictions\n" and os.listdir(tmp_path) == ["out.jsonl"]

@@ -1,0 +1,107 @@
+"""The signatures of the export: equal results on every way in, and invalid rows."""
+
+from common.text import Vocabulary
+from tasks.sentiment import serving, train
+from tests.tasks import commands
+from tests.tasks.own.sentiment import own_reviews
+
+import keras
+import numpy as np
+import pytest
+
+
+def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
+    commands.check_signatures(served, pytestconfig.rootpath / "tests/golden/sentiment.json")
+
+
+def test_the_other_rows_of_a_batch_change_nothing(served):
+    texts = [text for text, _ in own_reviews(17, seed=4)] + ["", "superb " * 60]
+    together = served.call("serving_default", text=texts)
+    for row, text in enumerate(texts):
+        alone = served.call("serving_default", text=[text])
+        np.testing.assert_allclose(
+            alone["probabilities"][0], together["probabilities"][row], atol=1e-6
+        )
+        assert alone["label"][0] == together["label"][row]
+
+
+def test_values_in_the_padding_change_nothing(served):
+    random = np.random.default_rng(0)
+    ids = random.integers(0, 30, (4, 9)).astype(np.int32)
+    length = np.array([9, 4, 1, 6], np.int32)
+    expected = served.call("tensors", ids=ids, length=length)["probabilities"]
+    junk = np.concatenate([ids, random.integers(-9, 10**6, (4, 5))], axis=1).astype(np.int32)
+    for row, count in enumerate(length):
+        junk[row, count:] = random.integers(-9, 10**6, 14 - count)
+    probabilities = served.call("tensors", ids=junk, length=length)["probabilities"]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def test_text_and_tensors_return_the_same_probabilities(served):
+    text = "the film superb its plot"
+    vocabulary = Vocabulary(served.path / "assets" / train.WORDS)
+    ids = [[vocabulary.words.index(word) for word in text.split()]]
+    by_number = served.call("tensors", ids=ids, length=[5])["probabilities"]
+    by_text = served.call("serving_default", text=[text])["probabilities"]
+    np.testing.assert_allclose(by_number, by_text, atol=1e-6)
+
+
+def test_invalid_texts_are_empty_and_leave_the_other_rows_alone(served):
+    texts = [b"superb", b"", b"   \t\n", b"superb \xff\xfe", b"\x00\x01", b"superb " * 20_000]
+    outputs = served.call("serving_default", text=np.array(texts, object))
+    assert outputs["stars"].tolist() == [5, 0, 0, 5, 0, 5]
+    assert outputs["label"].tolist() == [b"good", b"", b"", b"good", b"", b"good"]
+    assert np.isfinite(outputs["probabilities"]).all()
+    np.testing.assert_array_equal(outputs["probabilities"][[1, 2, 4]], 0.0)
+    np.testing.assert_allclose(outputs["probabilities"][[0, 3, 5]].sum(axis=1), 1.0, atol=1e-6)
+    alone = served.call("serving_default", text=["superb"])["probabilities"][0]
+    np.testing.assert_allclose(outputs["probabilities"][0], alone, atol=1e-6)
+
+
+def test_rows_of_an_invalid_length_are_empty(served):
+    ids = np.full((5, 3), 2, np.int32)
+    probabilities = served.call("tensors", ids=ids, length=[3, 0, -1, 4, 1])["probabilities"]
+    np.testing.assert_allclose(probabilities.sum(axis=1), [1, 0, 0, 0, 1], atol=1e-6)
+    no_steps = served.call("tensors", ids=np.zeros((2, 0), np.int32), length=[0, 0])
+    np.testing.assert_array_equal(no_steps["probabilities"], np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("size", [0, 1, 257])
+def test_a_batch_has_any_size(served, size):
+    for name in ("serving_default", "explain"):
+        outputs = served.call(name, text=np.array(["a superb film"] * size, object))
+        assert all(len(value) == size for value in outputs.values())
+
+
+def test_explain_returns_every_token_and_weights_that_sum_to_one(served):
+    outputs = served.call("explain", text=["A superb film!", "awful", ""])
+    assert outputs["tokens"].tolist() == [
+        [b"a", b"superb", b"film", b"!"],
+        [b"awful", b"", b"", b""],
+        [b"", b"", b"", b""],
+    ]
+    np.testing.assert_allclose(outputs["attention"].sum(axis=1), [1, 1, 0], atol=1e-6)
+    assert not outputs["attention"][1, 1:].any()
+
+
+def test_the_keras_file_loads_and_equals_the_export(served):
+    live = keras.models.load_model(served.path / "model.keras")
+    ids, length = np.array([[2, 5, 7], [3, 0, 0]], np.int32), np.array([3, 1], np.int32)
+    np.testing.assert_allclose(
+        live({"ids": ids, "length": length})["probabilities"],
+        served.call("tensors", ids=ids, length=length)["probabilities"],
+        atol=1e-6,
+    )
+
+
+def test_stars_follow_their_formula():
+    assert serving.stars_of(5).tolist() == [1, 2, 3, 4, 5]
+    assert serving.stars_of(2).tolist() == [1, 5]
+    assert serving.stars_of(3).tolist() == [1, 3, 5]
+    assert serving.stars_of(4).tolist() == [1, 2, 4, 5]
+    assert serving.stars_of(10).tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_example_requests_have_every_bucket_length():
+    requests = serving.examples([8, 16])
+    assert [row["ids"].shape for row in requests["tensors"]] == [(2, 8), (2, 16)]

@@ -1,0 +1,66 @@
+import io
+import sys
+
+from common.errors import InputError
+from tasks.speech import audio
+from tests.tasks.own.speech import RATE, speak
+
+import numpy as np
+import pytest
+import soundfile
+
+
+def test_pieces_are_the_recording_cut_at_its_silences(tmp_path):
+    rng = np.random.default_rng(0)
+    loud = [rng.uniform(-0.5, 0.5, RATE * n) for n in (3, 2, 4, 1)]
+    quiet = np.zeros(RATE // 2)
+    parts = [part for sound in loud for part in (sound, quiet)]
+    soundfile.write(tmp_path / "a.wav", np.concatenate(parts), RATE, subtype="FLOAT")
+    pieces = list(audio.split_at_silences(tmp_path / "a.wav", 5 * RATE))
+    whole = audio.read(tmp_path / "a.wav")
+    np.testing.assert_array_equal(np.concatenate([piece for _, piece in pieces]), whole)
+    for start, _ in pieces[1:]:
+        assert not np.abs(whole[start - 100 : start + 100]).any()
+    ((start, piece),) = audio.split_at_silences(tmp_path / "a.wav", 20 * RATE)
+    assert start == 0 and len(piece) == len(whole)
+
+
+def test_other_rates_and_channels_become_16_khz_mono(tmp_path):
+    sound = speak("ab", np.random.default_rng(0), 44_100)
+    channels = np.stack([sound, np.zeros_like(sound)], axis=1)
+    soundfile.write(tmp_path / "stereo.wav", channels, 44_100, subtype="FLOAT")
+    soundfile.write(tmp_path / "mono.wav", 0.5 * sound, 44_100, subtype="FLOAT")
+    stereo, mono = (audio.read(tmp_path / name) for name in ("stereo.wav", "mono.wav"))
+    assert stereo.dtype == np.float32 and abs(len(stereo) - len(sound) * RATE / 44_100) <= 1
+    np.testing.assert_allclose(stereo, mono, atol=1e-6)
+
+
+def test_files_in_memory_equal_files_on_disk(tmp_path):
+    samples = audio.to_int16(speak("ab", np.random.default_rng(0)))
+    soundfile.write(tmp_path / "a.flac", samples, RATE)
+    expected = samples.astype(np.float32) / 2.0**15
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.flac"), expected)
+    content = (tmp_path / "a.flac").read_bytes()
+    np.testing.assert_array_equal(audio.read(io.BytesIO(content), "a.flac"), expected)
+    np.testing.assert_array_equal(audio.read_bytes(content, "a.flac"), expected)
+    big_endian = samples.astype(">i2").tobytes()
+    np.testing.assert_array_equal(audio.read_bytes(big_endian, "a.raw"), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("odd.raw", b"abc", "odd.raw: expected 16-bit samples, got 3 bytes"),
+        ("empty.raw", b"", "empty.raw: expected 16-bit samples, got 0 bytes"),
+        ("text.wav", b"no sound at all", "text.wav: is not a readable sound file"),
+    ],
+)
+def test_bytes_that_are_no_sound_are_refused(name, content, message):
+    with pytest.raises(InputError, match=message):
+        audio.read_bytes(content, name)
+
+
+def test_missing_libraries_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(InputError, match=r"soundfile.*pip install -e '\.\[speech\]'"):
+        audio.read("x.wav")

@@ -1,0 +1,146 @@
+import math
+
+from common.commands.config import EvaluateConfig
+from common.datasets import SPLITS
+from common.errors import InputError
+from tasks.speech import data
+from tasks.speech.config import Config
+from tasks.speech.formats import Recording, read_folder
+from tests.tasks.own.speech import RATE, speak, texts, write_folder
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+
+def test_text_is_normalised_to_spoken_words():
+    texts = data.normalise(["The quick  brown fox-cub’s Lunch!", "É VRAI, 5 km", "...", "\xa0x "])
+    assert [text.decode() for text in texts.numpy()] == [
+        "the quick brown fox cub's lunch",
+        "é vrai 5 km",
+        "",
+        "x",
+    ]
+    assert data.alphabet(["ba", "a c"]) == (" ", "a", "b", "c")
+
+
+def test_kaldi_folders_are_split_by_speaker(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = {"wav.scp": [], "text": [], "utt2spk": []}
+    for number in range(40):
+        soundfile.write(tmp_path / f"{number}.wav", speak("ab", rng), RATE)
+        lines["wav.scp"].append(f"u{number} {number}.wav")
+        lines["text"].append(f"u{number} AB")
+        lines["utt2spk"].append(f"u{number} s{number // 4}")
+    for name, content in lines.items():
+        (tmp_path / name).write_text("\n".join(content) + "\n")
+    recordings = read_folder(tmp_path)
+    assert recordings[7] == Recording("u7", tmp_path / "7.wav", "AB", "s1")
+    parts = data.split_by_speaker(recordings, seed=1)
+    speakers = {split: {row.speaker for row in rows} for split, rows in parts.items()}
+    assert sum(map(len, parts.values())) == 40 and len(parts["test"]) == 4
+    assert not speakers["train"] & (speakers["validation"] | speakers["test"])
+    corpus = data.load(EvaluateConfig(data=tmp_path), seed=1)
+    (row,) = corpus.splits["test"].take(1).as_numpy_iterator()
+    assert row["text"] == b"ab" and row["audio"].dtype == np.float32 and corpus.size("test") == 4
+
+
+def test_the_splits_of_a_folder_are_kept(tmp_path):
+    for split, count in (("train", 3), ("dev", 2), ("test", 1)):
+        write_folder(tmp_path / split, count, seed=count)
+    corpus = data.load(EvaluateConfig(data=tmp_path), seed=1)
+    assert [corpus.size(split) for split in SPLITS] == [3, 2, 1]
+
+
+def test_own_files_that_are_no_sound_are_named(tmp_path):
+    write_folder(tmp_path / "mine", 12, seed=0)
+    (tmp_path / "mine" / "wavs" / "r3.wav").write_text("no sound")
+    with pytest.raises(InputError, match=r"r3.wav: is not a readable sound file"):
+        data.load(EvaluateConfig(data=tmp_path / "mine"), seed=1)
+    with pytest.raises(InputError, match="expected a folder"):
+        data.load(EvaluateConfig(data=tmp_path / "mine" / "metadata.csv"), seed=1)
+
+
+def survey_of(*rows):
+    ids, texts, samples = zip(*rows, strict=True)
+    return data.Survey(list(ids), list(texts), np.array(samples))
+
+
+def test_recordings_that_cannot_be_learnt_are_refused_before_training():
+    config = Config(strides=(2, 2), speed=0.1, max_seconds=2.0)
+    good = ("good", "abc", RATE)
+    data.check(survey_of(good), config, "train")
+    # 5 letters of which one repeats need 6 steps: 24 frames, 400 + 23 * 160 samples, 1.1 faster.
+    needed = 400 + 20 * 160
+    data.check(survey_of(("e", "abbcd", math.ceil(needed * 1.1))), config, "train")
+    with pytest.raises(InputError, match=r"1 of 2 train recordings are too short .* first 'e'"):
+        data.check(survey_of(good, ("e", "abbcd", needed)), config, "train")
+    with pytest.raises(InputError, match=r"longer than --max_seconds 2: first 'long', 2\.50 s"):
+        data.check(survey_of(good, ("long", "a", 5 * RATE // 2)), config, "train")
+    with pytest.raises(InputError, match="1 of 1 test recordings are without a letter"):
+        data.check(survey_of(("mute", "", RATE)), config, "test")
+
+
+def test_batches_hold_every_recording_once_with_its_label():
+    rng = np.random.default_rng(1)
+    rows = [(text, speak(text, rng)) for text in texts(23, 1)]
+    dataset = tf.data.Dataset.from_generator(
+        lambda: ({"id": str(i), "audio": s, "text": t} for i, (t, s) in enumerate(rows)),
+        output_signature={
+            "id": tf.TensorSpec((), tf.string),
+            "audio": tf.TensorSpec((None,), tf.float32),
+            "text": tf.TensorSpec((), tf.string),
+        },
+    )
+    survey = data.survey(dataset)
+    assert survey.texts == [text for text, _ in rows]
+    letters = data.alphabet(survey.texts)
+    config = Config(batch_size=4, speed=0.1)
+    lengths = survey.bucket_lengths(3, 1.0)
+    assert len(lengths) <= 3 and lengths[-1] >= survey.samples.max()
+    batched = []
+    for batch in data.to_batches(dataset, letters, lengths, 9, config):
+        assert batch["audio"].shape[1] in lengths and batch["label"].shape[1] == 9
+        for row in range(len(batch["length"])):
+            text = data.spell(letters, batch["label"][row, : batch["label_length"][row]].numpy())
+            sound = batch["audio"][row, : batch["length"][row]].numpy()
+            ((_, original),) = [r for r in rows if len(r[1]) == len(sound) and r[0] == text][:1]
+            batched.append(text)
+            assert sound.shape == original.shape
+    assert sorted(batched) == sorted(text for text, _ in rows)
+    stretched = survey.bucket_lengths(3, 1.0 / 0.9)
+    orders = [
+        [
+            b["length"].numpy().tolist()
+            for b in data.to_batches(dataset, letters, stretched, 9, config, seed=seed)
+        ]
+        for seed in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert sum(map(len, orders[0])) == 23
+
+
+def test_speed_changes_pitch_and_length_and_keeps_loudness():
+    time = np.arange(2 * RATE) / RATE
+    sound = tf.constant(0.5 * np.sin(2 * np.pi * 1000.0 * time), tf.float32)
+    for factor in (0.9, 1.0, 1.1):
+        played = data.change_speed(sound, factor).numpy()
+        assert len(played) == pytest.approx(2 * RATE / factor, rel=0.01)
+        spectrum = np.abs(np.fft.rfft(played * np.hanning(len(played))))
+        peak = spectrum.argmax() * RATE / len(played)
+        assert peak == pytest.approx(1000.0 * 2 * RATE / len(played), abs=1.0)
+        assert np.abs(played[2000:-2000]).max() == pytest.approx(0.5, abs=0.01)
+    np.testing.assert_allclose(data.change_speed(sound, 1.0), sound, atol=1e-4)
+
+
+def test_augmentation_follows_its_seed():
+    sound = tf.constant(speak("abc", np.random.default_rng(0)))
+    config = Config(speed=0.1, noise=10.0)
+    one, same, other = (
+        data.augment(sound, tf.constant(seed, tf.int64), config).numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
+    )
+    np.testing.assert_array_equal(one, same)
+    assert one.shape != other.shape or not np.allclose(one, other)
+    assert 0.88 * len(sound) <= len(one) <= 1.12 * len(sound)

@@ -1,0 +1,107 @@
+"""The `evaluate` command and its metrics."""
+
+import json
+import re
+import shutil
+import sys
+
+from common.errors import InputError
+from tasks.speech import evaluate
+from tests.tasks import commands
+from tests.tasks.own.speech import write_folder
+
+import pytest
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
+    folder, done = trained
+    expected = json.loads(done.stdout.splitlines()[-1])
+    again = commands.run("speech.evaluate", folder=folder, environment=command_environment)
+    assert again.returncode == 0, again.stderr
+    result = json.loads(again.stdout.splitlines()[-1])
+    for name in expected.keys() - {"seconds", "model"}:
+        assert result[name] == expected[name]
+
+
+def test_an_own_folder_is_scored_whole(trained, tmp_path, capsys, served):
+    write_folder(tmp_path / "other", 12, seed=4)
+    evaluate.main(["--model", str(served.path), "--data", str(tmp_path / "other")])
+    lines = capsys.readouterr().out.splitlines()
+    result = json.loads(lines[-1])
+    assert result["examples"] == 12 and result["split"] == "all" and result["wer"] <= 0.2
+    assert any(re.fullmatch(r"\d+ of 12 recordings without an error", line) for line in lines)
+
+
+def test_the_working_folder_is_scored_whole(tmp_path, capsys, served, monkeypatch):
+    """`--data .` is a new folder also for a model that was trained on a data set by name."""
+    version = shutil.copytree(served.path, tmp_path / "models" / "1")
+    settings = json.loads((version / "assets.extra" / "config.json").read_text())
+    settings["training_data"] |= {"dataset": "spoken_commands", "data": None}
+    (version / "assets.extra" / "config.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(write_folder(tmp_path / "other", 12, seed=4))
+    evaluate.main(["--model", str(version), "--data", "."])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (result["dataset"], result["split"], result["examples"]) == ("other", "all", 12)
+
+
+def test_the_recordings_with_the_most_errors_are_printed_first(capsys):
+    truth, predicted = ["a b c", "a", "b c", "c"], ["a b", "a", "", "b"]
+    scored = evaluate.ScoredTexts(4, 2.0, {}, ["w", "x", "y", "z"], truth, predicted, 9.0)
+    evaluate.print_report(scored, 2)
+    assert capsys.readouterr().out.splitlines() == [
+        *("y", "  truth      b c", "  prediction "),
+        *("w", "  truth      a b c", "  prediction a b"),
+        *("1 of 4 recordings without an error", "9 s of sound in 2.0 s"),
+    ]
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(evaluate, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+        (["--model", "sentiment"], "sentiment is a sentiment model; this command needs speech"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
+
+
+# --- metrics --------------------------------------------------------------------------------------
+
+
+def edits(truth, predicted):
+    """Return Levenshtein's distance, by its recursion."""
+    row = list(range(len(predicted) + 1))
+    for i, a in enumerate(truth, start=1):
+        last, row[0] = row[0], i
+        for j, b in enumerate(predicted, start=1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (a != b))
+    return row[-1]
+
+
+def test_metrics_equal_edit_distances_over_the_corpus():
+    truth = ["go on", "stop it now", "yes"]
+    predicted = ["go", "stop at it know", ""]
+    rates = evaluate.metrics(truth, predicted)
+    pairs = list(zip(truth, predicted, strict=True))
+    words = sum(edits(a.split(), b.split()) for a, b in pairs)
+    letters = sum(edits(a, b) for a, b in pairs)
+    assert rates["wer"] == pytest.approx(words / 6) and rates["words"] == 6
+    assert rates["cer"] == pytest.approx(letters / sum(map(len, truth)))
+    assert rates["substitutions"] + rates["deletions"] + rates["insertions"] == words
+    assert (rates["deletions"], rates["insertions"]) == (2, 1)
+
+
+def test_a_missing_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    with pytest.raises(InputError, match=r"jiwer.*pip install -e '\.\[speech\]'"):
+        evaluate.metrics(["a"], ["a"])

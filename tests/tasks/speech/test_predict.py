@@ -1,0 +1,194 @@
+"""The `predict` command: its inputs and outputs, invalid files, and recordings of any length."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+
+from common.errors import InputError
+from tasks.speech import audio, evaluate, predict
+from tests.tasks import commands
+from tests.tasks.own.speech import RATE, TONES, speak
+from tests.tasks.speech.recordings import spoken
+
+import numpy as np
+import pytest
+import soundfile
+
+
+def predict_one(served, path):
+    (transcript,) = predict.predict(served, [path], batch_size=16)
+    return predict.describe(transcript, RATE)
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_predict_reads_any_sound_file_in_order_and_draws(trained, tmp_path, capsys, served):
+    expected = spoken(5, seed=11)
+    paths = []
+    for (_, sound), ending in zip(
+        expected, (".wav", ".flac", ".ogg", ".wav", ".aiff"), strict=True
+    ):
+        paths.append(tmp_path / f"{len(paths)}{ending}")
+        soundfile.write(paths[-1], sound, RATE)
+    picture = tmp_path / "letters.png"
+    predict.main(["--model", str(served.path), "--json", "--plot", str(picture), *map(str, paths)])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == list(map(str, paths))
+    correct = [row["text"] == text for row, (text, _) in zip(rows, expected, strict=True)]
+    assert sum(correct) >= 4
+    for row, (_, sound) in zip(rows, expected, strict=True):
+        assert 0.0 < row["confidence"] <= 1.0 and len(row["pieces"]) == 1
+        assert row["seconds"] == pytest.approx(len(sound) / RATE, abs=1e-3)
+    assert picture.stat().st_size > 5000
+
+
+def test_predict_prints_a_line_for_a_person(trained, tmp_path, capsys, served):
+    ((text, sound),) = spoken(1, seed=3)
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    predict.main(["--model", str(served.path), str(tmp_path / "a.wav")])
+    line = capsys.readouterr().out.rstrip("\n")
+    assert re.fullmatch(rf"{re.escape(str(tmp_path))}/a\.wav  +\d+ %  {text}", line)
+
+
+def test_a_silent_recording_cannot_be_drawn(tmp_path, served):
+    picture = tmp_path / "letters.png"
+    with pytest.raises(InputError, match="nothing to draw: the recording is silent or too short"):
+        predict.draw(served, np.zeros(RATE, np.float32), picture)
+    assert not picture.exists()
+
+
+def test_predict_and_evaluate_build_no_keras_model(trained):
+    commands.check_no_keras_model("speech", "mine/wavs/r0.wav", folder=trained[0])
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(predict, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--model", "gone"],
+            "no recording given: name a sound file, as in `predict greeting.wav`",
+        ),
+        (
+            ["a.wav", "--model", "gone", "--batch_size", "0"],
+            "--batch_size must be 1 or more, got 0",
+        ),
+        (["a.wav", "--model", "gone", "--plot", "a.mp3"], "no picture format ends in '.mp3'"),
+        (["a.wav", "--model", "sentiment"], "is a sentiment model; this command needs speech"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(
+    words, message, capsys, monkeypatch, in_user_folder
+):
+    commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_flags_are_checked_without_tensorflow():
+    heavy = "{'tensorflow', 'keras', 'matplotlib'}"
+    script = f"import sys, tasks.speech.predict; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# --- invalid files --------------------------------------------------------------------------------
+
+
+def write_invalid_files(folder):
+    """Write files that users may name by mistake; return the message of each."""
+    sound = speak("ab c", np.random.default_rng(0))
+    soundfile.write(folder / "short.wav", sound[2000:2800], RATE)
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    broken = sound.copy()
+    broken[5000] = np.nan
+    soundfile.write(folder / "nan.wav", broken, RATE, subtype="FLOAT")
+    soundfile.write(folder / "none.wav", np.zeros(0), RATE)
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("this is no sound at all, but a text with another name\n")
+    (folder / "folder.wav").mkdir()
+    return {
+        "short.wav": "too short: 0.05 s of sound; the minimum is 0.1 s",
+        "silent.wav": "silent",
+        "nan.wav": "contains NaN or infinite samples",
+        "none.wav": "contains no samples",
+        "empty.wav": "is empty",
+        "text.wav": "is not a readable sound file",
+        "folder.wav": "is a folder",
+        "missing.wav": "no such file",
+    }
+
+
+def test_each_invalid_file_has_its_message_and_leaves_the_others_alone(tmp_path, capsys, served):
+    messages = write_invalid_files(tmp_path)
+    soundfile.write(tmp_path / "good.wav", speak("ab", np.random.default_rng(1)), RATE)
+    names = [*messages, "good.wav"]
+    paths = [str(tmp_path / name) for name in names]
+    with pytest.raises(InputError, match="6 of 9 files could not be read"):
+        predict.main(["--model", str(served.path), "--json", *paths])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == paths
+    for row, name in zip(rows, names[:-1], strict=False):
+        assert messages[name] in row["message"]
+        assert row["text"] == "" and row["confidence"] == 0.0
+        assert row.get("is_broken", False) == (name not in ("short.wav", "silent.wav"))
+    assert rows[-1]["text"] == "ab" and "message" not in rows[-1]
+
+
+def test_an_unreadable_file_ends_the_command_with_one_message(
+    tmp_path, command_environment, served
+):
+    (tmp_path / "text.wav").write_text("words\n")
+    done = commands.run(
+        *("speech.predict", "--model", served.path, "text.wav"),
+        folder=tmp_path,
+        environment=command_environment,
+    )
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: 1 of 1 files")
+    assert "text.wav  [is not a readable sound file" in done.stdout
+
+
+# --- sounds of any rate and length ----------------------------------------------------------------
+
+
+def test_a_stereo_mp3_at_44100_hz_has_the_text_of_its_mono_original(tmp_path, served):
+    rng = np.random.default_rng(2)
+    sound = speak("cab ba", rng, 44_100)
+    soundfile.write(tmp_path / "a.mp3", np.stack([sound, sound], axis=1), 44_100)
+    read = audio.read(tmp_path / "a.mp3")
+    assert abs(len(read) - len(sound) * RATE / 44_100) < 0.1 * RATE and read.dtype == np.float32
+    assert predict_one(served, tmp_path / "a.mp3")["text"] == "cab ba"
+
+
+def test_ten_minutes_are_transcribed_in_order_in_bounded_memory(tmp_path, served, monkeypatch):
+    """Pieces are cut at silences, so no word is lost; at most a block and a piece are in memory."""
+    rng = np.random.default_rng(7)
+    words, size = [], 0
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", RATE, 1) as file:
+        while size < 600 * RATE:
+            word = "".join(rng.choice(list(TONES), 3))
+            sound = np.concatenate([speak(word, rng), rng.normal(size=RATE) * 0.002])
+            file.write(sound)
+            words.append(word)
+            size += len(sound)
+    longest = 0
+    original = audio.quietest
+
+    def quietest(sound, *arguments):
+        nonlocal longest
+        longest = max(longest, len(sound))
+        return original(sound, *arguments)
+
+    monkeypatch.setattr(audio, "quietest", quietest)
+    prediction = predict_one(served, tmp_path / "long.flac")
+    assert longest == served.settings["max_samples"]
+    starts = [piece["start"] for piece in prediction["pieces"]]
+    assert starts == sorted(starts) and len(starts) > 100
+    for piece, following in itertools.pairwise(prediction["pieces"]):
+        assert piece["end"] == pytest.approx(following["start"], abs=2e-3)
+        assert piece["end"] - piece["start"] <= longest / RATE
+    assert evaluate.metrics([" ".join(words)], [prediction["text"]])["wer"] <= 0.1

@@ -1,0 +1,88 @@
+"""Subword vocabularies, compared with those of the library `tokenizers`."""
+
+from common.errors import InputError
+from tasks.translation import subwords
+from tasks.translation.datasets import read_gzip_lines
+from tasks.translation.subwords import END, Subwords
+from tests.tasks.own.translation import own_pairs
+
+import pytest
+import tensorflow as tf
+import tokenizers
+
+
+def library(pieces):
+    """Return the library's WordPiece with the same pieces; byte b is character number b."""
+    vocabulary = [piece.decode("latin-1") for piece in pieces.pieces.numpy()]
+    table = {piece: k for k, piece in enumerate(vocabulary) if k > END} | {"<unk>": 10**6}
+    return tokenizers.models.WordPiece(
+        table, unk_token="<unk>", max_input_chars_per_word=10**5, continuing_subword_prefix=""
+    )
+
+
+def check_against_the_library(pieces, texts):
+    """Check that words are split as by the library, and that ids decode to the text."""
+    wordpiece = library(pieces)
+    ids = pieces.encode(tf.constant(texts))
+    for words, row in zip(
+        subwords.split_words(subwords.clean(tf.constant(texts))).to_list(),
+        ids.to_list(),
+        strict=True,
+    ):
+        expected = [t.id for word in words for t in wordpiece.tokenize(word.decode("latin-1"))]
+        assert row == expected
+    decoded = pieces.decode(ids.to_tensor(), ids.row_lengths()).numpy()
+    assert decoded.tolist() == subwords.clean(tf.constant(texts)).numpy().tolist()
+
+
+def test_subwords_equal_the_librarys(pieces, odd_texts):
+    texts = [text for pair in own_pairs()[:50] for text in pair]
+    check_against_the_library(pieces, [*odd_texts, *texts])
+
+
+def test_subwords_equal_the_librarys_on_real_test_sets(shared_data, tmp_path):
+    folder = shared_data / "translation" / "multi30k"
+    for side in ("fr", "en"):
+        lines = {
+            part: read_gzip_lines(folder / f"{name}.{side}.gz")
+            for part, name in (("train", "val"), ("test", "test_2016_flickr"))
+        }
+        path = tmp_path / side
+        subwords.learn([line.encode() for line in lines["train"]], path, size=2000)
+        check_against_the_library(Subwords(path), lines["test"])
+
+
+def test_texts_are_cleaned_not_changed():
+    texts = subwords.clean(tf.constant([b" Ou\xff \t\n es-tu\xc2\xa0? ", b"\x00\x01", b"ab c"]))
+    assert texts.numpy().tolist() == ["Ou\ufffd es-tu ?".encode(), b"", b"ab c"]
+    assert subwords.clean(tf.constant(["été" * 50]), characters=4).numpy()[0].decode() == "étéé"
+
+
+def test_special_symbols_in_a_text_are_ordinary_characters(pieces):
+    ids = pieces.encode(tf.constant(["<pad></s><s>"])).to_list()[0]
+    assert min(ids) > END
+
+
+def test_dropped_subwords_still_spell_the_text(pieces):
+    texts = tf.constant(["Le chat noir mange."] * 2)
+    encodings = {
+        tuple(pieces.encode(texts, dropout=0.4, seed=tf.constant([k, 0])).to_list()[0])
+        for k in range(8)
+    }
+    assert len(encodings) > 4
+    for ids in encodings:
+        text = pieces.decode(tf.constant([ids]), tf.constant([len(ids)]))
+        assert text.numpy()[0] == b"Le chat noir mange."
+    once = pieces.encode(texts, dropout=0.4, seed=tf.constant([3, 0]))
+    again = pieces.encode(texts, dropout=0.4, seed=tf.constant([3, 0]))
+    assert once.to_list() == again.to_list()
+
+
+def test_an_invalid_vocabulary_is_refused(tmp_path):
+    (tmp_path / "words.txt").write_text("<pad>\n<unk>\nhouse\n")
+    with pytest.raises(InputError, match=r"words\.txt: not a subword vocabulary: expected"):
+        Subwords(tmp_path / "words.txt")
+    with pytest.raises(
+        InputError, match=r"a vocabulary needs 2\d\d pieces or more, got 100; see --source_subwords"
+    ):
+        subwords.learn([b"house"], tmp_path / "x.txt", size=100)

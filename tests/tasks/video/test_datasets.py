@@ -1,0 +1,129 @@
+import itertools
+
+from common.commands.config import EvaluateConfig
+from common.errors import InputError
+from tasks.video import data, datasets, gaits, render
+
+import numpy as np
+import pytest
+import scipy.io
+
+
+def load(**kwargs):
+    return data.load(EvaluateConfig(**kwargs), rate=12.5, longest=96, seed=1)
+
+
+@pytest.fixture(scope="module")
+def small_gaits(tmp_path_factory):
+    """The default data set with few individuals, made as a user's first run makes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        people = {"train": range(0, 2), "validation": range(2, 3), "test": range(3, 4)}
+        patch.setattr(datasets.Gaits, "PEOPLE", people)
+        patch.setattr(datasets.Gaits, "TAKES", dict.fromkeys(people, 1))
+        yield load(dataset="gaits", data_dir=tmp_path_factory.mktemp("d"))
+
+
+def test_the_default_is_made_of_mp4_files(small_gaits):
+    assert small_gaits.labels == tuple(gaits.ACTIVITIES) and len(small_gaits.labels) == 14
+    assert [small_gaits.size(split) for split in ("train", "validation", "test")] == [28, 14, 14]
+    rows = list(small_gaits.splits["validation"].as_numpy_iterator())
+    assert sorted(int(row["label"]) for row in rows) == list(range(14))
+    row = next(row for row in rows if row["label"] == 0)
+    rendered = gaits.clip("walking", 2, 0, rate=12.5, size=64)
+    assert row["frames"].shape == rendered.shape
+    assert np.abs(row["frames"].astype(float) - rendered).mean() < 12.0
+
+
+def test_nobody_stands_on_two_sides():
+    people = [set(numbers) for numbers in datasets.Gaits.PEOPLE.values()]
+    for one, other in itertools.combinations(people, 2):
+        assert not one & other
+    assert min(gaits.GaitsFlags(output=None).people) > max(map(max, people))
+
+
+def test_hdm05_is_read_as_published(shared_data):
+    path = shared_data / "video" / "hdm05_11" / datasets.Hdm05.FILE
+    takes = datasets.read_hdm05(path, datasets.Hdm05.SHA256)
+    actors = [name.split("_")[0] for name in takes]
+    assert {actor: actors.count(actor) for actor in set(actors)} == {
+        **{"bd": 62, "bk": 66, "dg": 61},
+        **{"mm": 44, "tr": 55},
+    }
+    assert {name.split("_")[1] for name in takes} == set(datasets.Hdm05.MOTIONS)
+    for joints in list(takes.values())[::40]:
+        assert joints[..., 1].min() == 0.0
+        hip, knee = (joints[:, render.JOINT_INDEX[f"left_{joint}"]] for joint in ("hip", "knee"))
+        length = np.linalg.norm(hip - knee, axis=-1)
+        assert np.ptp(length) < 0.02 and 0.3 < length.mean() < 0.55
+    with pytest.raises(InputError, match=r"its SHA-256 is [0-9a-f]{64}, expected 123"):
+        datasets.read_hdm05(path, "123")
+
+
+def moving_take(person, motion):
+    """A stand-in for a captured take, 30 frames a second."""
+    activity = list(gaits.ACTIVITIES)[list(datasets.Hdm05.MOTIONS).index(motion)]
+    return gaits.move(activity, seconds=0.6, rate=30.0, seed=0, person=person)
+
+
+def test_hdm05_is_split_by_actor_and_view(tmp_path, monkeypatch):
+    def read(path, sha256):
+        return {
+            f"{actor}_kickLFront1Reps_{number:03d}": moving_take(person, "kickLFront1Reps")
+            for person, actor in enumerate(("bd", "bk", "dg", "mm", "tr"))
+            for number in range(2, 4)
+        }
+
+    monkeypatch.setattr(datasets, "read_hdm05", read)
+    monkeypatch.setattr(datasets.Hdm05, "OTHER_BODIES", 1)
+    (tmp_path / "manual").mkdir()
+    (tmp_path / "manual" / datasets.Hdm05.FILE).touch()
+    where = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "d"}
+    sizes = {
+        name: {
+            split: load(dataset=name, **where).size(split)
+            for split in ("train", "validation", "test")
+        }
+        for name in datasets.HDM05_NAMES
+    }
+    # 6 training takes of three actors in 7 views, 4 test takes in 6.
+    assert sizes["hdm05_actors"] == {"train": 4 * 7, "validation": 2 * 6, "test": 4}
+    # Two takes are in the validation split by their names, bk's second and dg's third.
+    assert sizes["hdm05"] == {"train": 4 * 7, "validation": 2 * 6, "test": 4}
+    assert sizes["hdm05_views"] == {**sizes["hdm05"], "test": 4 * 5}
+
+
+def test_hdm05_says_what_it_needs(tmp_path):
+    with pytest.raises(InputError, match=r"needs hdm05_11_joints_30hz.npz.*--manual_dir FOLDER"):
+        load(dataset="hdm05", data_dir=tmp_path, manual_dir=tmp_path)
+
+
+def test_hdm05_source_files_are_read_every_fourth_frame(tmp_path):
+    positions = np.random.default_rng(0).normal(size=(9, 31, 3))
+    cells = np.empty((31, 1), object)
+    for joint in range(31):
+        cells[joint, 0] = positions[:, joint].T
+    (tmp_path / "train" / "1").mkdir(parents=True)
+    path = tmp_path / "train" / "1" / "HDM_bd_depositFloorR_001_120.amc.mat"
+    scipy.io.savemat(path, {"mot": {"jointTrajectories": cells}})
+    with pytest.raises(InputError, match=r"1 \.amc\.mat files; expected 288"):
+        datasets.read_hdm05_source(tmp_path)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "to_joints", lambda given: found.setdefault("given", given))
+        with pytest.raises(InputError):
+            datasets.read_hdm05_source(tmp_path)
+    np.testing.assert_allclose(found["given"], positions[::4])
+    path.write_bytes(b"no matrix")
+    with pytest.raises(InputError, match=r"amc.mat: not a motion in the form of HDM05"):
+        datasets.read_hdm05_source(tmp_path)
+
+
+def test_views_of_a_take_follow_from_its_name():
+    take = moving_take(0, "squat1Reps")
+    views = [datasets.render_take("bd_squat1Reps_001", take, view) for view in (0, 1, 1, 2, 6)]
+    np.testing.assert_array_equal(views[1], views[2])
+    for one, other in itertools.combinations((0, 1, 3, 4), 2):
+        assert np.any(views[one] != views[other])
+    again = datasets.render_take("mm_squat1Reps_001", take, 0)
+    np.testing.assert_array_equal(views[0], again)  # the fixed view is fixed
+    assert np.any(datasets.render_take("mm_squat1Reps_001", take, 1) != views[1])

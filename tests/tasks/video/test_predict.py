@@ -1,0 +1,127 @@
+"""The `predict` command: its inputs and outputs, and files of any length."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+from common.commands import cli
+from common.errors import InputError
+from tasks.video import clips, predict
+from tests.tasks import commands
+from tests.tasks.own.video import CLASSES, RATE, SIDE, body
+from tests.tasks.video.samples import BAD_FILES, call, noise, write_video
+
+import numpy as np
+import pytest
+
+
+def predict_one(served, path):
+    (prediction,) = predict.predict_all(served, predict.Predict(clips=(path,)))
+    return prediction
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_predict_continues_after_an_unreadable_file_and_draws(trained, tmp_path, capsys):
+    version = str(trained[0] / "saved_models" / "video" / "1")
+    clip = trained[0] / "clips" / "waving" / "v_g20_c1.mp4"
+    (tmp_path / "bad.avi").write_bytes(b"no video" * 100)
+    out = tmp_path / "out.jsonl"
+    words = [str(clip), str(tmp_path / "bad.avi"), str(clip)]
+    predict.main(["--model", version, "--output", str(out), *words])
+    first, bad, last = (json.loads(line) for line in out.read_text().splitlines())
+    assert first == last and first["activity"] == "waving" and first["clip"] == str(clip)
+    assert first["probability"] == max(first["probabilities"].values()) > 0.5
+    assert first["seconds"] == 2.5 and len(first["windows"]) == 1
+    assert bad["activity"] is None and "bad.avi: cannot be read as video" in bad["message"]
+    picture = tmp_path / "activities.png"
+    predict.main(["--model", version, "--plot", str(picture), str(clip)])
+    assert capsys.readouterr().out.startswith("waving ")
+    assert picture.stat().st_size > 10_000
+
+
+def test_an_unreadable_file_cannot_be_drawn(served, tmp_path):
+    prediction = {"clip": "bad.avi", "activity": None, "message": "bad.avi: no video in this file"}
+    picture = tmp_path / "activities.png"
+    with pytest.raises(InputError, match=r"nothing to draw: bad\.avi: no video in this file"):
+        predict.draw(served, prediction, picture)
+    assert not picture.exists()
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_an_unreadable_file_gives_a_one_line_error(served, tmp_path, name, capsys, monkeypatch):
+    make, _ = BAD_FILES[name]
+    make(tmp_path / name)
+    words = ["--model", str(served.path.parent), str(tmp_path / name)]
+    monkeypatch.setattr(sys, "argv", ["predict", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(predict.main)
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stop.value.code == 2 and error.startswith("error: ") and name in error
+
+
+def test_help_has_examples_and_defaults(capsys):
+    commands.check_help(predict, capsys)
+
+
+# The model `gone` does not exist: these flags are refused before a model is loaded.
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no clip given: name a video file, as in `predict clip.avi`"),
+        (["a.avi", "--window", "0"], "--window must be positive, got 0"),
+        (["a.avi", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
+    ],
+)
+def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["--model", "gone", *words]
+    commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_flags_are_checked_without_tensorflow():
+    script = "import sys, tasks.video.predict; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# --- files of any length --------------------------------------------------------------------------
+
+
+def test_a_long_file_is_split_into_windows(served, tmp_path, monkeypatch):
+    """10,000 frames: first still pictures of one body, then of another; memory stays bounded."""
+    pictures = np.stack([body("waving", 1)[3], noise(1)[0]])
+    path = write_video(tmp_path / "long.avi", pictures[[0] * 5000 + [1] * 5000], rate=100)
+    lengths = []
+    original = predict.np.stack
+
+    def stack(part, *others, **options):
+        lengths.append(len(part))
+        return original(part, *others, **options)
+
+    monkeypatch.setattr(predict.np, "stack", stack)
+    prediction = predict_one(served, path)
+    assert prediction["seconds"] == 100.0 and max(lengths) == 24
+    spans = [(window["start"], window["end"]) for window in prediction["windows"]]
+    assert spans[:2] == [(0.0, 3.0), (1.5, 4.5)] and spans[-1][1] == 100.0
+    assert all(b[0] <= a[1] for a, b in itertools.pairwise(spans))
+    alone = call(served, [np.repeat(pictures[:1], 24, axis=0)], [RATE])
+    first = prediction["windows"][0]
+    assert first["activity"] == alone["activity"][0].decode()
+    assert first["probability"] == pytest.approx(alone["probabilities"].max(), abs=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 8, 11, 12, 13, 30])
+def test_windows_cover_every_frame_and_are_few(count):
+    parts = list(predict.windows(iter(range(count)), longest=6, window=4))
+    assert [frames[0] for _, frames in parts] == [start for start, _ in parts]
+    assert sorted({frame for _, frames in parts for frame in frames}) == list(range(count))
+    assert len(parts) == (1 if count <= 6 else -(-(count - 4) // 2) + 1)
+
+
+def test_a_single_frame_is_a_clip(tmp_path, served):
+    path = write_video(tmp_path / "one.avi", body("waving", 1)[:1], rate=25)
+    assert clips.read(path, rate=12.5).shape == (1, SIDE, SIDE, 3)
+    prediction = predict_one(served, path)
+    assert prediction["activity"] in CLASSES and prediction["seconds"] == 1 / RATE
