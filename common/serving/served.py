@@ -229,7 +229,13 @@ def connect(server: str, directory: Path) -> RemoteExport:
 
     url = f"{server.rstrip('/')}/v1/models/{directory.name}"
     metadata = _fetch(f"{url}/metadata")
-    path = directory / metadata["model_spec"]["version"]
+    version = metadata["model_spec"]["version"]
+    path = directory / version
+    if not path.is_dir():
+        raise ExportError(
+            f"{server} serves version {version} of {directory.name}, which is not in {directory}. "
+            "Name the folder that the server serves."
+        )
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {
         name: {

@@ -58,5 +58,6 @@ def test_errors_of_a_server_are_reported(root, server, tmp_path):
         connect(server.rest, tmp_path / "chess")
     with pytest.raises(ExportError, match=r"127\.0\.0\.1:9/v1/models/ner/metadata: .*refused"):
         connect("http://127.0.0.1:9", root / "ner")
-    with pytest.raises(FileNotFoundError):
+    message = r"serves version \d+ of sentiment, which is not in .*sentiment\. Name the folder"
+    with pytest.raises(ExportError, match=message):
         connect(server.rest, tmp_path / "sentiment")

@@ -31,7 +31,7 @@ def test_tatoeba_is_split_as_stated(tatoeba):
             for side, sentence in enumerate(pair):
                 assert split_of.setdefault((side, normalise(sentence)), split) == split
     sources = {source for source, _ in pairs["test"]}
-    assert len(sources) == len(evaluate.with_references(tatoeba.splits["test"]))
+    assert len(sources) == len(evaluate.references_by_source(tatoeba.splits["test"]))
 
 
 def test_no_model_learns_the_acceptance_sentence(tatoeba, tmp_path):
