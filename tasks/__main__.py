@@ -30,9 +30,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
-from common.commands import cli, report
+from common.commands import cli
 from common.errors import InputError, TrainingError
-from common.serving.versions import SETTINGS, latest, versions
+from common.serving.versions import card_scores, latest, read_settings, versions
 
 import tyro
 
@@ -115,11 +115,11 @@ def describe(task: str, models: Path) -> dict[str, Any]:
     }
     if row["versions"]:
         newest = latest(models / task)
-        settings = json.loads((newest / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_settings(newest)
         trained = settings["training_data"]
         row["data"] = trained["dataset"] or Path(trained["data"]).name
         with contextlib.suppress(FileNotFoundError):
-            row["scores"] = report.card_scores(newest / "model_card.md")
+            row["scores"] = card_scores(newest / "model_card.md")
     return row
 
 

@@ -123,3 +123,16 @@ def latest(directory: Path, task: str | None = None) -> Path:
     else:
         advice = f"python -m tasks.{task}.train"
     raise FileNotFoundError(f"{directory} holds no published model. Train one with `{advice}`")
+
+
+def card_scores(path: Path) -> dict[str, str]:
+    """Read `split`, `examples` and the metrics back from a model card; empty if not scored.
+
+    Args:
+      path: of `model_card.md`, as written by `common.commands.release`.
+    """
+    _, _, section = path.read_text(encoding="utf-8").partition("\n## Scores\n\n")
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines()[:3]]
+    if len(rows) < 3 or set(rows[1]) != {"---"}:
+        return {}
+    return dict(zip(rows[0], rows[2], strict=True))

@@ -13,7 +13,7 @@ TASK = "music"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Settings of `train`: a deep recurrent model of piano rolls."""
+    """A deep recurrent model of piano rolls, sampled step by step."""
 
     epochs: Count = 30
     """number of passes over the training data; the learning rate decays to 0 along half a cosine"""

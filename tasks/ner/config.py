@@ -13,7 +13,7 @@ TASK = "ner"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Settings of a bidirectional recurrent tagger with a CRF."""
+    """A bidirectional recurrent tagger with a CRF."""
 
     epochs: Count = 30
     """passes over the training data; the learning rate decays to 0 along a half cosine"""

@@ -14,7 +14,7 @@ TASK = "sentiment"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Settings of `train`: a bidirectional recurrent classifier of texts."""
+    """A bidirectional recurrent classifier of texts."""
 
     epochs: Count = 8
     """number of passes over the training data; the learning rate decays to 0 along half a cosine"""

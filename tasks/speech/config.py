@@ -13,7 +13,7 @@ TASK = "speech"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Settings of the recogniser: data, network, augmentation, training and beam search."""
+    """A bidirectional recurrent recogniser with CTC and a letter language model."""
 
     epochs: Count = 40
     """passes over the training data; the learning rate falls to 0 along half a cosine"""

@@ -16,7 +16,7 @@ SEARCH = ("beam", "length_penalty")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Settings of a recurrent encoder-decoder with attention."""
+    """A recurrent encoder-decoder with attention and beam search."""
 
     source: str = "fr"
     """source language, as the data set names it"""

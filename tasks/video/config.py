@@ -14,7 +14,7 @@ TASK = "video"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """Flags of `train`: a residual network on each frame, recurrent layers over time."""
+    """A residual network on each frame, and recurrent layers over time."""
 
     batch_size: Count = 16
     """clips per step, over all devices together"""

@@ -12,7 +12,7 @@ import time
 
 from common.commands import cli, report
 from common.errors import InputError, TrainingError
-from common.serving.versions import GRAPH
+from common.serving.versions import GRAPH, card_scores
 from tasks import __main__ as front
 from tests.tasks import commands
 from tests.tasks.own import ner as own_ner
@@ -61,11 +61,11 @@ def test_scores_are_read_back_from_a_model_card(tmp_path):
     report.model_card(
         path, title="T", summary="S", sections={"Scores": f"{shown}\n\nOf it."}, settings={"a": 1}
     )
-    assert report.card_scores(path) == {"split": "test", "examples": "12", "wer": "0.2500"}
+    assert card_scores(path) == {"split": "test", "examples": "12", "wer": "0.2500"}
     report.model_card(
         path, title="T", summary="S", sections={"Scores": "Not scored."}, settings={"a": 1}
     )
-    assert report.card_scores(path) == {}
+    assert card_scores(path) == {}
 
 
 # --- Flags ----------------------------------------------------------------------------------------
