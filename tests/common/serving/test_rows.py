@@ -60,14 +60,22 @@ def test_no_rows_and_no_steps_have_outputs_of_their_shape(rows, time):
     assert np.isfinite(outputs["mean"]).all()
 
 
-def test_inputs_that_are_not_filled_keep_their_values():
-    outputs = run_valid(
-        lambda x, y: {"z": x + y},
-        {"x": tf.constant([1, 2]), "y": tf.constant([10, 20])},
-        tf.constant([True, True]),
-        fill={"x": 0},
-    )
-    np.testing.assert_array_equal(outputs["z"], [11, 22])
+def test_invalid_and_added_rows_run_with_the_filler_and_other_inputs_keep_their_values():
+    """The layers of cuDNN refuse a row of length 0."""
+    received = []
+
+    def watched(x, length):
+        received.append((x.numpy().tolist(), length.numpy().tolist()))
+        return {"sum": x + length}
+
+    def run_rows(x, length, valid):
+        inputs = {"x": tf.constant(x, tf.int32), "length": tf.constant(length, tf.int32)}
+        valid = tf.constant(valid, tf.bool)
+        return run_valid(watched, inputs, valid, fill={"length": 1})["sum"].numpy().tolist()
+
+    assert run_rows([10, 20], [3, 0], [True, False]) == [13, 0]
+    assert run_rows([], [], []) == []
+    assert received == [([10, 20], [3, 1]), ([0], [1])]
 
 
 def test_static_sizes_survive_in_a_graph():

@@ -1,7 +1,7 @@
 """Published models that are loaded and called on this machine."""
 
 from common.errors import ExportError
-from common.serving.served import load_export
+from common.serving.served import load_export, text_request
 from common.serving.versions import latest
 from tests.common.serving.classifier import IDS, LENGTH, OWN_SETTINGS, TEXTS
 
@@ -67,3 +67,40 @@ def test_padding_values_change_nothing(published):
     junk = np.where(np.arange(9) < LENGTH[:, None], np.pad(IDS, [(0, 0), (0, 5)]), 5)
     padded = served.call("tensors", ids=junk, length=LENGTH)["probabilities"]
     np.testing.assert_allclose(padded, plain, rtol=0, atol=1e-6)
+
+
+def test_predictions_come_with_their_rows_in_the_order_of_the_rows(published):
+    served = load_export(published.second)
+    texts = ["a good film", "bad", "élan x élan y", "a", "good good", "x y z", "film"]
+    requests = []
+
+    def to_request(rows):
+        requests.append(list(rows))
+        return text_request(rows)
+
+    predictions = list(
+        served.predict("serving_default", iter(texts), to_request, batch_size=2, window=2)
+    )
+    assert [text for text, _ in predictions] == texts
+    for text, outputs in predictions:
+        alone = served.call("serving_default", text=[text])
+        assert outputs["label"] == alone["label"][0]
+        np.testing.assert_allclose(
+            outputs["probabilities"], alone["probabilities"][0], rtol=0, atol=1e-6
+        )
+    # Of four texts that are read ahead, the shortest share a request.
+    assert requests[:2] == [["a", "bad"], ["a good film", "élan x élan y"]]
+
+
+def test_rows_are_read_as_they_are_needed(published):
+    read = []
+
+    def rows():
+        for number in range(100):
+            read.append(number)
+            yield "a good film"
+
+    served = load_export(published.second)
+    predictions = served.predict("serving_default", rows(), text_request, batch_size=2, window=3)
+    next(predictions)
+    assert len(read) == 6
