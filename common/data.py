@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-# --- data sets ------------------------------------------------------------------------------------
-
-
-# --- Batches --------------------------------------------------------------------------------------
+SHUFFLED = 50_000  # examples held in memory for shuffling
 
 
 def bucket_lengths(longest: int, count: int = 6) -> list[int]:
@@ -52,19 +45,15 @@ def batches(
     lengths: Sequence[int],
     batch_size: int,
     *,
-    length_of: Callable[[Mapping[str, tf.Tensor]], tf.Tensor] = lambda example: example["length"],
     shuffle_seed: int | None = None,
-    buffer: int = 50_000,
 ) -> tf.data.Dataset:
     """Group examples of similar length into right-padded batches of few fixed lengths.
 
     Args:
-      examples: a data set of dicts; no sequence is longer than `lengths[-1]`.
+      examples: a data set of dicts with a `length`; none is longer than `lengths[-1]`.
       lengths: the bucket lengths, in rising order.
       batch_size: examples per batch; the last batch of a bucket may be smaller.
-      length_of: returns the length of an example.
       shuffle_seed: seed of the order. None: no shuffling.
-      buffer: examples held in memory for shuffling.
 
     Returns:
       A data set of dicts of tensors `[batch, bucket length, ...]`.
@@ -72,9 +61,9 @@ def batches(
     import tensorflow as tf  # here, since configs import `bucket_lengths`
 
     if shuffle_seed is not None:
-        examples = examples.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+        examples = examples.shuffle(SHUFFLED, seed=shuffle_seed, reshuffle_each_iteration=False)
     return examples.bucket_by_sequence_length(
-        length_of,
+        lambda example: example["length"],
         bucket_boundaries=[length + 1 for length in lengths],  # the bounds of tf.data are exclusive
         bucket_batch_sizes=[batch_size] * (len(lengths) + 1),
         pad_to_bucket_boundary=True,

@@ -7,7 +7,7 @@ import csv
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -94,31 +94,39 @@ def read_member(archive: Path, member: str) -> bytes:
 
 
 @contextlib.contextmanager
+def _replaced(*paths: Path) -> Iterator[list[Path]]:
+    """Yield a temporary path for each file; they replace the files unless the block fails."""
+    partials = [path.with_name(f"{path.name}.partial") for path in paths]
+    try:
+        yield partials
+        for partial, path in zip(partials, paths, strict=True):
+            os.replace(partial, path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def open_output(path: Path | None) -> Iterator[TextIO]:
     """Open `--output`, or standard output; a file appears whole or not at all."""
     if path is None:
         yield sys.stdout
         sys.stdout.flush()
         return
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with _replaced(path) as (partial,), open(partial, "w", encoding="utf-8") as file:
+        yield file
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file whole or not at all, even if the process is killed or the disk is full."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Replace files so that each is whole, and none if one of them cannot be written."""
+    with _replaced(*files) as partials:
+        for partial, content in zip(partials, files.values(), strict=True):
+            with open(partial, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())

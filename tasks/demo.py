@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from common.commands import cli
 from common.errors import ExportError, InputError, require
+from common.files import write_together
 from common.serving.served import Served, connect, load_export, text_request
 from common.serving.versions import versions
 
@@ -333,7 +334,7 @@ def music(model: Served) -> None:
             folder / "music.png": midi.piano_roll_bytes(notes, steps_per_quarter=per_quarter),
             folder / "music.mid": midi.midi_bytes(song),
         }
-        predict.write_together(files)
+        write_together(files)
         return tuple(map(str, files))
 
     with gr.Row():

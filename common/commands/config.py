@@ -1,7 +1,7 @@
 """Settings shared by the `train`, `evaluate` and `predict` commands of all tasks.
 
 Each dataclass is the documentation of its flags: a field's docstring is its help text. Settings are
-checked when they are made, so a wrong flag is told before anything runs.
+checked when they are made, so a wrong flag is reported before anything runs.
 """
 
 from __future__ import annotations

@@ -31,6 +31,17 @@ class Card:
     data: str = ""  # remarks in addition to name, licence and citation
 
 
+def describe_layers(count: int, cell: str, units: int) -> str:
+    """Describe a stack of bidirectional layers for the summary of a card.
+
+    Example:
+      >>> describe_layers(2, "lstm", 64)
+      '2 bidirectional lstm layers of 64 units per direction'
+    """
+    plural = "s" if count > 1 else ""
+    return f"{count} bidirectional {cell} layer{plural} of {units} units per direction"
+
+
 def release(
     run: Run[Any],
     *,

@@ -15,7 +15,7 @@ from common.serving import targets, versions
 from common.serving.targets import Target
 from common.serving.versions import Published
 from common.training import distribution
-from common.training.fit import FitOptions, set_up, take_weights, warmed_cosine
+from common.training.fit import FitOptions, set_up, warmed_cosine
 
 import keras
 import tensorflow as tf
@@ -118,7 +118,9 @@ def warm_start(model: keras.Model, published: Published, *, head: str | None = N
       head: prefix of the layers that keep their own weights, where the classes differ. None: all
         weights are copied.
     """
-    take_weights(model, published.model, but=head)
+    for layer in model.layers:
+        if layer.weights and (head is None or not layer.name.startswith(head)):
+            layer.set_weights(published.model.get_layer(layer.name).get_weights())
 
 
 def same_labels(published: Published, labels: Sequence[Any], *, name: str = "labels") -> bool:

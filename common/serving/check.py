@@ -65,7 +65,7 @@ def check(directory: Path, tolerance: float) -> dict[str, Any]:
       each loader, relative to the largest value of its tensor.
 
     Raises:
-      CheckError: an answer differs, a signature has no request, or a banned module was needed.
+      CheckError: an output differs, a signature has no request, or a banned module was needed.
     """
     signatures = read_signatures(directory)
     records = read_records(directory)

@@ -273,8 +273,8 @@ def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence
         for example in examples[name]:
             if sorted(example) != names:
                 raise ExportError(f"signature {name!r} takes {names}, an example {sorted(example)}")
-    if strangers := sorted(set(examples) - set(signatures)):
-        raise ExportError(f"examples for {strangers}, which are no signatures")
+    if unknown := sorted(set(examples) - set(signatures)):
+        raise ExportError(f"examples for {unknown}, which are no signatures")
 
 
 def _save_keras(model: keras.Model, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Invalid rows of a request: they get the empty answer and never disturb a valid row.
+"""Invalid rows of a request: their outputs are empty, and they never disturb a valid row.
 
 A server merges the requests of several clients into one batch, so an exception would fail all of
 them. Each task therefore marks the valid rows of a batch, runs all rows with harmless values in
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from common.serving.targets import Run, Steps
+from common.serving.targets import Run, Steps, choose_rows
 
 import tensorflow as tf
 
@@ -95,7 +95,7 @@ def run_valid(
             missing = tf.maximum(0, 1 - time)
         filler = tf.cast(fill.get(name, 0), value.dtype)
         if name in fill:
-            value = tf.where(_like(valid, value), value, filler)
+            value = choose_rows(valid, value, filler)
         margins = [[0, added], [0, missing], *[[0, 0]] * (len(value.shape) - 2)]
         padded[name] = tf.pad(value, margins[: len(value.shape)], constant_values=filler)
     outputs = {}
@@ -103,10 +103,5 @@ def run_valid(
         value = value[:rows]
         if steps and name in steps:
             value = value[:, : steps[name](time)]
-        outputs[name] = tf.where(_like(valid, value), value, tf.zeros([], value.dtype))
+        outputs[name] = choose_rows(valid, value)
     return outputs
-
-
-def _like(rows: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """Reshape `<bool>[batch]` so that it broadcasts against a tensor."""
-    return tf.reshape(rows, [-1, *[1] * (len(value.shape) - 1)])

@@ -1,4 +1,4 @@
-"""Published models, on disk or on a server, behind one Protocol.
+"""Published models, on disk or on a server, with one Protocol for both.
 
 `Served` is what `evaluate`, `predict` and the page of `python -m tasks demo` use: `call` runs one
 signature, `predict` runs any number of rows through it, in batches and in order. `load_export`

@@ -205,7 +205,7 @@ class _Static:
         which = tf.reduce_sum(tf.cast(time > tf.constant(self.lengths[:-1], tf.int32), tf.int32))
         outputs = tf.switch_case(which, branches) if len(branches) > 1 else branches[0]()
         if "length" in inputs:
-            outputs = {key: _blank(value, fits) for key, value in outputs.items()}
+            outputs = {key: choose_rows(fits, value) for key, value in outputs.items()}
         return outputs
 
     def _run_chunks(
@@ -282,7 +282,17 @@ def _no_padding(value: tf.Tensor, axis: int) -> list[list[int]]:
     return [[0, 0]] * (len(value.shape) - axis)
 
 
-def _blank(value: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-    """Set the rows that are not valid to zeros."""
+def choose_rows(valid: tf.Tensor, value: tf.Tensor, otherwise: Any = 0) -> tf.Tensor:
+    """Replace the values of the rows that are not valid.
+
+    Args:
+      valid: `<bool>[batch]`.
+      value: `[batch, ...]`.
+      otherwise: the value of the other rows.
+
+    Example:
+      >>> choose_rows(tf.constant([True, False]), tf.constant([[1, 2], [3, 4]])).numpy().tolist()
+      [[1, 2], [0, 0]]
+    """
     valid = tf.reshape(valid, [-1, *[1] * (len(value.shape) - 1)])
-    return tf.where(valid, value, tf.zeros([], value.dtype))
+    return tf.where(valid, value, tf.cast(otherwise, value.dtype))

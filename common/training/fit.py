@@ -70,19 +70,6 @@ def warmed_cosine(
     )
 
 
-def take_weights(model: keras.Model, other: keras.Model, *, but: str | None = None) -> None:
-    """Copy the weights of another model of the same architecture, layer by layer.
-
-    Args:
-      model: receives the weights.
-      other: has a layer of the same name for each layer with weights.
-      but: layers whose names start with this prefix keep their own weights.
-    """
-    for layer in model.layers:
-        if layer.weights and (but is None or not layer.name.startswith(but)):
-            layer.set_weights(other.get_layer(layer.name).get_weights())
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitOptions:
     """Options of `fit` that do not depend on the model.
@@ -208,8 +195,8 @@ def _prepare_variables(
     with strategy.scope():
         model.compile(optimizer=optimizer)
         optimizer.build(model.trainable_variables)
-        averaged = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
-    return averaged if average else []
+        averaged = model.trainable_variables if average else []
+        return [tf.Variable(variable.value, trainable=False) for variable in averaged]
 
 
 def _start(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import cli
-from common.commands.release import Card, release
+from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
@@ -158,8 +158,8 @@ def make_card(corpus: Corpus, config: Config) -> Card:
         summary=(
             f"Reads a DNA sequence and labels each base: intergenic, coding or intron, on either "
             f"strand; finds {kind}. {config.convolutions} convolutions over bases, "
-            f"{config.layers} bidirectional {config.cell} layers of {config.units} units per "
-            f"direction over steps of nine bases, and a CRF of {grammar.states} states, whose "
+            f"{describe_layers(config.layers, config.cell, config.units)} "
+            f"over steps of nine bases, and a CRF of {grammar.states} states, whose "
             "paths are sequences of valid genes."
         ),
         scores=(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from common.commands import cli
 from common.commands.config import PredictConfig
 from common.errors import InputError
+from common.files import write_together
 from common.serving.served import Served, load_export
 from tasks.music import midi
 from tasks.music.config import TASK
@@ -114,19 +114,6 @@ def generate(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
         seed=halves.astype(np.uint32).view(np.int32),
     )
     return outputs["notes"][0, : outputs["length"][0]]
-
-
-def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files so that each appears whole, and none if one of them cannot be written."""
-    partial = {path: path.with_name(f"{path.name}.partial") for path in files}
-    try:
-        for path, content in files.items():
-            partial[path].write_bytes(content)
-        for path in files:
-            os.replace(partial[path], path)
-    finally:
-        for path in partial.values():
-            path.unlink(missing_ok=True)
 
 
 def write_music(

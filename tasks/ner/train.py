@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.commands import cli, report
-from common.commands.release import Card, release
+from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
@@ -181,14 +181,14 @@ def main(argv: list[str]) -> None:
 
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
-    layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
+    layers = describe_layers(config.layers, config.cell, config.units)
     types = ", ".join(entity_types(corpus.labels))
     return Card(
         title=f"Named entities: {corpus.name}",
         summary=(
             f"Reads an English text and marks its named entities, of the types {types}. Word "
             "vectors, a convolution over the characters and the shape of each word, "
-            f"{layers} of {config.units} units per direction, a CRF with the constraints of IOB2"
+            f"{layers}, a CRF with the constraints of IOB2"
             + (f"; an ensemble of {config.members} such networks." * (config.members > 1) or ".")
         ),
         scores=(

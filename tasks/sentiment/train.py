@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from common.commands import cli, report
-from common.commands.release import Card, release
+from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
@@ -147,13 +147,13 @@ def main(argv: list[str]) -> None:
 
 def make_card(reviews: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
-    layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
+    layers = describe_layers(config.layers, config.cell, config.units)
     return Card(
         title=f"Sentiment: {reviews.name}",
         summary=(
             f"Reads an English text and predicts one of {len(reviews.labels)} classes "
-            f"({', '.join(reviews.labels)}, worst first) and 1 to 5 stars. Word vectors, {layers} "
-            f"of {config.units} units per direction, pooling by {' and '.join(config.pooling)}"
+            f"({', '.join(reviews.labels)}, worst first) and 1 to 5 stars. Word vectors, {layers}, "
+            f"pooling by {' and '.join(config.pooling)}"
             + (f"; the mean of {config.members} such networks." if config.members > 1 else ".")
         ),
         scores=(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from common import ctc
 from common.commands import cli
-from common.commands.release import Card, release
+from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
@@ -208,7 +208,7 @@ def main(argv: list[str]) -> None:
 
 def make_card(prepared: Prepared, config: Config, recognizer: serving.Recognizer) -> Card:
     """Return the task's texts for the model card."""
-    layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
+    layers = describe_layers(config.layers, config.cell, config.units)
     hours = prepared.train.samples.sum() / RATE / 3600
     language = (
         f"a {config.order}-gram model of the training transcripts (weight {recognizer.weight}, "
@@ -220,7 +220,7 @@ def make_card(prepared: Prepared, config: Config, recognizer: serving.Recognizer
         title=f"Speech: {prepared.corpus.name}",
         summary=(
             "Transcribes a recording at 16 kHz to lower-case text. Log-mel features, two strided "
-            f"convolutions, {layers} of {config.units} units per direction, CTC over "
+            f"convolutions, {layers}, CTC over "
             f"{len(prepared.letters)} letters; beam search with {language}."
         ),
         scores=(

@@ -28,6 +28,8 @@ from tasks.translation.formats import read_pairs
 import numpy as np
 import tensorflow as tf
 
+PRINTED = 10  # translations in the report
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(EvaluateConfig):
@@ -148,9 +150,9 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 
-def print_report(scored: ScoredTranslations, *, count: int = 10) -> None:
+def print_report(scored: ScoredTranslations) -> None:
     """Print some translations with their references, and the signatures of the metrics."""
-    for place in np.linspace(0, len(scored.sources) - 1, min(count, len(scored.sources))):
+    for place in np.linspace(0, len(scored.sources) - 1, min(PRINTED, len(scored.sources))):
         row = int(place)
         print(f"{scored.sources[row]}\n  -> {scored.translations[row]}")
         print(f"  == {' / '.join(scored.references[row])}")

@@ -119,19 +119,18 @@ def _step(previous: float | None, current: float | None, usual: float) -> float:
     return min(current - previous, MAX_FRAME_SECONDS)
 
 
-def to_pixels(frame: av.VideoFrame, aspect: float, *, max_side: int = MAX_SIDE) -> np.ndarray:
+def to_pixels(frame: av.VideoFrame, aspect: float) -> np.ndarray:
     """Convert a decoded frame to upright RGB pixels, `<uint8>[height, width, 3]`.
 
     Grey frames become grey RGB, an alpha channel is dropped, rotation in the metadata is applied,
-    and rectangular pixels become square.
+    rectangular pixels become square, and frames with a side above `MAX_SIDE` are reduced.
 
     Args:
       frame: the decoded frame.
       aspect: width of a pixel divided by its height.
-      max_side: frames with a longer side are reduced in proportion.
     """
     width = frame.width * aspect
-    scale = min(1.0, max_side / max(width, frame.height))
+    scale = min(1.0, MAX_SIDE / max(width, frame.height))
     pixels = frame.to_ndarray(
         format="rgb24",
         width=max(1, round(width * scale)),

@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 
 from common.commands import cli, report
-from common.commands.release import Card, release
+from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
@@ -143,7 +143,7 @@ def main(argv: list[str]) -> None:
 
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
-    layers = f"{config.layers} bidirectional {config.cell} layer{'s' * (config.layers > 1)}"
+    layers = describe_layers(config.layers, config.cell, config.units)
     seconds = config.max_length / config.frame_rate
     return Card(
         title=f"Video: {corpus.name}",
@@ -151,7 +151,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             f"Reads a clip and predicts one of {len(corpus.labels)} activities "
             f"({', '.join(corpus.labels)}). A residual network on each frame of "
             f"{config.image_size} x {config.image_size} pixels, {config.frame_rate:g} frames per "
-            f"second, {layers} of {config.units} units per direction, {config.pooling} pooling."
+            f"second, {layers}, {config.pooling} pooling."
         ),
         scores=(
             "Clips were sent as raw frames.\n\n"

@@ -1,5 +1,6 @@
 """Reading files, and all messages that a user can cause."""
 
+import os
 import zipfile
 
 from common import files
@@ -64,3 +65,23 @@ def test_members_of_archives_are_read_and_bad_archives_reported(tmp_path):
     (tmp_path / "b.whl").write_bytes(b"not an archive")
     with pytest.raises(InputError, match=r"b.whl: cannot read 'x'"):
         files.read_member(tmp_path / "b.whl", "x")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write_atomically(path, b"old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_files_appear_together_or_not_at_all(tmp_path):
+    contents = {tmp_path / "a.mid": b"a", tmp_path / "absent" / "b.mid": b"b"}
+    with pytest.raises(FileNotFoundError):
+        files.write_together(contents)
+    assert list(tmp_path.iterdir()) == []

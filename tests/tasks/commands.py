@@ -10,6 +10,8 @@ import time
 from common.commands import cli
 from common.serving.versions import versions
 
+import keras
+import numpy as np
 import pytest
 
 
@@ -43,6 +45,29 @@ def train_and_kill(task, *words, folder, environment, epochs=2, seconds=240):
     process.wait()
     assert process.returncode == -signal.SIGKILL
     assert versions(log.parent.parent) == []
+
+
+def check_resumed_training(task, *words, folder, environment, resume=()):
+    """Check that a killed and resumed training run has the weights of an uninterrupted one.
+
+    Args:
+      task: a task whose layers the test has imported.
+      words: the flags of both runs, with `--deterministic`.
+      folder: holds the data of the flags.
+      environment: the environment variables of the commands.
+      resume: further flags of the resumed run, which may not affect the weights.
+    """
+    user = {"folder": folder, "environment": environment}
+    train_and_kill(task, *words, **user)
+    for changed in (("--resume", *resume), ("--output", "whole")):
+        done = run(f"{task}.train", *words, *changed, **user)
+        assert done.returncode == 0, done.stderr
+    resumed, whole = (
+        keras.models.load_model(folder / root / task / "1" / "model.keras").get_weights()
+        for root in ("saved_models", "whole")
+    )
+    for one, other in zip(resumed, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def check_no_keras_model(task, *words, folder):

@@ -2,14 +2,12 @@
 
 import csv
 import dataclasses
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 
 from common.errors import InputError, TrainingError
-from common.files import write_atomically
 from common.training.checkpoint import CHECKPOINT
 from common.training.fit import FitOptions, fit, warmed_cosine
 
@@ -298,19 +296,6 @@ def test_averaged_weights_follow_the_formula(tmp_path):
         momentum = min(0.2, step / (step + 10))
         mean = momentum * mean + (1 - momentum) * current
     np.testing.assert_allclose(weights(model), mean, atol=1e-6)
-
-
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomically(path, b"old")
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
 
 
 TWO_DEVICES = """

@@ -109,10 +109,3 @@ def test_invalid_input_gives_a_one_line_error(
 def test_a_model_of_another_task_is_refused(capsys, monkeypatch, in_user_folder):
     message = "sentiment is a sentiment model; this command needs music"
     commands.check_refused(predict.main, ["--model", "sentiment"], message, capsys, monkeypatch)
-
-
-def test_files_appear_together_or_not_at_all(tmp_path):
-    files = {tmp_path / "a.mid": b"a", tmp_path / "absent" / "b.mid": b"b"}
-    with pytest.raises(FileNotFoundError):
-        predict.write_together(files)
-    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,5 @@
 """The `train` command: its export, fine-tuning, resuming, its score, and invalid flags."""
 
-import csv
 import json
 import sys
 
@@ -54,17 +53,8 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     write_folder(tmp_path / "midi", 60, seed=2)
     words = ["--data", "midi", "--epochs", 6, "--deterministic", *TINY, "--batch_size", 4]
     words += ["--score", "none"]
-    commands.train_and_kill("music", *words, folder=tmp_path, environment=command_environment)
-    again = {"folder": tmp_path, "environment": command_environment}
-    resumed = commands.run("music.train", *words, "--resume", **again)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = commands.run("music.train", *words, "--output", "whole", **again)
-    assert whole.returncode == 0, whole.stderr
-    logs = []
-    for output in ("saved_models", "whole"):
-        with open(tmp_path / output / "music" / "run" / "log.csv", encoding="utf-8") as file:
-            logs.append([{**row, "seconds": None} for row in csv.DictReader(file)])
-    assert logs[0] == logs[1] and len(logs[0]) == 6
+    place = {"folder": tmp_path, "environment": command_environment}
+    commands.check_resumed_training("music", *words, **place)
 
 
 def test_help_has_examples_and_defaults(capsys):

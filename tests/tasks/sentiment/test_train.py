@@ -7,7 +7,6 @@ from tasks.sentiment import train
 from tests.tasks import commands
 from tests.tasks.own.sentiment import BAD, GOOD, TINY, own_reviews, write_csv
 
-import keras
 import numpy as np
 import pytest
 
@@ -69,17 +68,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     # Wide enough for the recurrent kernels to be compiled.
     words += ["--score", "none", "--batch_size", "8", "--units", "40"]
     user = {"folder": tmp_path, "environment": command_environment}
-    commands.train_and_kill("sentiment", *words, **user)
-    resumed = commands.run("sentiment.train", "--resume", *words, **user)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = commands.run("sentiment.train", *words, "--output", "whole", **user)
-    assert whole.returncode == 0, whole.stderr
-    one, other = (
-        keras.models.load_model(tmp_path / root / "sentiment" / "1" / "model.keras")
-        for root in ("saved_models", "whole")
-    )
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    commands.check_resumed_training("sentiment", *words, **user)
 
 
 def test_help_has_examples_and_defaults(capsys):

@@ -13,8 +13,6 @@ from tests.tasks import commands
 from tests.tasks.own.speech import TINY, TONES, write_folder
 from tests.tasks.speech.recordings import spoken
 
-import keras
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -91,17 +89,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     words = ["--data", "mine", "--epochs", "5", *TINY, "--deterministic", "--score", "none"]
     words += ["--dropout", "0.2", "--time_masks", "1", "--batch_size", "2", "--order", "0"]
     where = {"folder": tmp_path, "environment": command_environment}
-    commands.train_and_kill("speech", *words, **where)
-    resumed = commands.run("speech.train", "--resume", *words, **where)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = commands.run("speech.train", *words, "--output", "whole", **where)
-    assert whole.returncode == 0, whole.stderr
-    one, other = (
-        keras.models.load_model(tmp_path / root / "speech" / "1" / "model.keras")
-        for root in ("saved_models", "whole")
-    )
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    commands.check_resumed_training("speech", *words, **where)
 
 
 def test_help_has_examples_and_defaults(capsys):

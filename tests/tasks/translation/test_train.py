@@ -7,8 +7,6 @@ from tasks.translation import train
 from tests.tasks import commands
 from tests.tasks.own.translation import TINY, own_pairs, write_tsv
 
-import keras
-import numpy as np
 import pytest
 
 
@@ -54,21 +52,9 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     words = ["--data", "my.tsv", "--epochs", "4", "--patience", "9", *TINY, "--deterministic"]
     words += ["--score", "none", "--subword_dropout", "0.1", "--shared_subwords"]
     words += ["--dropout", "0.1"]
-    commands.train_and_kill("translation", *words, folder=tmp_path, environment=command_environment)
-    # Settings of the search may change.
-    for changed in (["--resume", "--beam", "2"], ["--output", "whole"]):
-        done = commands.run(
-            *("translation.train", *words, *changed),
-            folder=tmp_path,
-            environment=command_environment,
-        )
-        assert done.returncode == 0, done.stderr
-    resumed, whole = (
-        keras.models.load_model(tmp_path / root / "translation" / "1" / "model.keras")
-        for root in ("saved_models", "whole")
-    )
-    for a, b in zip(resumed.get_weights(), whole.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    user = {"folder": tmp_path, "environment": command_environment}
+    search = ("--beam", "2")  # settings of the search may change
+    commands.check_resumed_training("translation", *words, resume=search, **user)
 
 
 def test_help_has_examples_and_defaults(capsys):

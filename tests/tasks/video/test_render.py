@@ -61,7 +61,7 @@ def test_a_capsule_covers_its_area():
 
 
 def test_what_is_nearer_hides_what_is_farther():
-    """From ahead a hand before the chest shows; from behind it does not."""
+    """A hand in front of the chest is visible from the front and hidden from the back."""
     joints = gaits.move("punching", seconds=0.5, rate=12.5, seed=0, person=2)[:1]
     hand, chest = (render.JOINT_INDEX[name] for name in ("left_hand", "chest"))
     joints[:, hand] = joints[:, chest] + (0.0, 0.0, 0.4)

@@ -8,7 +8,6 @@ from tests.tasks import commands
 from tests.tasks.own.video import RATE, TINY, body
 from tests.tasks.video.samples import call, noise
 
-import keras
 import numpy as np
 import pytest
 
@@ -53,17 +52,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(trained, comman
     words = ["--data", "../clips", "--epochs", 8, "--patience", 99, *TINY, "--deterministic"]
     words += ["--score", "none"]
     place = {"folder": folder, "environment": command_environment}
-    commands.train_and_kill("video", *words, **place)
-    resumed = commands.run("video.train", "--resume", *words, **place)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = commands.run("video.train", *words, "--output", "whole", **place)
-    assert whole.returncode == 0, whole.stderr
-    one, other = (
-        keras.models.load_model(folder / root / "video" / "1" / "model.keras")
-        for root in ("saved_models", "whole")
-    )
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    commands.check_resumed_training("video", *words, **place)
 
 
 @pytest.mark.slow  # the same test of sentiment is not
