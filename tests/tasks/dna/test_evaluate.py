@@ -6,7 +6,6 @@ from pathlib import Path
 from tasks.dna import evaluate
 from tasks.dna.genes import Gene, Record
 from tasks.dna.grammar import make_grammar
-from tests.tasks import commands
 from tests.tasks.own.dna import spliced_record, write_fasta
 
 import numpy as np
@@ -38,25 +37,6 @@ def test_a_new_file_is_scored_whole_and_that_of_the_training_on_its_test_split(s
     flags = evaluate.Evaluate(data=Path(served.settings["training_data"]["data"]))
     name, split, records = evaluate.load_split(served, flags)
     assert (name, split, len(records)) == ("my.fa", "test", 6)
-
-
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(evaluate, capsys)
-
-
-# The model `gone` does not exist: these flags are refused before a model is loaded.
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
-        (["--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
-        (["--model", "sentiment"], "sentiment is a sentiment model; this command needs dna"),
-    ],
-)
-def test_an_invalid_flag_gives_a_one_line_error(
-    words, message, capsys, monkeypatch, in_user_folder
-):
-    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
 
 
 # --- metrics --------------------------------------------------------------------------------------

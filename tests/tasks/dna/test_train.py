@@ -41,10 +41,6 @@ def test_fine_tuning_starts_from_the_published_weights(trained, served):
         np.testing.assert_array_equal(a, b)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -83,7 +79,6 @@ def test_records_without_genes_are_refused(tmp_path):
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
         (["--margin", "-1"], "--margin must be 0 or more, got -1.0"),
         (["--max_length", "9"], "--max_length must be at least --window"),
-        (["--init", "sentiment"], "sentiment is a sentiment model; this command needs dna"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

@@ -6,7 +6,6 @@ import sys
 
 from common.commands import cli
 from tasks.music import data, evaluate, midi, predict
-from tests.tasks import commands
 from tests.tasks.own.music import chord_piece, write_midi
 
 import keras
@@ -73,10 +72,6 @@ def test_flags_are_checked_without_tensorflow():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -104,8 +99,3 @@ def test_invalid_input_gives_a_one_line_error(
         cli.run(predict.main)
     assert stop.value.code == 2 and message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_model_of_another_task_is_refused(capsys, monkeypatch, in_user_folder):
-    message = "sentiment is a sentiment model; this command needs music"
-    commands.check_refused(predict.main, ["--model", "sentiment"], message, capsys, monkeypatch)

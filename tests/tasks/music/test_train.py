@@ -57,16 +57,11 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     commands.check_resumed_training("music", *words, **place)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--transpose", "13"], "--transpose must be 0 to 12, got 13"),
         (["--data", "gone"], "gone: no such folder"),
-        (["--init", "sentiment"], "sentiment is a sentiment model; this command needs music"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

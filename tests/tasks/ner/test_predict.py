@@ -69,30 +69,17 @@ def test_predict_and_evaluate_build_no_keras_model(trained):
     commands.check_no_keras_model("ner", "Ada sleeps", folder=trained[0])
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["Ada", "--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
-        (["Ada", "--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
         (["--model", "gone"], "no text given: write it on the command line"),
-        (["Ada", "--model", "sentiment"], "sentiment is a sentiment model; this command needs ner"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(
     words, message, capsys, monkeypatch, in_user_folder
 ):
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
-
-
-def test_without_a_model_the_message_says_how_to_train(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m tasks\.ner\.train"):
-        predict.main(["Ada sleeps"])
 
 
 # --- texts of any length --------------------------------------------------------------------------

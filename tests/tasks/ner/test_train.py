@@ -91,20 +91,14 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     assert done.stdout.splitlines()[-1] == "equal"
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--dataset", "wnut18"], "no data set 'wnut18'; known: everyday_entities, wnut17"),
-        (["--dataset", "btc", "--data", "x.conll"], "give --dataset or --data, not both"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--exchange", "1"], "--exchange must be in [0, 1)"),
         (["--outside_weight", "0"], "--outside_weight must be positive"),
         (["--data", "gone.conll"], "gone.conll: no such file or folder"),
-        (["--init", "sentiment"], "sentiment is a sentiment model; this command needs ner"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

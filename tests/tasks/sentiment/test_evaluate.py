@@ -50,25 +50,6 @@ def test_leaks_and_unknown_labels_are_refused(served, tmp_path):
         evaluate.main(["--model", str(served.path), "--data", str(path)])
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(evaluate, capsys)
-
-
-# The model `gone` does not exist: these flags are refused before a model is loaded.
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
-        (["--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
-        (["--model", "ner"], "ner is a ner model; this command needs sentiment"),
-    ],
-)
-def test_an_invalid_flag_gives_a_one_line_error(
-    words, message, capsys, monkeypatch, in_user_folder
-):
-    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
-
-
 # --- metrics --------------------------------------------------------------------------------------
 
 

@@ -66,30 +66,17 @@ def test_a_script_and_a_module_are_one_command(trained, command_environment):
     assert done.returncode == 0 and "5 stars" in done.stdout, done.stderr
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["fine", "--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
-        (["fine", "--model", "gone", "--plot", "a.mp3"], "a.mp3: no picture format ends in '.mp3'"),
         (["--model", "gone"], "no text given: write it on the command line"),
-        (["fine", "--model", "ner"], "ner is a ner model; this command needs sentiment"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(
     words, message, capsys, monkeypatch, in_user_folder
 ):
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
-
-
-def test_without_a_model_the_message_says_how_to_train(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m tasks\.sentiment\.train"):
-        predict.main(["a film"])
 
 
 def test_a_full_disk_leaves_no_partial_file(served, tmp_path, monkeypatch):

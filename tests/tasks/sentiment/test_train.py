@@ -71,10 +71,6 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     commands.check_resumed_training("sentiment", *words, **user)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -103,11 +99,9 @@ def test_an_invalid_file_gives_a_one_line_error(
     ("words", "message"),
     [
         (["--dataset", "sst9"], "no data set 'sst9'; known: rated_reviews, sst5"),
-        (["--dataset", "sst5", "--data", "x.csv"], "give --dataset or --data, not both"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
         (["--data", "gone.csv"], "gone.csv: no such file or folder"),
-        (["--init", "ner"], "ner is a ner model; this command needs sentiment"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

@@ -57,24 +57,6 @@ def test_the_recordings_with_the_most_errors_are_printed_first(capsys):
     ]
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(evaluate, capsys)
-
-
-# The model `gone` does not exist: these flags are refused before a model is loaded.
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "gone", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
-        (["--model", "sentiment"], "sentiment is a sentiment model; this command needs speech"),
-    ],
-)
-def test_an_invalid_flag_gives_a_one_line_error(
-    words, message, capsys, monkeypatch, in_user_folder
-):
-    commands.check_refused(evaluate.main, words, message, capsys, monkeypatch)
-
-
 # --- metrics --------------------------------------------------------------------------------------
 
 

@@ -64,10 +64,6 @@ def test_predict_and_evaluate_build_no_keras_model(trained):
     commands.check_no_keras_model("speech", "mine/wavs/r0.wav", folder=trained[0])
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -76,12 +72,6 @@ def test_help_has_examples_and_defaults(capsys):
             ["--model", "gone"],
             "no recording given: name a sound file, as in `predict greeting.wav`",
         ),
-        (
-            ["a.wav", "--model", "gone", "--batch_size", "0"],
-            "--batch_size must be 1 or more, got 0",
-        ),
-        (["a.wav", "--model", "gone", "--plot", "a.mp3"], "no picture format ends in '.mp3'"),
-        (["a.wav", "--model", "sentiment"], "is a sentiment model; this command needs speech"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

@@ -92,19 +92,13 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     commands.check_resumed_training("speech", *words, **where)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--dataset", "an5"], "no data set 'an5'; known: spoken_commands, an4"),
-        (["--dataset", "an4", "--data", "x"], "give --dataset or --data, not both"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--band_width", "65"], "--band_width must be in 0..64, got 65"),
         (["--data", "gone"], "gone: expected a folder with metadata.csv, or wav.scp and text"),
-        (["--init", "sentiment"], "sentiment is a sentiment model; this command needs speech"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(

@@ -43,10 +43,6 @@ def test_a_split_that_the_data_lacks_is_refused(trained, served, monkeypatch):
         evaluate.main(["--model", str(served.path), "--split", "test_2017"])
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(evaluate, capsys)
-
-
 # --- metrics --------------------------------------------------------------------------------------
 
 

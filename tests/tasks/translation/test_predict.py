@@ -56,10 +56,6 @@ def test_predict_lists_several_translations_and_draws(served, capsys, tmp_path):
         predict.main(["--model", str(served.path), "--n_best", "9", "Oui."])
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -72,9 +68,3 @@ def test_help_has_examples_and_defaults(capsys):
 def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
-
-
-def test_without_a_model_the_message_says_how_to_train(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m tasks\.translation\.train"):
-        predict.main(["Oui."])

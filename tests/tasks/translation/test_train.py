@@ -57,10 +57,6 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     commands.check_resumed_training("translation", *words, resume=search, **user)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [

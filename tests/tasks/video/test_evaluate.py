@@ -53,10 +53,6 @@ def test_the_folder_of_the_training_is_scored_on_its_test_split(served, trained)
     assert (name, split, int(examples.cardinality())) == ("clips", "test", 18)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(evaluate, capsys)
-
-
 def test_metrics_are_fractions():
     result = evaluate.metrics([0, 4, 2, 2], [0, 3, 2, 0])
     assert result["accuracy"] == 0.5

@@ -62,17 +62,12 @@ def test_an_unreadable_file_gives_a_one_line_error(served, tmp_path, name, capsy
     assert stop.value.code == 2 and error.startswith("error: ") and name in error
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(predict, capsys)
-
-
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "no clip given: name a video file, as in `predict clip.avi`"),
         (["a.avi", "--window", "0"], "--window must be positive, got 0"),
-        (["a.avi", "--batch_size", "0"], "--batch_size must be 1 or more, got 0"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypatch, tmp_path):

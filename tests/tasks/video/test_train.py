@@ -67,10 +67,6 @@ def test_bfloat16_and_mirrored_training_export_float32(trained, command_environm
     np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_help_has_examples_and_defaults(capsys):
-    commands.check_help(train, capsys)
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
