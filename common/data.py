@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from etils import epy
 
-if TYPE_CHECKING:
+with epy.lazy_imports():
     import tensorflow as tf
 
 Row = TypeVar("Row")
@@ -58,8 +59,6 @@ def batches(
     Returns:
       A data set of dicts of tensors `[batch, bucket length, ...]`.
     """
-    import tensorflow as tf  # here, since configs import `bucket_lengths`
-
     if shuffle_seed is not None:
         examples = examples.shuffle(SHUFFLED, seed=shuffle_seed, reshuffle_each_iteration=False)
     return examples.bucket_by_sequence_length(

@@ -6,22 +6,26 @@ is imported by the functions that need it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
+import io
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from common.errors import InputError
 
 import numpy as np
+from etils import epy
 
-if TYPE_CHECKING:
+with epy.lazy_imports():
+    import requests
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -147,8 +151,6 @@ def prepare(
     Raises:
       InputError: no network and no such file; names the file and the address.
     """
-    import tensorflow_datasets as tfds
-
     if builder.data_path.exists():
         return builder
     if manual_dir is not None and not manual_dir.is_dir():
@@ -161,11 +163,15 @@ def prepare(
         name = builder.url_infos[url].filename or url.rsplit("/", 1)[-1]
         if manual_dir is None or not (manual_dir / name).is_file():
             _check_reachable(url, name, builder.name)
+    print(f"preparing the data set {builder.name}, once", file=sys.stderr, flush=True)
+    tfds.display_progress_bar(sys.stderr.isatty())
     try:
-        builder.download_and_prepare(
-            download_dir=downloads,
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
-        )
+        # tfds prints the unknown sizes of what it makes, and where it writes.
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(
+                download_dir=downloads,
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir),
+            )
     except tfds.download.download_manager.NonMatchingChecksumError as error:
         raise InputError(
             f"a file of data set {builder.name!r} differs from the published file: {error}"
@@ -174,8 +180,6 @@ def prepare(
 
 
 def _check_reachable(url: str, filename: str, dataset: str) -> None:
-    import requests
-
     try:
         requests.head(url, timeout=10, allow_redirects=True)
     except requests.RequestException as error:

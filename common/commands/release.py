@@ -17,7 +17,10 @@ from common.serving.served import Served, load_export
 from common.training.distribution import wait_for_all, worker_index
 from common.training.fit import Fitted
 
-import keras
+from etils import epy
+
+with epy.lazy_imports():
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
-import sklearn.metrics
-import tensorflow as tf
-from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+from etils import epy
 from numpy.typing import ArrayLike
+
+with epy.lazy_imports():
+    import keras
+    import matplotlib.figure  # not pyplot: no window system, no global state
+    import sklearn.metrics
+    import tensorflow as tf
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int) -> None:
@@ -25,7 +28,7 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_
     """
     epochs = [row["epoch"] for row in history]
     metrics = [name for name in history[0] if name.startswith("val_") and name != "val_loss"]
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, label in (("loss", "training"), ("val_loss", "validation")):
         left.plot(epochs, [row[name] for row in history], marker=".", label=label)
@@ -51,7 +54,7 @@ def confusion_matrix(
     counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(len(labels)))
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = 2.0 + 0.55 * len(labels)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
     axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), count in np.ndenumerate(counts):

@@ -14,11 +14,15 @@ from common.errors import InputError
 from common.serving import targets, versions
 from common.serving.targets import Target
 from common.serving.versions import Published
+from common.start_up import start_runtime, without_lines
 from common.training import distribution
 from common.training.fit import FitOptions, set_up, warmed_cosine
 
-import keras
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -95,7 +99,9 @@ def start_run(
       InputError: the devices are missing, or the published model is of another task.
       FileNotFoundError, ExportError: there is no published model at `--init`.
     """
-    strategy = distribution.make_strategy(config.strategy)
+    with without_lines():
+        strategy = distribution.make_strategy(config.strategy)
+        start_runtime()
     published = None if config.init is None else versions.find(config.init, task)
     if published is not None:
         if not (published.path / "model.keras").is_file():

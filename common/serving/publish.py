@@ -26,18 +26,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import rnn_kernels
 from common.errors import ExportError
 from common.files import write_atomically
 from common.serving.scan import scan
 from common.serving.targets import PORTABLE, Example, Function, Target
 from common.serving.versions import LITERT, SETTINGS, latest, versions
 
-import keras
-import tensorflow as tf
-from google.protobuf import text_format
-from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
-from tensorflow_serving.config import model_server_config_pb2
+from etils import epy
+
+with epy.lazy_imports():
+    from common import rnn_kernels
+
+    import keras
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
+    from tensorflow_serving.config import model_server_config_pb2
 
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 REQUIRED = ("serving_default", "tensors")

@@ -24,7 +24,10 @@ from typing import Any
 
 from common.serving.targets import Run, Steps, choose_rows
 
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 
 def length_fits(

@@ -12,8 +12,11 @@ from common.errors import ExportError
 from common.serving.targets import PORTABLE, Target
 from common.serving.versions import GRAPH
 
-import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
 
 
 def scan(directory: Path, target: Target = PORTABLE) -> None:

@@ -15,17 +15,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from common.data import map_in_order
 from common.errors import ExportError
 from common.serving import versions
 from common.serving.versions import GRAPH, Published
+from common.start_up import start_tensorflow
 
 import numpy as np
+from etils import epy
 
-if TYPE_CHECKING:
+with epy.lazy_imports():
     import tensorflow as tf
+    from tensorflow.core.framework import types_pb2
 
 Row = TypeVar("Row")
 Arrays = dict[str, np.ndarray]
@@ -121,8 +124,6 @@ class LocalExport(Served):
 
     def call(self, signature: str, /, **inputs: Any) -> Arrays:
         """Run one signature; see `Served.call`."""
-        import tensorflow as tf
-
         if signature not in self.functions:
             raise ExportError(f"{self.path} has no {signature!r}, only {sorted(self.functions)}")
         function = self.functions[signature]
@@ -158,11 +159,10 @@ def load_version(published: Published) -> LocalExport:
     Raises:
       ExportError: the folder holds none.
     """
-    import tensorflow as tf
-
     path = published.path
     if not (path / GRAPH).is_file():
         raise ExportError(f"{path} is no export of this project: it lacks {GRAPH}")
+    start_tensorflow()
     return LocalExport(path, published.settings, tf.saved_model.load(str(path)).signatures)
 
 
@@ -224,9 +224,7 @@ def connect(server: str, directory: Path) -> RemoteExport:
         model = connect("http://localhost:8501", Path("saved_models/sentiment"))
         model.call("serving_default", text=["A warm and funny film."])["stars"]
     """
-    import tensorflow as tf
-    from tensorflow.core.framework import types_pb2
-
+    start_tensorflow()
     url = f"{server.rstrip('/')}/v1/models/{directory.name}"
     metadata = _fetch(f"{url}/metadata")
     version = metadata["model_spec"]["version"]

@@ -24,18 +24,22 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
-from common import rnn_kernels
 from common.errors import InputError
 from common.serving import TargetName
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
-Function: TypeAlias = tf.types.experimental.PolymorphicFunction
-Signatures = Mapping[str, Function]  # name -> what is exported under it
+with epy.lazy_imports():
+    from common import rnn_kernels
+
+    import tensorflow as tf
+
+Function: TypeAlias = "tf.types.experimental.PolymorphicFunction"
+Signatures: TypeAlias = "Mapping[str, Function]"  # name -> what is exported under it
 Example = Mapping[str, np.ndarray]  # a request: input name -> array
 Examples = Mapping[str, Sequence[Example]]  # signature name -> requests
-Run = Callable[..., dict[str, tf.Tensor]]  # named tensors -> named tensors
+Run: TypeAlias = "Callable[..., dict[str, tf.Tensor]]"  # named tensors -> named tensors
 Steps = Callable[[Any], Any]  # steps of a core's input -> steps of one of its outputs
 P = ParamSpec("P")
 T = TypeVar("T")

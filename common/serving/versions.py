@@ -9,13 +9,16 @@ import dataclasses
 import functools
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.errors import ExportError, InputError
 
-if TYPE_CHECKING:
+from etils import epy
+
+with epy.lazy_imports():
     import keras
 
 GRAPH = "saved_model.pb"
@@ -38,10 +41,17 @@ class Published:
 
     @functools.cached_property
     def model(self) -> keras.Model:
-        """The Keras model, with its weights; for fine-tuning."""
-        import keras
+        """The Keras model, with its weights; for fine-tuning.
 
+        The modules of its own layers must have been imported, which registers them with Keras.
+        """
         return keras.models.load_model(self.path / "model.keras")
+
+    def layer_settings(self, name: str) -> dict[str, Any]:
+        """Return the settings of a layer of the Keras model, for `from_config`; builds nothing."""
+        with zipfile.ZipFile(self.path / "model.keras") as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        return next(layer["config"] for layer in layers if layer["config"]["name"] == name)
 
     def asset(self, name: str) -> Path:
         """Return the path of a file of the export, such as its vocabulary."""

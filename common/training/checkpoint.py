@@ -10,18 +10,21 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from common.errors import TrainingError
 from common.files import write_atomically
 from common.training.distribution import from_chief, worker_index
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 CHECKPOINT = "checkpoint.npz"
 LOG = "log.csv"
-Variables = Mapping[str, Sequence[tf.Variable]]  # kind -> variables, in a fixed order
+Variables: TypeAlias = "Mapping[str, Sequence[tf.Variable]]"  # kind -> variables, in a fixed order
 
 
 @dataclasses.dataclass

@@ -18,7 +18,10 @@ from common.errors import InputError
 from common.training import StrategyName
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    import tensorflow as tf
 
 
 def make_strategy(name: StrategyName) -> tf.distribute.Strategy:

@@ -14,19 +14,22 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from common.errors import InputError, TrainingError
 from common.training import checkpoint
 from common.training.checkpoint import CHECKPOINT, RunState
 from common.training.distribution import gather, split_batch, trace_step, valid_rows, worker_index
 
-import keras
 import numpy as np
-import tensorflow as tf
+from etils import epy
 
-Batch = Mapping[str, tf.Tensor]
-Losses = Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]
+with epy.lazy_imports():
+    import keras
+    import tensorflow as tf
+
+Batch: TypeAlias = "Mapping[str, tf.Tensor]"
+Losses: TypeAlias = "Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]"
 # Batches of the validation data as NumPy, each with the outputs of the model.
 Validated = Iterable[tuple[Mapping[str, np.ndarray], Any]]
 Score = Callable[[Validated], dict[str, float]]

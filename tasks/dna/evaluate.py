@@ -23,16 +23,18 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.dna import data
 from tasks.dna.config import TASK
 from tasks.dna.formats import read_records
 from tasks.dna.genes import LABELS, Gene, Record, labels_of
-from tasks.dna.grammar import Grammar
-from tasks.dna.paths import genes_of, path_of
-from tasks.dna.streaming import grammar_of, predict_paths
 
 import numpy as np
-import sklearn.metrics
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.dna import data, paths, streaming
+    from tasks.dna import grammar as grammars
+
+    import sklearn.metrics
 
 LEVELS = ("base", "exon", "gene", "stop")
 STRANDS = (1, -1)
@@ -124,11 +126,11 @@ def _items(side: Sequence[Gene], size: int) -> dict[str, Any]:
     }
 
 
-def ceiling(records: Iterable[Record], grammar: Grammar) -> dict[str, float]:
+def ceiling(records: Iterable[Record], grammar: grammars.Grammar) -> dict[str, float]:
     """Return the scores of perfect labels: the genes that a valid path can represent."""
     tally = Tally()
     for record in records:
-        tally.add(record.genes, path_of(grammar, record).valid, len(record.sequence))
+        tally.add(record.genes, paths.path_of(grammar, record).valid, len(record.sequence))
     return tally.metrics()
 
 
@@ -150,13 +152,13 @@ def score(served: Served, records: Sequence[Record], *, batch_size: int = 8) -> 
     start = time.perf_counter()
     if not records:
         raise InputError("no records in this split")
-    grammar, tally = grammar_of(served), Tally()
+    grammar, tally = streaming.grammar_of(served), Tally()
     confusion = np.zeros((len(LABELS),) * 2, int)
     sequences = (record.sequence for record in records)
-    paths = predict_paths(served, sequences, batch_size=batch_size)
-    for record, (_, states) in zip(records, paths, strict=True):
+    predicted = streaming.predict_paths(served, sequences, batch_size=batch_size)
+    for record, (_, states) in zip(records, predicted, strict=True):
         size = len(record.sequence)
-        tally.add(record.genes, genes_of(grammar, states), size)
+        tally.add(record.genes, paths.genes_of(grammar, states), size)
         true = labels_of((gene for gene in record.genes if not gene.pseudo), size)
         confusion += sklearn.metrics.confusion_matrix(
             true, grammar.labels[states], labels=range(len(LABELS))
@@ -199,7 +201,7 @@ def main(argv: list[str]) -> None:
     served = load_export(flags.model, TASK)
     name, split, records = load_split(served, flags)
     scored = score(served, records, batch_size=flags.batch_size)
-    print_report(scored, ceiling(records, grammar_of(served)))
+    print_report(scored, ceiling(records, streaming.grammar_of(served)))
     if flags.plot:
         draw_confusion(scored.confusion, flags.plot)
     cli.print_scored(TASK, name, split, scored, served.path)

@@ -20,14 +20,18 @@ from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit, warmed_cosine
-from tasks.dna import data, evaluate, model, serving
+from tasks.dna import evaluate
 from tasks.dna.config import DEFAULT, PRESETS, TASK, Config
 from tasks.dna.genes import LABELS, Record, cut
-from tasks.dna.grammar import Grammar, make_grammar
-from tasks.dna.paths import EncodedRecords, genes_of
 
-import keras
 import numpy as np
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.dna import data, model, paths, serving
+    from tasks.dna import grammar as grammars
+
+    import keras
 
 MONITOR = "mean_f1"
 # Settings that `--init` copies from the published model.
@@ -44,7 +48,7 @@ ARCHITECTURE = (
 
 
 def score_batches(
-    batches: Validated, records: Sequence[Record], grammar: Grammar
+    batches: Validated, records: Sequence[Record], grammar: grammars.Grammar
 ) -> dict[str, float]:
     """Return F1 at every level on validation batches, and their mean, which selects the epoch."""
     tally = evaluate.Tally()
@@ -52,18 +56,18 @@ def score_batches(
         rows = zip(batch["index"], batch["length"], outputs["states"], strict=True)
         for index, length, states in rows:
             record = records[index]
-            tally.add(record.genes, genes_of(grammar, states[:length]), len(record.sequence))
+            tally.add(record.genes, paths.genes_of(grammar, states[:length]), len(record.sequence))
     scores = {f"{level}_f1": tally.of(level)["f1"] for level in evaluate.LEVELS}
     return {MONITOR: float(np.mean(list(scores.values()))), **scores}
 
 
-def encode_training_records(corpus: Corpus, grammar: Grammar) -> EncodedRecords:
+def encode_training_records(corpus: Corpus, grammar: grammars.Grammar) -> paths.EncodedRecords:
     """Return the training records with their paths, and print how many genes the grammar covers.
 
     Raises:
       InputError: it covers none.
     """
-    encoded = EncodedRecords(data.records(corpus.splits["train"]), grammar)
+    encoded = paths.EncodedRecords(data.records(corpus.splits["train"]), grammar)
     counts = encoded.counts()
     cli.say(
         f"{encoded.size:,} bases, {counts['valid']} valid genes; excluded from the loss: "
@@ -81,7 +85,7 @@ def encode_training_records(corpus: Corpus, grammar: Grammar) -> EncodedRecords:
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = grammars.make_grammar(config.spliced, config.start_codons)
     # Long records are cut between genes, which keeps validation batches small.
     validation = [
         piece
@@ -104,7 +108,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         optimizer=optimizer,
         losses=model.make_losses(built, config),
         train=lambda epoch: data.train_batches(encoded, config, epoch),
-        validation=data.validation_batches(EncodedRecords(validation, grammar), 4),
+        validation=data.validation_batches(paths.EncodedRecords(validation, grammar), 4),
         score=lambda batches: score_batches(batches, validation, grammar),
         monitor=MONITOR,
         mode="max",
@@ -121,7 +125,7 @@ def main(argv: list[str]) -> None:
     with run.chief_first():
         corpus = data.load(config, seed=config.seed)
     built, fitted = train_model(corpus, run)
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = grammars.make_grammar(config.spliced, config.start_codons)
 
     def score(served: Served, plots: Path) -> cli.Scored:
         records = data.records(corpus.splits[config.score])
@@ -151,7 +155,7 @@ def main(argv: list[str]) -> None:
 
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = grammars.make_grammar(config.spliced, config.start_codons)
     kind = "genes with introns" if config.spliced else "genes without introns"
     return Card(
         title=f"DNA: {corpus.name}",

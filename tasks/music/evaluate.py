@@ -20,14 +20,16 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.music import data
 from tasks.music.config import TASK
-from tasks.music.datasets import LEAKS
 from tasks.music.formats import Piece, read_folder, read_piece
 from tasks.music.midi import KEYS
 from tasks.music.sample_statistics import compare, draw_comparison, print_comparison
 
 import numpy as np
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.music import data, datasets
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
     Raises:
       InputError: the two data sets are known to share pieces.
     """
-    if frozenset((trained_on, dataset)) in LEAKS:
+    if frozenset((trained_on, dataset)) in datasets.LEAKS:
         raise InputError(
             f"the model was trained on {trained_on!r}, which shares pieces with {dataset!r}: the "
             "score would not be honest"

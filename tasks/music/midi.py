@@ -16,9 +16,12 @@ from typing import Any
 from common.errors import InputError, require
 
 import numpy as np
-import scipy.io.wavfile
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from etils import epy
+
+with epy.lazy_imports():
+    import matplotlib.axes
+    import matplotlib.figure
+    import scipy.io.wavfile
 
 KEYS = 88  # keys of a piano
 LOWEST = 21  # MIDI number of key 0, the A0
@@ -229,7 +232,7 @@ def wav_bytes(song: Any) -> bytes:
 
 
 def draw_piano_roll(
-    axes: Axes, frames: np.ndarray, *, steps_per_quarter: int, given: int = 0
+    axes: matplotlib.axes.Axes, frames: np.ndarray, *, steps_per_quarter: int, given: int = 0
 ) -> None:
     """Draw a piano roll.
 
@@ -259,7 +262,8 @@ def draw_piano_roll(
 
 def piano_roll_bytes(frames: np.ndarray, *, steps_per_quarter: int, given: int = 0) -> bytes:
     """Draw a piano roll as a `.png` file; see `draw_piano_roll`."""
-    figure = Figure(figsize=(float(np.clip(len(frames) / 12, 8, 40)), 4.5), layout="constrained")
+    size = (float(np.clip(len(frames) / 12, 8, 40)), 4.5)
+    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     draw_piano_roll(axes, frames, steps_per_quarter=steps_per_quarter, given=given)
     content = io.BytesIO()

@@ -13,7 +13,10 @@ from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
 
 import numpy as np
-from matplotlib.figure import Figure
+from etils import epy
+
+with epy.lazy_imports():
+    import matplotlib.figure
 
 COPY = 8  # consecutive frames that also occur in the training music count as a copy
 HISTOGRAMS = {  # fields of `Statistics` and their titles
@@ -261,7 +264,7 @@ def print_comparison(compared: Comparison) -> None:
 
 def draw_comparison(compared: Comparison, path: Path) -> None:
     """Draw the histograms of all kinds of music, and the piano roll of one sample, as a PNG."""
-    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(12, 9), layout="constrained")
     grid = figure.subplots(3, 2)
     labels = {
         "notes_per_frame": [*map(str, range(8)), "8+"],

@@ -22,12 +22,17 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
-from tasks.music import data, evaluate, midi, model, sample_statistics, serving
+from tasks.music import evaluate, midi, sample_statistics
 from tasks.music.config import DEFAULT, PRESETS, TASK, Config
 from tasks.music.formats import Piece
 
-import keras
 import numpy as np
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.music import data, model, serving
+
+    import keras
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = ("head", "cell", "units", "layers", "key_units", "members")

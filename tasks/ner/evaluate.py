@@ -19,12 +19,16 @@ from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError, require
 from common.serving.served import Served, load_export
-from tasks.ner import data
 from tasks.ner.config import TASK
 from tasks.ner.formats import OUTSIDE, Sentence, entity_types, read_conll
 
 import numpy as np
-import sklearn.metrics
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.ner import data
+
+    import sklearn.metrics
 
 METRICS = ("precision", "recall", "f1")
 SEQEVAL = ("precision", "recall", "f1-score")  # the same in seqeval's reports

@@ -22,15 +22,20 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.errors import require
 from common.serving.served import Served
-from common.text import Vocabulary, rewrite
 from common.training.fit import Fitted, Validated, fit
-from common.word_embedding import PACKAGED_VECTORS, WordEmbedding, new_embedding
-from tasks.ner import augmentation, data, evaluate, model, serving
+from tasks.ner import evaluate
 from tasks.ner.config import DEFAULT, PRESETS, TASK, Config
 from tasks.ner.formats import Sentence, entity_types
 
-import keras
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from common import text, word_embedding
+    from tasks.ner import augmentation, data, model, serving
+
+    import keras
+    import tensorflow as tf
+
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = (
@@ -50,11 +55,11 @@ STAND_INS = "Xx0"
 
 def new_vocabularies(
     rows: Sequence[Sentence], config: Config, folder: Path
-) -> tuple[WordEmbedding, data.Reader]:
+) -> tuple[word_embedding.WordEmbedding, data.Reader]:
     """Make the vocabularies of the training sentences, and the embedding of their words."""
     tokens = tf.constant([token for row in rows for token in row.tokens])
-    forms = data.word_forms(rewrite(tokens)).numpy()
-    embedding, words = new_embedding(
+    forms = data.word_forms(text.rewrite(tokens)).numpy()
+    embedding, words = word_embedding.new_embedding(
         collections.Counter(form.decode() for form in forms),
         folder / WORDS,
         vectors=config.vectors,
@@ -69,8 +74,8 @@ def new_vocabularies(
     )
     used = {c for row in rows for token in row.tokens for c in token}
     characters = sorted(c for c in {*used, *STAND_INS} if c.isprintable() and not c.isspace())
-    Vocabulary.write(folder / CHARACTERS, characters)
-    return embedding, data.Reader(words, Vocabulary(folder / CHARACTERS), config.word_length)
+    text.Vocabulary.write(folder / CHARACTERS, characters)
+    return embedding, data.Reader(words, text.Vocabulary(folder / CHARACTERS), config.word_length)
 
 
 def build_model(
@@ -85,11 +90,12 @@ def build_model(
         embedding, reader = new_vocabularies(rows, config, folder)
     else:
         words, characters = (
-            Vocabulary(shutil.copy(published.asset(name), folder)) for name in (WORDS, CHARACTERS)
+            text.Vocabulary(shutil.copy(published.asset(name), folder))
+            for name in (WORDS, CHARACTERS)
         )
         reader = data.Reader(words, characters, config.word_length)
-        layer = published.model.get_layer("embedding")
-        embedding = WordEmbedding.from_config(layer.get_config())
+        settings = published.layer_settings("embedding")
+        embedding = word_embedding.WordEmbedding.from_config(settings)
     shape = model.WordShape(len(reader.characters), name="shape")
     built = model.build(config, embedding, shape, tags=corpus.labels)
     if published is None:
@@ -182,6 +188,7 @@ def main(argv: list[str]) -> None:
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
     layers = describe_layers(config.layers, config.cell, config.units)
+    is_packaged = config.vectors == word_embedding.PACKAGED_VECTORS
     types = ", ".join(entity_types(corpus.labels))
     return Card(
         title=f"Named entities: {corpus.name}",
@@ -208,7 +215,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
-            + (" GloVe 6B, licence: PDDL." if config.vectors == PACKAGED_VECTORS else "")
+            + (" GloVe 6B, licence: PDDL." if is_packaged else "")
         ),
     )
 

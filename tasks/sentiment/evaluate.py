@@ -19,15 +19,18 @@ from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, text_request
-from tasks.sentiment import data
 from tasks.sentiment.config import TASK
-from tasks.sentiment.datasets import LEAKS
 from tasks.sentiment.formats import read_examples
 from tasks.sentiment.predict import load_model
 
 import numpy as np
-import sklearn.metrics
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.sentiment import data, datasets
+
+    import sklearn.metrics
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,7 @@ def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
     Raises:
       InputError: the two data sets are known to share sentences.
     """
-    if frozenset((trained_on, dataset)) in LEAKS:
+    if frozenset((trained_on, dataset)) in datasets.LEAKS:
         raise InputError(
             f"the model was trained on {trained_on!r}, which shares sentences with {dataset!r}: "
             "the score would not be honest. Score it on other data."

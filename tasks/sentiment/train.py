@@ -20,13 +20,18 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.publish import publish
 from common.serving.served import Served
-from common.text import Vocabulary, count_words
 from common.training.fit import Fitted, Validated, fit
-from common.word_embedding import PACKAGED_VECTORS, WordEmbedding, new_embedding
-from tasks.sentiment import data, evaluate, litert_export, model, predict, serving
+from tasks.sentiment import evaluate, predict
 from tasks.sentiment.config import DEFAULT, PRESETS, TASK, Config
 
-import keras
+from etils import epy
+
+with epy.lazy_imports():
+    from common import text, word_embedding
+    from tasks.sentiment import data, litert_export, model, serving
+
+    import keras
+
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
@@ -35,10 +40,10 @@ WORDS = "vocabulary.txt"
 
 def new_vocabulary(
     reviews: Corpus, config: Config, folder: Path
-) -> tuple[WordEmbedding, Vocabulary]:
+) -> tuple[word_embedding.WordEmbedding, text.Vocabulary]:
     """Make the vocabulary of the training reviews, and the embedding of its words."""
-    counts = count_words(reviews.splits["train"].map(lambda review: review["text"]))
-    return new_embedding(
+    counts = text.count_words(reviews.splits["train"].map(lambda review: review["text"]))
+    return word_embedding.new_embedding(
         counts,
         folder / WORDS,
         vectors=config.vectors,
@@ -53,7 +58,7 @@ def new_vocabulary(
     )
 
 
-def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabulary]:
+def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary]:
     """Build a new model, or with `--init` one that starts from a published model.
 
     The vocabulary of a published model is kept, and its head if the classes are the same.
@@ -62,9 +67,9 @@ def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabul
     if published is None:
         embedding, vocabulary = new_vocabulary(reviews, run.config, run.folder)
         return model.build(run.config, embedding, classes=len(reviews.labels)), vocabulary
-    vocabulary = Vocabulary(shutil.copy(published.asset(WORDS), run.folder))
-    layer = published.model.get_layer("embedding")
-    embedding = WordEmbedding.from_config(layer.get_config())
+    vocabulary = text.Vocabulary(shutil.copy(published.asset(WORDS), run.folder))
+    settings = published.layer_settings("embedding")
+    embedding = word_embedding.WordEmbedding.from_config(settings)
     built = model.build(run.config, embedding, classes=len(reviews.labels))
     head = None if same_labels(published, reviews.labels) else model.HEAD
     warm_start(built, published, head=head)
@@ -80,7 +85,7 @@ def score_batches(batches: Validated, classes: int) -> dict[str, float]:
     return evaluate.metrics(truth, predicted, classes) if truth else {}
 
 
-def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabulary, Fitted]:
+def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
     with run.strategy.scope():
@@ -148,6 +153,7 @@ def main(argv: list[str]) -> None:
 def make_card(reviews: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
     layers = describe_layers(config.layers, config.cell, config.units)
+    is_packaged = config.vectors == word_embedding.PACKAGED_VECTORS
     return Card(
         title=f"Sentiment: {reviews.name}",
         summary=(
@@ -170,7 +176,7 @@ def make_card(reviews: Corpus, config: Config) -> Card:
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
-            + (" GloVe 6B, licence: PDDL." if config.vectors == PACKAGED_VECTORS else "")
+            + (" GloVe 6B, licence: PDDL." if is_packaged else "")
         ),
     )
 

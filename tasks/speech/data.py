@@ -12,6 +12,7 @@ from common import ctc
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
 from common.errors import InputError
+from common.progress import progress
 from tasks.speech import audio, datasets
 from tasks.speech.audio import RATE
 from tasks.speech.config import Config
@@ -21,7 +22,6 @@ from tasks.speech.formats import Recording, read_folder
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 # --- text -----------------------------------------------------------------------------------------
 
@@ -176,9 +176,8 @@ def as_dataset(recordings: Sequence[Recording]) -> tf.data.Dataset:
     """
     texts = normalise([recording.text for recording in recordings]).numpy()
     sounds = []
-    for recording, text in zip(
-        tqdm(recordings, unit=" recordings", disable=None), texts, strict=True
-    ):
+    shown = progress(recordings, total=len(recordings), unit="recordings")
+    for recording, text in zip(shown, texts, strict=True):
         if not text:
             raise InputError(f"no letter in the text of {recording.id!r}", recording.path)
         sounds.append(audio.to_int16(audio.read(recording.path)))
@@ -238,7 +237,8 @@ def survey(rows: tf.data.Dataset) -> Survey:
     """Read a split once, and return everything except the sound."""
     ids, texts, samples = [], [], []
     sizes = rows.map(lambda row: (row["id"], row["text"], tf.size(row["audio"])))
-    for name, text, size in tqdm(sizes.as_numpy_iterator(), unit=" recordings", disable=None):
+    total = max(0, int(rows.cardinality()))  # negative: unknown
+    for name, text, size in progress(sizes.as_numpy_iterator(), total=total, unit="recordings"):
         ids.append(name.decode())
         texts.append(text.decode())
         samples.append(size)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from common.datasets import SPLITS
 from common.errors import InputError
+from common.progress import progress
 from tasks.speech import audio, synthesis
 from tasks.speech.formats import Recording
 
@@ -123,7 +124,8 @@ class SpokenCommands(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         spoken = synthesis.recordings(split, self.SIZES[split], seed=1)
-        for number, (sentence, voice, sound) in enumerate(spoken):
+        shown = progress(spoken, total=self.SIZES[split], unit=f"sentences of {split}")
+        for number, (sentence, voice, sound) in enumerate(shown):
             name = f"{split}-{number}"
             yield (
                 name,

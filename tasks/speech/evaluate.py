@@ -19,12 +19,17 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export
-from tasks.speech import audio, data
+from tasks.speech import audio
 from tasks.speech.config import TASK
 from tasks.speech.formats import read_folder
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.speech import data
+
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common import ctc
 from common.commands import cli
 from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
@@ -25,12 +24,19 @@ from common.datasets import Corpus
 from common.errors import require
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
-from tasks.speech import data, evaluate, language_model, model, predict, serving
+from tasks.speech import evaluate, predict
 from tasks.speech.audio import RATE
 from tasks.speech.config import DEFAULT, PRESETS, TASK, Config
 
-import keras
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from common import ctc
+    from tasks.speech import data, language_model, model, serving
+
+    import keras
+    import tensorflow as tf
+
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = ("bands", "channels", "strides", "cell", "units", "layers")

@@ -21,12 +21,16 @@ from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export, text_request
-from tasks.translation import data
 from tasks.translation.config import TASK
 from tasks.translation.formats import read_pairs
 
 import numpy as np
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.translation import data
+
+    import tensorflow as tf
 
 PRINTED = 10  # translations in the report
 

@@ -24,12 +24,17 @@ from common.errors import require
 from common.serving.served import Served
 from common.serving.versions import Published
 from common.training.fit import Fitted, Score, Validated, fit
-from tasks.translation import data, evaluate, model, predict, serving
+from tasks.translation import evaluate, predict
 from tasks.translation.config import DEFAULT, PRESETS, TASK, Config
-from tasks.translation.subwords import Subwords, learn
 
-import keras
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.translation import data, model, serving, subwords
+
+    import keras
+    import tensorflow as tf
+
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = (
@@ -52,8 +57,8 @@ SOURCE, TARGET = "source_subwords.txt", "target_subwords.txt"
 class Vocabularies(NamedTuple):
     """The subwords of both languages; the same object twice if the languages share them."""
 
-    reader: Subwords
-    writer: Subwords
+    reader: subwords.Subwords
+    writer: subwords.Subwords
 
 
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
@@ -61,19 +66,20 @@ def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabulari
     pairs = list(corpus.splits["train"].as_numpy_iterator())
     sources, targets = ([pair[side] for pair in pairs] for side in ("source", "target"))
     if config.shared_subwords:
-        learn(sources + targets, folder / TARGET, size=config.target_subwords)
-        both = Subwords(folder / TARGET)
+        subwords.learn(sources + targets, folder / TARGET, size=config.target_subwords)
+        both = subwords.Subwords(folder / TARGET)
         return Vocabularies(both, both)
-    learn(sources, folder / SOURCE, size=config.source_subwords)
-    learn(targets, folder / TARGET, size=config.target_subwords)
-    return Vocabularies(Subwords(folder / SOURCE), Subwords(folder / TARGET))
+    subwords.learn(sources, folder / SOURCE, size=config.source_subwords)
+    subwords.learn(targets, folder / TARGET, size=config.target_subwords)
+    return Vocabularies(subwords.Subwords(folder / SOURCE), subwords.Subwords(folder / TARGET))
 
 
 def published_vocabularies(published: Published, config: Config, folder: Path) -> Vocabularies:
     """Copy the subwords of a published model."""
     names = [TARGET] if config.shared_subwords else [SOURCE, TARGET]
-    subwords = [Subwords(shutil.copy(published.asset(name), folder)) for name in names]
-    return Vocabularies(subwords[0], subwords[-1])
+    copies = [shutil.copy(published.asset(name), folder) for name in names]
+    learnt = [subwords.Subwords(copy) for copy in copies]
+    return Vocabularies(learnt[0], learnt[-1])
 
 
 def make_score(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from common.data import map_in_processes
 from common.datasets import SPLITS, split_by_hash
 from common.errors import InputError
+from common.progress import progress
 from tasks.video import clips, gaits, render
 
 import numpy as np
@@ -108,7 +109,8 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
             ]
             for split in SPLITS
         }
-        videos = map_in_processes(encode_take, [take for split in SPLITS for take in takes[split]])
+        rows = [take for split in SPLITS for take in takes[split]]
+        videos = progress(map_in_processes(encode_take, rows), total=len(rows), unit="clips")
         return {split: self._generate_examples(takes[split], videos) for split in SPLITS}
 
     def _generate_examples(

@@ -18,13 +18,17 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.video import data
 from tasks.video.clips import clip_request
 from tasks.video.config import TASK
 
 import numpy as np
-import sklearn.metrics
-import tensorflow as tf
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.video import data
+
+    import sklearn.metrics
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

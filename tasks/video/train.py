@@ -20,10 +20,16 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
-from tasks.video import data, datasets, evaluate, model, serving
+from tasks.video import evaluate
 from tasks.video.config import DEFAULT, PRESETS, TASK, Config
 
-import keras
+from etils import epy
+
+with epy.lazy_imports():
+    from tasks.video import data, datasets, model, serving
+
+    import keras
+
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = (
