@@ -57,12 +57,15 @@ from common.rnn_cells import Activations, Cell, States, Weights
 from common.rnn_scan import Scan
 from common.tensor_arrays import dimension
 
-import keras
 import numpy as np
 import tensorflow as tf
+from etils import epy
 from tensorflow.python.eager import record
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
+
+with epy.lazy_imports():
+    import keras
 
 __all__ = ["Weights", "covers", "inner_loop", "is_portable", "may_compile", "portable", "run"]
 

@@ -35,12 +35,27 @@ def command_environment():
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
+# The task whose commands the default tier runs from end to end. Tests that need an export of any
+# other task belong to the tier `commands`.
+END_TO_END = "sentiment"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        is_end_to_end = END_TO_END in (item.path.parent.name, *_parameters(item))
+        if "exports" in item.fixturenames and not is_end_to_end:
+            item.add_marker(pytest.mark.commands)
+        if "shared_data" in item.fixturenames:
+            item.add_marker(pytest.mark.data)
+
+
+def _parameters(item):
+    return item.callspec.params.values() if hasattr(item, "callspec") else ()
+
+
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory, command_environment):
-    """An export of each task, trained at most once in a test run; see `tests/tasks/exports.py`."""
+def exports(request, command_environment):
+    """An export of each task, trained when it is needed and kept; see `tests/tasks/exports.py`."""
     from tests.tasks.exports import Exports  # here, since it imports TensorFlow
 
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # shared by all workers
-    return Exports(root / "exports", command_environment)
+    return Exports(request.config.cache.mkdir("exports"), command_environment)

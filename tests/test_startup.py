@@ -85,7 +85,7 @@ def test_predict_imports_the_runtime_alone_and_prints_no_line_on_standard_error(
     task, exports, command_environment, tmp_path
 ):
     folder, _ = exports.copy(task, tmp_path)
-    suffix = {"speech": "*.wav", "video": "*.avi"}.get(task)
+    suffix = {"speech": "*.wav", "video": "*.mp4"}.get(task)
     inputs = [next(folder.rglob(suffix))] if suffix else INPUTS[task]
     imported, error = imported_by(
         f"tasks.{task}.predict", *inputs, folder=folder, environment=command_environment

@@ -25,7 +25,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from common.crf import Constraints
+from common.linear_chain import Constraints
 from tasks.dna.genes import LABELS
 from tasks.dna.nucleotides import COMPLEMENT
 

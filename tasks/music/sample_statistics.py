@@ -133,25 +133,31 @@ def copied_runs(
       >>> copied_runs([frames[[5, 1, 2, 7]]], [frames[[1, 2, 3]], frames[[7, 7]]])
       [array([0, 1, 2, 1])]
     """
-    # All training pieces as one sequence of numbers, equal for equal frames. The gaps (-1) between
-    # the pieces equal no frame, so that no run crosses them.
-    numbers: dict[bytes, int] = {}
-    sequence, owner = [], []
-    for index, piece in enumerate(training):
-        sequence += [-1, *(numbers.setdefault(row.tobytes(), len(numbers)) for row in piece > 0.5)]
-        owner += [index] * (len(piece) + 1)
-    corpus, owners = np.array(sequence), np.array(owner)
-    own = {id(piece): index for index, piece in enumerate(training)}
+    # All training pieces one after the other, with a gap before each, so that no run crosses it.
+    places: dict[bytes, list[int]] = {}
+    starts, end = {}, 0
+    for piece in training:
+        starts[id(piece)] = end
+        for place, row in enumerate(piece > 0.5, start=end + 1):
+            places.setdefault(row.tobytes(), []).append(place)
+        end += len(piece) + 1
+    positions = {frame: np.array(where) for frame, where in places.items()}
+    nowhere = np.zeros(0, np.int64)
     longest = []
     for piece in pieces:
         best = np.zeros(len(piece), np.int64)
-        others = owners != own.get(id(piece), -1)
+        start = starts.get(id(piece), end)
         for shift in range(-transpose, transpose + 1):
-            runs = np.zeros(len(corpus), np.int64)
+            runs = np.zeros(end + 1, np.int64)  # the run that ends at each place; few are not 0
+            last = nowhere
             for step, row in enumerate(np.roll(piece > 0.5, shift, axis=1)):
-                same = (corpus == numbers.get(row.tobytes(), -2)) & others
-                runs[1:] = np.where(same[1:], runs[:-1] + 1, 0)
-                best[step] = max(best[step], runs.max(initial=0))
+                here = positions.get(row.tobytes(), nowhere)
+                here = here[(here <= start) | (here > start + len(piece))]
+                lengths = runs[here - 1] + 1
+                runs[last] = 0
+                runs[here] = lengths
+                last = here
+                best[step] = max(best[step], lengths.max(initial=0))
         longest.append(best)
     return longest
 

@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.notebooks
+
 FOLDER = Path(common.__file__).with_name("notebooks")
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 

@@ -21,6 +21,8 @@ from tests.tasks.own import dna as own_dna
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.demo
+
 DRIVER = shutil.which("chromedriver")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = [

@@ -13,6 +13,8 @@ from tests.tasks import commands
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.commands
+
 PAGE = Path(tasks.__file__).with_name("README.md")
 ROOT = PAGE.parents[1]
 FILES = dict(

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.serving
+
 Interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
 
 

@@ -145,6 +145,7 @@ def own_data(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.commands
 def test_a_failing_task_does_not_stop_the_others(own_data, monkeypatch, capsys):
     # Only ner needs this library, which cannot be imported.
     hidden = own_data / "hidden" / "seqeval"
@@ -197,6 +198,7 @@ cli.run(front.main)
 """
 
 
+@pytest.mark.commands
 def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_data):
     words = [*map(str, own_sentiment.TRAIN), "--output", "out", "--epochs", "2000"]
     words.remove("6")

@@ -22,6 +22,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+pytestmark = pytest.mark.serving
+
 WORDS = ("film", "a", "warm", "london", "in", "lived")
 
 

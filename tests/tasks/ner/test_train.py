@@ -75,6 +75,7 @@ print("equal")
 """
 
 
+@pytest.mark.commands
 def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, command_environment):
     write_conll(tmp_path / "my.conll", own_sentences(900, seed=1))
     words = ["--data", "my.conll", "--epochs", "4", "--patience", "9", *TINY, "--deterministic"]

@@ -22,6 +22,7 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     commands.check_version(version, f"{result['accuracy']:.4f}", "| units | 8 |")
 
 
+@pytest.mark.commands
 def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
     trained, command_environment, served
 ):
@@ -47,6 +48,7 @@ def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
     assert json.loads(done.stdout.splitlines()[-1])["accuracy"] >= 0.9
 
 
+@pytest.mark.commands
 def test_bfloat16_and_mirrored_training_export_float32(trained, command_environment):
     words = ["--data", "my.csv", "--epochs", 6, "--score", "test", "--output", "bfloat16", *TINY]
     words += ["--precision", "bfloat16", "--strategy", "mirrored"]

@@ -3,8 +3,6 @@
 import itertools
 import json
 import re
-import subprocess
-import sys
 
 from common.errors import InputError
 from tasks.speech import audio, evaluate, predict
@@ -78,12 +76,6 @@ def test_an_invalid_flag_gives_a_one_line_error(
     words, message, capsys, monkeypatch, in_user_folder
 ):
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
-
-
-def test_flags_are_checked_without_tensorflow():
-    heavy = "{'tensorflow', 'keras', 'matplotlib'}"
-    script = f"import sys, tasks.speech.predict; sys.exit(bool({heavy} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 # --- invalid files --------------------------------------------------------------------------------

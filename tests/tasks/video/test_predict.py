@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 import sys
 
 from common.commands import cli
@@ -74,11 +73,6 @@ def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     words = ["--model", "gone", *words]
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
-
-
-def test_flags_are_checked_without_tensorflow():
-    script = "import sys, tasks.video.predict; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 # --- files of any length --------------------------------------------------------------------------
