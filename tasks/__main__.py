@@ -1,17 +1,18 @@
 """List the seven tasks, train all of them, or open a page to try them.
 
     python -m tasks                                  # data, model, last score, versions
-    python -m tasks train --quick                    # all seven, about 20 minutes on 2 cores
+    python -m tasks train --quick                    # all seven, a few minutes on 2 cores
     python -m tasks train --score test speech video  # two of them, with their full defaults
     python -m tasks demo                             # a page in the browser, for the exports
 
-`train` runs `python -m tasks.<task>.train` for one task after the other and prints a scoreboard; a
-task that fails does not stop the others. Each command has its own `--help`. The last line of
-`train`, and each line of `--json`, is a JSON object.
+`train` runs `python -m tasks.<task>.train` for all tasks, several at a time where cores and memory
+allow it, and prints a scoreboard; a task that fails does not stop the others. Each command has its
+own `--help`. The last line of `train`, and each line of `--json`, is a JSON object.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import importlib
@@ -38,6 +39,8 @@ import tyro
 
 Task = Literal["sentiment", "ner", "dna", "translation", "music", "speech", "video"]
 TASKS: tuple[str, ...] = get_args(Task)
+# By the time that their default and quick trainings take.
+LONGEST_FIRST = ("speech", "video", "dna", "ner", "sentiment", "translation", "music")
 # The metric of a task on the scoreboard; a lower wer or nll is better.
 METRICS = {
     "sentiment": "accuracy",
@@ -72,7 +75,10 @@ class Train:
     tasks: tyro.conf.Positional[tuple[Task, ...]] = ()
     """tasks to train (default: all seven)"""
     quick: bool = False
-    """smaller budgets, about 20 minutes in all on 2 cores, with lower scores"""
+    """smaller budgets, a few minutes in all on 2 cores, with lower scores"""
+    jobs: int | None = None
+    """tasks trained at a time, each on its own cores (default: from cores and memory; 1 on a
+    GPU)"""
     output: Path = Path("saved_models")
     """exports are written to OUTPUT/<task>/<n>/, checkpoints and logs to OUTPUT/<task>/run/"""
     data_dir: Path | None = None
@@ -97,6 +103,7 @@ class Train:
         words = ["python", "-m", "tasks", "train", *["--quick"][: self.quick], "--resume"]
         words += ["--output", str(self.output), "--score", self.score]
         words += [] if self.data_dir is None else ["--data_dir", str(self.data_dir)]
+        words += [] if self.jobs is None else ["--jobs", str(self.jobs)]
         return shlex.join([*words, *tasks])
 
 
@@ -166,20 +173,15 @@ def train(argv: list[str]) -> None:
     """Train the tasks and print the scoreboard; see the module.
 
     Raises:
+      InputError: `--jobs` is not positive.
       TrainingError: tasks failed; the message names them and the command that resumes them.
     """
     flags = cli.parse(Train, argv, doc=__doc__, command="train")
+    if flags.jobs is not None and flags.jobs < 1:
+        raise InputError(f"--jobs must be 1 or more, got {flags.jobs}")
     tasks = tuple(dict.fromkeys(flags.tasks)) or TASKS
-    start, rows = time.monotonic(), []
-    for number, task in enumerate(tasks, start=1):
-        clock = Clock(f"[{number}/{len(tasks)} {task}", start)
-        try:
-            rows.append(train_one(task, flags.words(task), clock))
-        except KeyboardInterrupt:
-            again = flags.resuming_command(tasks[number - 1 :])
-            raise KeyboardInterrupt(
-                f"stopped in {task}. Finished epochs are kept; to resume:\n  {again}"
-            ) from None
+    start = time.monotonic()
+    rows = train_side_by_side(tasks, flags)
     print(aligned([_on_scoreboard(row) for row in rows]))
     failed = [row["task"] for row in rows if "error" in row]
     seconds = round(time.monotonic() - start, 1)
@@ -191,18 +193,130 @@ def train(argv: list[str]) -> None:
         )
 
 
-def train_one(task: str, words: Sequence[str], clock: Clock) -> dict[str, Any]:
-    """Run the command of one task to its end.
+def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any]]:
+    """Train tasks, `flags.jobs` at a time; return their results in the order of `tasks`.
+
+    Each job has its own cores. With several jobs the longest tasks start first, so that no core
+    waits long at the end.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C was pressed. All tasks were stopped; the message names those that
+        ran, and the command that resumes the rest.
+    """
+    cores = _cores()
+    jobs = min(flags.jobs or default_jobs(len(cores)), len(tasks))
+    clock, running = Clock(tasks), Running()
+    shares = queue.SimpleQueue[Sequence[int]]()
+    for job in range(jobs):
+        shares.put(cores[job::jobs] or cores)
+    pool = concurrent.futures.ThreadPoolExecutor(jobs, initializer=lambda: _use(shares.get()))
+    order = sorted(tasks, key=LONGEST_FIRST.index) if jobs > 1 else tasks
+    futures = {
+        task: pool.submit(train_one, task, flags.words(task), clock, running) for task in order
+    }
+    try:
+        rows = [futures[task].result() for task in tasks]
+    except BaseException as error:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stopped = running.interrupt()
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        finished = {task for task in tasks if futures[task].done() and task not in stopped}
+        again = flags.resuming_command([task for task in tasks if task not in finished])
+        raise KeyboardInterrupt(
+            f"stopped in {', '.join(stopped)}. Finished epochs are kept; to resume:\n  {again}"
+        ) from None
+    pool.shutdown()
+    return rows
+
+
+def default_jobs(cores: int) -> int:
+    """Return how many tasks to train at a time: one per core and 4 GiB of memory."""
+    if Path("/dev/nvidiactl").exists():  # TensorFlow takes the whole memory of a GPU
+        return 1
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not on Windows
+        return 1
+    return max(1, min(cores, memory // 2**32))
+
+
+def _cores() -> list[int]:
+    """Return the numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _use(cores: Sequence[int]) -> None:
+    """Restrict this thread, and the processes that it starts, to some cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+
+
+class Running:
+    """The processes of the tasks that train now."""
+
+    def __init__(self) -> None:
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.is_stopped = False
+
+    @contextlib.contextmanager
+    def process(self, task: str, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+        """Start the process of a task; interrupt it if the block raises."""
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # this process receives Ctrl-C alone, and passes it on once
+        ) as process:
+            self.processes[task] = process
+            if self.is_stopped:  # Ctrl-C came while it started
+                process.kill()
+            try:
+                yield process
+            except BaseException:
+                _interrupt([process])
+                raise
+            finally:
+                process.wait()
+                del self.processes[task]
+
+    def interrupt(self) -> list[str]:
+        """Stop all processes; return the names of their tasks."""
+        self.is_stopped = True
+        running = dict(self.processes)
+        _interrupt(list(running.values()))
+        return list(running)
+
+
+def _interrupt(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Stop processes as Ctrl-C does; kill those that have not ended after half a minute."""
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + 30.0
+    for process in processes:
+        try:
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def train_one(task: str, words: Sequence[str], clock: Clock, running: Running) -> dict[str, Any]:
+    """Run the command of one task to its end, and print its output as it comes.
 
     Returns:
       The JSON object of its last line with `size`, the bytes of the export, and `wall_seconds`; or
       `task`, `error` and `wall_seconds`.
     """
-    clock.print_line(f"python -m tasks.{task}.train {shlex.join(words)}")
+    clock.print_line(task, f"python -m tasks.{task}.train {shlex.join(words)}")
     start = time.monotonic()
-    code, lines = run_command([sys.executable, "-m", f"tasks.{task}.train", *words], clock)
+    with running.process(task, [sys.executable, "-m", f"tasks.{task}.train", *words]) as process:
+        assert process.stdout is not None
+        lines = [*print_output(task, process.stdout, clock)]
     seconds = round(time.monotonic() - start, 1)
-    if code:
+    if code := process.returncode:
         error = next((line for line in reversed(lines) if line.startswith("error: ")), None)
         reason = (error or (lines or ["no message"])[-1]).removeprefix("error: ")
         if code < 0:
@@ -213,42 +327,15 @@ def train_one(task: str, words: Sequence[str], clock: Clock) -> dict[str, Any]:
     return {**result, "size": size, "wall_seconds": seconds}
 
 
-def run_command(command: Sequence[str], clock: Clock) -> tuple[int, list[str]]:
-    """Run a command, and print its output as it comes; return its exit code and its lines."""
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "PYTHONUNBUFFERED": "1"},
-        start_new_session=True,  # this process receives Ctrl-C alone, and passes it on once
-    ) as process:
-        assert process.stdout is not None
-        try:
-            lines = [*print_output(process.stdout, clock)]
-        except BaseException:
-            _interrupt(process)
-            raise
-    return process.returncode, lines
-
-
-def print_output(stream: IO[bytes], clock: Clock) -> Iterator[str]:
-    """Print the output of a process as it comes; yield its complete lines."""
+def print_output(task: str, stream: IO[bytes], clock: Clock) -> Iterator[str]:
+    """Print the output of a task's process as it comes; yield its complete lines."""
     for line, is_complete in read_output(stream):
         if not is_complete:
-            clock.tick(line)
+            clock.tick(task, line)
         elif line and not NOISE.match(line):
             if not line.startswith("{"):  # the result, which the scoreboard shows
-                clock.print_line(line)
+                clock.print_line(task, line)
             yield line
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process as Ctrl-C does; kill it if it has not ended after half a minute."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=30)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def read_output(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
@@ -281,29 +368,34 @@ def read_output(stream: IO[bytes]) -> Iterator[tuple[str, bool]]:
 
 
 class Clock:
-    """The progress of the whole run on standard error; on a terminal with a running clock."""
+    """The progress of all tasks on standard error; on a terminal with a running clock."""
 
-    def __init__(self, place: str, start: float):
-        self.place, self.start = place, start
+    def __init__(self, tasks: Sequence[str]):
+        self.tasks, self.start = tasks, time.monotonic()
         self.on_terminal = sys.stderr.isatty()
-        self.bar = ""
+        self.bars: dict[str, str] = {}
+        self.lock = threading.Lock()  # one thread per job prints
 
-    def _prefix(self) -> str:
+    def _time(self) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self.start), 60)
-        return f"{self.place} {minutes:02}:{seconds:02}]"
+        return f"{minutes:02}:{seconds:02}"
 
-    def print_line(self, line: str) -> None:
-        """Print a line after the number of the task and the time since the start of the run."""
-        self.bar = ""
-        back = "\r\x1b[K" if self.on_terminal else ""
-        cli.say(f"{back}{self._prefix()} {line}")
+    def print_line(self, task: str, line: str) -> None:
+        """Print a line of a task after its number and the time since the start of the run."""
+        with self.lock:
+            self.bars[task] = ""
+            back = "\r\x1b[K" if self.on_terminal else ""
+            place = f"{self.tasks.index(task) + 1}/{len(self.tasks)} {task}"
+            cli.say(f"{back}[{place} {self._time()}] {line}")
 
-    def tick(self, bar: str) -> None:
-        """Redraw the clock, with the task's own progress bar if there is one."""
-        self.bar = bar or self.bar
-        if self.on_terminal:
-            shown = f"{self._prefix()} {self.bar}"[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\x1b[K{shown}", end="", file=sys.stderr, flush=True)
+    def tick(self, task: str, bar: str) -> None:
+        """Redraw the clock, with the progress bars of the tasks that have one."""
+        with self.lock:
+            self.bars[task] = bar or self.bars.get(task, "")
+            if self.on_terminal:
+                bars = " | ".join(f"{name} {bar}" for name, bar in self.bars.items() if bar)
+                shown = f"[{self._time()}] {bars}"[: shutil.get_terminal_size().columns - 1]
+                print(f"\r\x1b[K{shown}", end="", file=sys.stderr, flush=True)
 
 
 def _on_scoreboard(row: Mapping[str, Any]) -> dict[str, str]:

@@ -312,7 +312,10 @@ def _save_graph(
     holder.weights = [variable.value for variable in model.variables]
     holder.resources = list(resources)
     holder.cores = target.cores  # so that each can be called, compiled and lowered alone
-    options = tf.saved_model.SaveOptions(function_aliases=target.cores)
+    # No gradients: no signature calls them, and they are up to half of the file.
+    options = tf.saved_model.SaveOptions(
+        function_aliases=target.cores, experimental_custom_gradients=False
+    )
     try:
         with _full_disk_as_os_error(path):
             tf.saved_model.save(holder, str(path), signatures=live, options=options)

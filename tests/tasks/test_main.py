@@ -117,15 +117,18 @@ def test_the_output_of_a_task_is_split_into_lines_and_progress_bars():
 
 
 def test_the_clock_runs_only_on_a_terminal(monkeypatch):
-    for is_terminal, expected in ((False, ""), (True, "\r\x1b[K[1/7 ner 00:00] 10%")):
+    for is_terminal, expected in ((False, ""), (True, "\r\x1b[K[00:00] ner 10%")):
         stream = io.StringIO()
         stream.isatty = lambda is_terminal=is_terminal: is_terminal
         monkeypatch.setattr(sys, "stderr", stream)
-        clock = front.Clock("[1/7 ner", time.monotonic())
-        clock.tick("10%")
+        clock = front.Clock(["ner", "dna"])
+        clock.tick("ner", "10%")
         assert stream.getvalue() == expected
-        clock.print_line("Epoch 1/2")
-        assert stream.getvalue().endswith("[1/7 ner 00:00] Epoch 1/2\n")
+        clock.tick("dna", "20%")
+        clock.tick("ner", "")
+        assert stream.getvalue().endswith("[00:00] ner 10% | dna 20%" if is_terminal else "")
+        clock.print_line("ner", "Epoch 1/2")
+        assert stream.getvalue().endswith("[1/2 ner 00:00] Epoch 1/2\n")
 
 
 @pytest.fixture
