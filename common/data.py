@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from common.start_up import cores
+
 import numpy as np
 from etils import epy
 
@@ -94,7 +96,7 @@ def map_in_processes(function: Callable[[Row], Result], rows: Sequence[Row]) -> 
       [1.0, 4.0]
     """
     # At most eight, since each holds an imported TensorFlow: 700 MB.
-    main, count = sys.modules["__main__"], min(os.cpu_count() or 1, len(rows) // 100, 8)
+    main, count = sys.modules["__main__"], min(len(cores()), len(rows) // 100, 8)
     is_script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
     if is_script or count < 2:
         yield from map(function, rows)

@@ -48,13 +48,13 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from common import rnn_cells, rnn_scan
 from common.rnn_cells import Activations, Cell, States, Weights
 from common.rnn_scan import Scan
+from common.start_up import cores
 from common.tensor_arrays import dimension
 
 import numpy as np
@@ -260,7 +260,7 @@ def run(
         )
     save = record.could_possibly_record()
     if compiled:
-        parts = 1 if side_by_side or (os.cpu_count() or 1) == 1 else 2
+        parts = 1 if side_by_side or len(cores()) == 1 else 2
         outputs, final_states = _run_padded(scan, x, states, mask, weights, save, parts)
     else:
         batch = _Batch(scan, x, mask, parts=1, compiled=False)

@@ -1,4 +1,4 @@
-"""The import of TensorFlow, without its start-up lines on standard error.
+"""The start of a process: its cores, and the import of TensorFlow.
 
 TensorFlow logs about a missing GPU, oneDNN and its own logging whenever it starts, whatever
 `TF_CPP_MIN_LOG_LEVEL` says. These lines are written by C++ to the file descriptor, so they are
@@ -26,6 +26,13 @@ LINES = re.compile(
     rb"|[WE]\d{4} .*(cuInit|cuda|CUDA|TensorRT|oneDNN supports DT_BOOL)"
 )
 _DONE = b"\0done\n"  # no line of TensorFlow
+
+
+def cores() -> list[int]:
+    """Return the numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 @contextlib.contextmanager

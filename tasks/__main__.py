@@ -34,6 +34,7 @@ from typing import IO, Any, Literal, get_args
 from common.commands import cli
 from common.errors import InputError, TrainingError
 from common.serving.versions import card_scores, latest, read_settings, versions
+from common.start_up import cores
 
 import tyro
 
@@ -203,12 +204,12 @@ def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any
       KeyboardInterrupt: Ctrl-C was pressed. All tasks were stopped; the message names those that
         ran, and the command that resumes the rest.
     """
-    cores = _cores()
-    jobs = min(flags.jobs or default_jobs(len(cores)), len(tasks))
+    own = cores()
+    jobs = min(flags.jobs or default_jobs(len(own)), len(tasks))
     clock, running = Clock(tasks), Running()
     shares = queue.SimpleQueue[Sequence[int]]()
     for job in range(jobs):
-        shares.put(cores[job::jobs] or cores)
+        shares.put(own[job::jobs] or own)
     pool = concurrent.futures.ThreadPoolExecutor(jobs, initializer=lambda: _use(shares.get()))
     order = sorted(tasks, key=LONGEST_FIRST.index) if jobs > 1 else tasks
     futures = {
@@ -230,28 +231,21 @@ def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any
     return rows
 
 
-def default_jobs(cores: int) -> int:
-    """Return how many tasks to train at a time: one per core and 4 GiB of memory."""
+def default_jobs(count: int) -> int:
+    """Return how many tasks to train at a time: one per 4 GiB of memory, `count` at most."""
     if Path("/dev/nvidiactl").exists():  # TensorFlow takes the whole memory of a GPU
         return 1
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError):  # not on Windows
         return 1
-    return max(1, min(cores, memory // 2**32))
+    return max(1, min(count, memory // 2**32))
 
 
-def _cores() -> list[int]:
-    """Return the numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _use(cores: Sequence[int]) -> None:
+def _use(share: Sequence[int]) -> None:
     """Restrict this thread, and the processes that it starts, to some cores."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, share)
 
 
 class Running:

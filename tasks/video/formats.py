@@ -6,7 +6,6 @@ clips/train.txt  clips/test.txt  clips/validation.txt     # optional: `running/m
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from common.datasets import SPLITS
 from common.errors import InputError
 from common.files import read_lines
+from common.start_up import cores
 from tasks.video import clips
 
 import numpy as np
@@ -164,6 +164,6 @@ def check_readable(files: Sequence[Path]) -> None:
       InputError: a file cannot be read; names the file.
     """
     print(f"checking {len(files)} clips", file=sys.stderr, flush=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, len(cores()))) as pool:
         for _ in pool.map(lambda file: clips.read(file, rate=1000.0, longest=1), files):
             pass

@@ -98,7 +98,7 @@ def process_of(number):
 
 
 def test_processes_return_results_in_order_and_raise_their_errors(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("common.data.cores", lambda: [0, 1])
     results = data.map_in_processes(process_of, [*range(240), *[-1] * 10])
     numbers, processes = zip(*itertools.islice(results, 240), strict=True)
     assert numbers == tuple(range(240)) and os.getpid() not in processes
@@ -109,7 +109,8 @@ def test_processes_return_results_in_order_and_raise_their_errors(monkeypatch):
 @pytest.mark.parametrize("reason", ["one core", "a script"])
 def test_one_core_or_a_script_uses_no_other_process(reason, monkeypatch):
     main = sys.modules["__main__"]
-    monkeypatch.setattr(os, "cpu_count", lambda: 1 if reason == "one core" else 2)
+    count = 1 if reason == "one core" else 2
+    monkeypatch.setattr("common.data.cores", lambda: list(range(count)))
     if reason == "a script":
         monkeypatch.setattr(main, "__spec__", None)
         monkeypatch.setattr(main, "__file__", "mine.py", raising=False)
