@@ -327,9 +327,9 @@ class _Boxes(NamedTuple):
 
 def _boxes(capsules: _Capsules, size: int) -> _Boxes:
     """Compute the pixels that surround the capsules in frames of `size * size` pixels."""
-    reach = np.maximum(capsules.radius, capsules.radius + capsules.growth) + 1.0
-    top, height = _limits(capsules.y, capsules.dy, reach, size)
-    left, width = _limits(capsules.x, capsules.dx, reach, size)
+    radii = capsules.radius, capsules.radius + capsules.growth
+    top, height = _limits((capsules.y, capsules.y + capsules.dy), radii, size)
+    left, width = _limits((capsules.x, capsules.x + capsules.dx), radii, size)
     counts = height * width
     # A value of a box is repeated for its pixels, a value of a row of a box for the row's pixels.
     row, lengths = _count_up(top, height), np.repeat(width, height)
@@ -352,22 +352,23 @@ def _boxes(capsules: _Capsules, size: int) -> _Boxes:
 
 
 def _limits(
-    start: np.ndarray, change: np.ndarray, reach: np.ndarray, size: int
+    ends: tuple[np.ndarray, np.ndarray], radii: tuple[np.ndarray, np.ndarray], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the first row (or column) of boxes around capsules, and the number of them in a frame.
 
     Args:
-      start: of the axes, `<float>[limbs, frames]`, pixels.
-      change: from the start to the end of the axes, like `start`.
-      reach: from the axis to the side of the box, like `start`.
+      ends: row (or column) of both ends of the axes, each `<float>[limbs, frames]`.
+      radii: at both ends, like `ends`.
       size: side of the frame, pixels; boxes are cut there.
 
     Returns:
       Two `<int>[limbs * frames]`.
     """
-    low = np.floor(start + np.minimum(change, 0.0) - reach)
-    high = np.ceil(start + np.maximum(change, 0.0) + reach)
-    first, stop = (limit.clip(0, size).astype(int).ravel() for limit in (low, high))
+    low = np.minimum(ends[0] - radii[0], ends[1] - radii[1])
+    high = np.maximum(ends[0] + radii[0], ends[1] + radii[1])
+    # A pixel is covered if its middle is up to half a pixel outside; 0.01 is for rounding errors.
+    limits = np.ceil(low - 1.01), np.floor(high + 1.01)
+    first, stop = (limit.clip(0, size).astype(int).ravel() for limit in limits)
     return first, stop - first
 
 
@@ -435,13 +436,13 @@ def _draw_body(canvas: np.ndarray, joints: np.ndarray, camera: Camera, view: Vie
     planes = canvas.reshape(3, -1)
     depth = np.full(planes.shape[1], np.inf, np.float32)
     ends = boxes.counts.reshape(len(LIMBS), -1).sum(axis=1).cumsum().tolist()
-    for limb, first, last in zip(LIMBS, [0, *ends], ends, strict=False):
+    colours = np.array([getattr(view, limb.colour) for limb in LIMBS], np.float32)
+    for colour, first, last in zip(colours, [0, *ends], ends, strict=False):
         own = slice(first, last)
         nearer = first + np.flatnonzero((z[own] < depth[boxes.place[own]]) & (boxes.cover[own] > 0))
         place, cover = boxes.place[nearer], boxes.cover[nearer]
-        colour = shade[nearer] * np.array([getattr(view, limb.colour)], np.float32).T
         under = planes.take(place, axis=1)
-        planes[:, place] = under + cover * (colour - under)
+        planes[:, place] = under + cover * (shade[nearer] * colour[:, None] - under)
         solid = cover > 0.5
         depth[place[solid]] = z[nearer[solid]]
 
@@ -472,7 +473,7 @@ def _background(camera: Camera, view: View, ground: float, size: int) -> np.ndar
     """Render floor and wall.
 
     Args:
-      camera: with the moves of the whole clip.
+      camera: with the moves of these frames.
       view: colours and texture.
       ground: height of the floor, metres.
       size: side of the frames, pixels.
@@ -527,15 +528,16 @@ def render(joints: np.ndarray, view: View = FIXED_VIEW, *, size: int = 64) -> np
       (25, 64, 64, 3)
     """
     camera = place_camera(joints, view, size)
-    background = _background(camera, view, float(joints[..., 1].min()), size)
+    ground = float(joints[..., 1].min())
+    moving = np.ptp(camera.moves, axis=0).any()
     noise = np.random.default_rng([view.seed, 2])
     chunks = []
     for start in range(0, len(joints), CHUNK):
         part = joints[start : start + CHUNK]
         chunk_camera = camera._replace(moves=camera.moves[start : start + CHUNK])
-        still = background.shape[1] == 1
-        canvas = background if still else background[:, start : start + CHUNK]
-        canvas = canvas * (1.0 - 0.45 * _shadow(part, chunk_camera, view, size))
+        if moving or start == 0:
+            background = _background(chunk_camera, view, ground, size)
+        canvas = background * (1.0 - 0.45 * _shadow(part, chunk_camera, view, size))
         _draw_body(canvas, part, chunk_camera, view)
         canvas *= view.gain
         pixels = view.noise * noise.standard_normal((*canvas.shape[1:], 3), np.float32)
