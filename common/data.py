@@ -80,12 +80,14 @@ def map_in_processes(function: Callable[[Row], Result], rows: Sequence[Row]) -> 
     """Yield the results of `map`, computed by one process per core (at most eight).
 
     This is for work in pure Python. The processes are spawned, since a forked copy of a process
-    that runs TensorFlow can hang. Each imports the module of `function`, which takes seconds, so
-    fewer than 200 rows are mapped in this process. So are the rows of a script: spawned processes
-    would run its main part again.
+    that runs TensorFlow can hang. Each imports the main module of this process and the module of
+    `function`, which takes half a second if they import no TensorFlow, so fewer than 200 rows are
+    mapped in this process. So are the rows of a script: spawned processes would run its main part
+    again.
 
     Args:
-      function: a function of a module; it, the rows and the results are pickled between processes.
+      function: a function of a module that does not import TensorFlow, which would cost each
+        process 5 s and 700 MB. It, the rows and the results are pickled between processes.
       rows: its arguments.
 
     Raises:
@@ -95,7 +97,6 @@ def map_in_processes(function: Callable[[Row], Result], rows: Sequence[Row]) -> 
       >>> list(map_in_processes(abs, [1.0, -4.0]))
       [1.0, 4.0]
     """
-    # At most eight, since each holds an imported TensorFlow: 700 MB.
     main, count = sys.modules["__main__"], min(len(cores()), len(rows) // 100, 8)
     is_script = getattr(main, "__spec__", None) is None and hasattr(main, "__file__")
     if is_script or count < 2:

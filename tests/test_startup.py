@@ -58,6 +58,22 @@ def test_a_config_imports_nothing_heavy(task, command_environment):
     assert done.stdout == "set()\n" and done.stderr == ""
 
 
+@pytest.mark.parametrize("module", ["tasks.music.chorales", "tasks.video.gaits"])
+def test_a_process_that_prepares_data_imports_nothing_heavy(module, command_environment):
+    # What a process of `common.data.map_in_processes` imports; the work itself may import more.
+    main = module.rpartition(".")[0] + ".train"
+    program = f"import sys, {main}, {module}; print({set(HEAVY)} & sys.modules.keys())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=command_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n" and done.stderr == ""
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_wrong_flag_imports_nothing_heavy(task, command, command_environment):

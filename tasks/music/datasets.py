@@ -11,11 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.data import map_in_processes
 from common.datasets import SPLITS, split_by_hash
-from common.errors import InputError, require
-from common.progress import progress
-from tasks.music import midi
+from common.errors import InputError
+from tasks.music import chorales, midi
 from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
 
@@ -49,7 +47,7 @@ class Grid(NamedTuple):
 # The two downloaded sets do not document their grid. These values match the usual length of chords
 # in chorales (quarters) and of the notes of dances (eighths).
 GRIDS = {
-    "bach_chorales": Grid(2, 76.0),
+    "bach_chorales": Grid(chorales.STEPS_PER_QUARTER, 76.0),
     "jsb_chorales": Grid(1, 76.0),
     "nottingham": Grid(2, 120.0),
 }
@@ -149,7 +147,7 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing is downloaded
-        rows = read_chorales()
+        rows = chorales.read_chorales()
         splits: dict[str, list[Piece]] = {split: [] for split in SPLITS}
         for group in same_tune(rows):
             splits[split_by_hash(rows[group[0]].name)] += [rows[index] for index in group]
@@ -158,45 +156,6 @@ class BachChorales(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, rows: Sequence[Piece]) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in rows:
             yield row.name, row._asdict()
-
-
-def read_chorales() -> list[Piece]:
-    """Parse the four-part works of Bach in the corpus of music21, which takes about a minute.
-
-    Raises:
-      InputError: music21 is not installed.
-    """
-    music21 = require("music21", "music", ", or train on your own files with --data FOLDER")
-    paths = sorted(music21.corpus.getComposer("bach"), key=lambda path: path.name)
-    works = map_in_processes(read_chorale, paths)
-    pieces: dict[bytes, Piece] = {}
-    for work in progress(works, total=len(paths), unit="works"):
-        if work is not None:
-            pieces.setdefault(work.notes.tobytes(), work)
-    return list(pieces.values())
-
-
-def read_chorale(path: Path) -> Piece | None:
-    """Parse one work; return None if it does not have four parts."""
-    # From the source: without it music21 keeps and loads pickles in a folder for temporary files.
-    parse = require("music21", "music").converter.parse
-    parts = parse(path, forceSource=True, storePickle=False).parts
-    if len(parts) != 4:
-        return None
-    notes = [
-        (pitch.midi, float(note.offset), float(note.quarterLength))
-        for part in parts
-        for note in part.flatten().notes
-        for pitch in note.pitches
-    ]
-    steps_per_quarter = GRIDS["bach_chorales"].steps_per_quarter
-    pitch, start, length = np.array(notes).T
-    # A frame contains the notes that sound when it begins.
-    start, end = (
-        np.ceil(quarters * steps_per_quarter - 1e-6).astype(int)
-        for quarters in (start, start + length)
-    )
-    return Piece(path.name, midi.to_frames(pitch.astype(int), start, end))
 
 
 def same_tune(rows: Sequence[Piece], *, run: int = 10, fraction: float = 0.2) -> list[list[int]]:

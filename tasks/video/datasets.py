@@ -7,6 +7,7 @@ of the tfds catalogue needs no builder of ours.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +111,8 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
             for split in SPLITS
         }
         rows = [take for split in SPLITS for take in takes[split]]
-        videos = progress(map_in_processes(encode_take, rows), total=len(rows), unit="clips")
+        encode = functools.partial(gaits.encode_clip, rate=RATE, size=SIZE)
+        videos = progress(map_in_processes(encode, rows), total=len(rows), unit="clips")
         return {split: self._generate_examples(takes[split], videos) for split in SPLITS}
 
     def _generate_examples(
@@ -123,11 +125,6 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
                 f"{name} {take}",
                 {"video": next(videos), "label": activity, "name": name, "view": take},
             )
-
-
-def encode_take(take: tuple[str, int, int]) -> bytes:
-    """Render an activity, an individual and a take as an mp4 file."""
-    return clips.encode(gaits.clip(*take, rate=RATE, size=SIZE), RATE)
 
 
 # --- motion capture -------------------------------------------------------------------------------

@@ -335,6 +335,11 @@ def clip(activity: str, person: int, take: int, *, rate: float, size: int) -> np
     return render.render(joints, render.random_view(random), size=size)
 
 
+def encode_clip(take: tuple[str, int, int], *, rate: float, size: int) -> bytes:
+    """Render an activity, an individual and a take as an mp4 file; see `clip`."""
+    return clips.encode(clip(*take, rate=rate, size=size), rate)
+
+
 # --- the command ----------------------------------------------------------------------------------
 
 
@@ -364,9 +369,9 @@ def main(argv: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for person in flags.people:
             for take in range(flags.takes):
-                frames = clip(activity, person, take, rate=flags.rate, size=flags.size)
                 path = folder / f"{activity.replace(' ', '_')}_g{person}_c{take:02d}.mp4"
-                path.write_bytes(clips.encode(frames, flags.rate))
+                content = encode_clip((activity, person, take), rate=flags.rate, size=flags.size)
+                path.write_bytes(content)
         cli.say(f"{folder}: {len(flags.people) * flags.takes} clips")
 
 

@@ -276,131 +276,196 @@ def place_camera(joints: np.ndarray, view: View, size: int) -> Camera:
 CHUNK = 16  # frames that are drawn together
 
 
-class _Capsule(NamedTuple):
-    """A projected limb on the pixels of a box, all `<float>[frames, rows, columns]`."""
+class _Capsules(NamedTuple):
+    """The projected limbs, each field `<float32>[limbs, frames]`; lengths are pixels."""
 
-    box: tuple[slice, slice]  # rows, columns
-    cover: np.ndarray  # covered fraction of the pixel
-    along: np.ndarray  # position between start and end, 0..1
-    across: np.ndarray  # pixels from the axis, to the right
-    down: np.ndarray  # pixels from the axis, downwards
-    radius: np.ndarray  # pixels
+    x: np.ndarray  # column of the start
+    y: np.ndarray  # row of the start
+    dx: np.ndarray  # from the start to the end
+    dy: np.ndarray
+    radius: np.ndarray  # at the start
+    growth: np.ndarray  # from the radius at the start to that at the end
+    depth: np.ndarray  # of the start, metres
+    slope: np.ndarray  # from the depth of the start to that of the end, metres
 
 
-def _capsule(
-    start: np.ndarray, end: np.ndarray, radii: tuple[np.ndarray, np.ndarray], size: int
-) -> _Capsule | None:
-    """Compute the pixels that surround a projected limb; None if it is out of the frame.
+_STARTS = [JOINT_INDEX[limb.start] for limb in LIMBS]
+_ENDS = [JOINT_INDEX[limb.end] for limb in LIMBS]
+_ALONG = np.array([limb.along for limb in LIMBS])
+_START_RADII = np.array([limb.start_radius for limb in LIMBS])
+_END_RADII = np.array([limb.end_radius for limb in LIMBS])
+
+
+def _capsules(projected: np.ndarray, focal: float, girth: float) -> _Capsules:
+    """Return the limbs between projected joints.
 
     Args:
-      start: `<float>[frames, 2]`, column and row.
-      end: `<float>[frames, 2]`, column and row.
-      radii: at the start and at the end, each `<float>[frames]`, pixels.
-      size: side of the frame, pixels.
+      projected: column, row and depth of the joints, `<float>[frames, joints, 3]`.
+      focal: of the camera, pixels.
+      girth: factor on the thickness of the limbs.
     """
-    reach = max(radii[0].max(), radii[1].max()) + 1.0
-    low = np.floor(np.minimum(start, end).min(axis=0) - reach).clip(0, size).astype(int)
-    high = np.ceil(np.maximum(start, end).max(axis=0) + reach).clip(0, size).astype(int)
-    if (high <= low).any():
-        return None
-    x = np.arange(low[0], high[0], dtype=np.float32)[None, None, :] + 0.5
-    y = np.arange(low[1], high[1], dtype=np.float32)[None, :, None] + 0.5
-    x0, y0 = (start[:, axis, None, None] for axis in (0, 1))
-    dx, dy = ((end - start)[:, axis, None, None] for axis in (0, 1))
-    along = ((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy + 1e-6)
-    along = along.clip(0.0, 1.0)
-    across, down = x - x0 - along * dx, y - y0 - along * dy
-    first, last = (radius[:, None, None] for radius in radii)
-    radius = first + along * (last - first)
+    start, end = projected[:, _STARTS], projected[:, _ENDS]
+    start = start + _ALONG[:, None] * (end - start)
+    first = (girth * _START_RADII * focal / start[..., 2]).astype(np.float32).T
+    last = (girth * _END_RADII * focal / end[..., 2]).astype(np.float32).T
+    x, y, depth = start.astype(np.float32).T
+    x1, y1, depth1 = end.astype(np.float32).T
+    return _Capsules(x, y, x1 - x, y1 - y, first, last - first, depth, depth1 - depth)
+
+
+class _Boxes(NamedTuple):
+    """The pixels of the boxes around capsules, limb after limb; all but `counts` are `[pixels]`."""
+
+    counts: np.ndarray  # <int>[limbs * frames]: pixels of each box
+    place: np.ndarray  # <int>: (frame * size + row) * size + column
+    cover: np.ndarray  # <float32>: covered fraction of the pixel, 0..1
+    along: np.ndarray  # <float32>: position between start and end, 0..1
+    across: np.ndarray  # <float32>: pixels from the axis, to the right
+    down: np.ndarray  # <float32>: pixels from the axis, downwards
+    radius: np.ndarray  # <float32>: pixels
+
+
+def _boxes(capsules: _Capsules, size: int) -> _Boxes:
+    """Compute the pixels that surround the capsules in frames of `size * size` pixels."""
+    radii = capsules.radius, capsules.radius + capsules.growth
+    top, height = _limits((capsules.y, capsules.y + capsules.dy), radii, size)
+    left, width = _limits((capsules.x, capsules.x + capsules.dx), radii, size)
+    counts = height * width
+    # A value of a box is repeated for its pixels, a value of a row of a box for the row's pixels.
+    row, lengths = _count_up(top, height), np.repeat(width, height)
+    limbs, frames = capsules.x.shape
+    frame = np.repeat(np.tile(np.arange(frames), limbs), height)
+    column = _count_up(np.repeat(left, height), lengths)
+    place = np.repeat((frame * size + row) * size, lengths) + column
+    middle = np.repeat(row.astype(np.float32) + 0.5, lengths)
+    squared = capsules.dx * capsules.dx + capsules.dy * capsules.dy + 1e-6
+    x, y, dx, dy, first, growth, squared = (
+        np.repeat(value.ravel(), counts) for value in (*capsules[:6], squared)
+    )
+    across, down = column.astype(np.float32) + 0.5 - x, middle - y
+    along = ((across * dx + down * dy) / squared).clip(0.0, 1.0)
+    across -= along * dx
+    down -= along * dy
+    radius = first + along * growth
     cover = (radius - np.sqrt(across * across + down * down) + 0.5).clip(0.0, 1.0)
-    box = (slice(low[1], high[1]), slice(low[0], high[0]))
-    return _Capsule(box, cover, along, across, down, radius)
+    return _Boxes(counts, place, cover, along, across, down, radius)
 
 
-def _limb_ends(
-    projected: np.ndarray, limb: Limb, camera: Camera, girth: float
-) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Return the projected ends of a limb, `<float32>[frames, 3]`, and its radii, `[frames]`."""
-
-    def to_pixels(radius: float, point: np.ndarray) -> np.ndarray:
-        return (girth * radius * camera.focal / point[:, 2]).astype(np.float32)
-
-    start, end = projected[:, JOINT_INDEX[limb.start]], projected[:, JOINT_INDEX[limb.end]]
-    start = start + limb.along * (end - start)
-    radii = to_pixels(limb.start_radius, start), to_pixels(limb.end_radius, end)
-    return start.astype(np.float32), end.astype(np.float32), radii
-
-
-def _draw_shadow(canvas: np.ndarray, joints: np.ndarray, camera: Camera, view: View) -> None:
-    """Darken the floor where the limbs block the light.
+def _limits(
+    ends: tuple[np.ndarray, np.ndarray], radii: tuple[np.ndarray, np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first row (or column) of boxes around capsules, and the number of them in a frame.
 
     Args:
-      canvas: `<float32>[frames, size, size, 3]`, changed in place.
+      ends: row (or column) of both ends of the axes, each `<float>[limbs, frames]`.
+      radii: at both ends, like `ends`.
+      size: side of the frame, pixels; boxes are cut there.
+
+    Returns:
+      Two `<int>[limbs * frames]`.
+    """
+    low = np.minimum(ends[0] - radii[0], ends[1] - radii[1])
+    high = np.maximum(ends[0] + radii[0], ends[1] + radii[1])
+    # A pixel is covered if its middle is up to half a pixel outside; 0.01 is for rounding errors.
+    limits = np.ceil(low - 1.01), np.floor(high + 1.01)
+    first, stop = (limit.clip(0, size).astype(int).ravel() for limit in limits)
+    return first, stop - first
+
+
+def _count_up(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Count up from each of several numbers.
+
+    Example:
+      >>> _count_up(np.array([5, 9, 2]), np.array([3, 0, 2]))
+      array([5, 6, 7, 2, 3])
+    """
+    before = count.cumsum() - count
+    return np.arange(count.sum()) + np.repeat(first - before, count)
+
+
+def _shadow(joints: np.ndarray, camera: Camera, view: View, size: int) -> np.ndarray:
+    """Compute where the limbs block the light on the floor.
+
+    Args:
       joints: `<float>[frames, joints, 3]`.
       camera: with the moves of these frames.
       view: light and girth.
+      size: side of the frames, pixels.
+
+    Returns:
+      The blocked fraction of each pixel, `<float32>[frames, size, size]`.
     """
     flat = joints.copy()
     floor = joints[..., 1].min()
     height = flat[..., 1] - floor
     flat[..., 1] = floor
     flat[..., [0, 2]] += 0.3 * height[..., None] * np.array([view.light[0], -view.light[2]])
-    projected = camera.project(flat)
-    size = canvas.shape[1]
-    dark = np.zeros(canvas.shape[:3], np.float32)
-    for limb in LIMBS:
-        start, end, (first, last) = _limb_ends(projected, limb, camera, view.girth)
-        # A shadow is flat: half as thick.
-        capsule = _capsule(start[:, :2], end[:, :2], (0.5 * first, 0.5 * last), size)
-        if capsule is not None:
-            part = dark[:, *capsule.box]
-            np.maximum(part, capsule.cover, out=part)
-    canvas *= 1.0 - 0.45 * dark[..., None]
+    # A shadow is flat: half as thick.
+    capsules = _capsules(camera.project(flat), camera.focal, 0.5 * view.girth)
+    boxes = _boxes(capsules, size)
+    dark = np.zeros(len(joints) * size * size, np.float32)
+    np.maximum.at(dark, boxes.place, boxes.cover)
+    return dark.reshape(-1, size, size)
 
 
 def _draw_body(canvas: np.ndarray, joints: np.ndarray, camera: Camera, view: View) -> None:
-    """Draw the limbs; the nearest surface wins. The arguments are those of `_draw_shadow`."""
+    """Draw the limbs; the nearest surface wins.
+
+    Args:
+      canvas: `<float32>[3, frames, size, size]`, changed in place.
+      joints: `<float>[frames, joints, 3]`.
+      camera: with the moves of these frames.
+      view: colours, light and girth.
+    """
     projected = camera.project(joints)
-    size = canvas.shape[1]
-    depth = np.full(canvas.shape[:3], np.inf, np.float32)
     nearest = float(projected[..., 2].min())
-    for limb in LIMBS:
-        start, end, radii = _limb_ends(projected, limb, camera, view.girth)
-        capsule = _capsule(start[:, :2], end[:, :2], radii, size)
-        if capsule is None:
-            continue
-        right, down = capsule.across / capsule.radius, capsule.down / capsule.radius
-        bulge = np.sqrt((1.0 - right * right - down * down).clip(0.0, 1.0))
-        z0, z1 = start[:, 2, None, None], end[:, 2, None, None]
-        z = z0 + capsule.along * (z1 - z0) - bulge * view.girth * limb.start_radius
-        drawn_depth = depth[:, *capsule.box]
-        cover = np.where(z < drawn_depth, capsule.cover, 0.0)
-        lit = right * view.light[0] - down * view.light[1] + bulge * view.light[2]
-        # The far arm and leg are a little darker than the near ones.
-        shade = (0.45 + 0.55 * lit.clip(0.0, 1.0)) / (1.0 + 0.35 * (z - nearest).clip(0.0, None))
-        colour = shade[..., None] * np.array(getattr(view, limb.colour), np.float32)
-        part = canvas[:, *capsule.box]
-        part += cover[..., None] * (colour - part)
-        drawn_depth[cover > 0.5] = z[cover > 0.5]
+    capsules = _capsules(projected, camera.focal, view.girth)
+    boxes = _boxes(capsules, canvas.shape[-1])
+    right, down = boxes.across / boxes.radius, boxes.down / boxes.radius
+    bulge = np.sqrt((1.0 - right * right - down * down).clip(0.0, 1.0))
+    thickness = np.repeat(_START_RADII.astype(np.float32), len(joints))
+    z0, slope, thickness = (
+        np.repeat(value.ravel(), boxes.counts)
+        for value in (capsules.depth, capsules.slope, thickness)
+    )
+    z = z0 + boxes.along * slope - bulge * view.girth * thickness
+    lit = right * view.light[0] - down * view.light[1] + bulge * view.light[2]
+    # The far arm and leg are a little darker than the near ones.
+    shade = (0.45 + 0.55 * lit.clip(0.0, 1.0)) / (1.0 + 0.35 * (z - nearest).clip(0.0, None))
+
+    planes = canvas.reshape(3, -1)
+    depth = np.full(planes.shape[1], np.inf, np.float32)
+    ends = boxes.counts.reshape(len(LIMBS), -1).sum(axis=1).cumsum().tolist()
+    colours = np.array([getattr(view, limb.colour) for limb in LIMBS], np.float32)
+    for colour, first, last in zip(colours, [0, *ends], ends, strict=False):
+        own = slice(first, last)
+        nearer = first + np.flatnonzero((z[own] < depth[boxes.place[own]]) & (boxes.cover[own] > 0))
+        place, cover = boxes.place[nearer], boxes.cover[nearer]
+        under = planes.take(place, axis=1)
+        planes[:, place] = under + cover * (shade[nearer] * colour[:, None] - under)
+        solid = cover > 0.5
+        depth[place[solid]] = z[nearer[solid]]
 
 
-def _value_noise(points: np.ndarray, lattice: np.ndarray) -> np.ndarray:
+def _value_noise(x: np.ndarray, y: np.ndarray, lattice: np.ndarray) -> np.ndarray:
     """Interpolate a lattice of values bilinearly; it repeats in both directions.
 
     Args:
-      points: `<float>[..., 2]`, in units of the lattice.
-      lattice: `<float>[n, n]`.
+      x: `<float>[...]`, in units of the lattice.
+      y: like `x`.
+      lattice: `<float32>[n, n]`, n a power of two.
 
     Returns:
-      `<float>[...]`.
+      `<float32>[...]`.
     """
-    knot = np.floor(points).astype(int)
-    right, down = np.moveaxis((points - knot).astype(np.float32), -1, 0)
     n = len(lattice)
-    x, y = knot[..., 0] % n, knot[..., 1] % n
-    x1, y1 = (x + 1) % n, (y + 1) % n
-    top = lattice[y, x] + right * (lattice[y, x1] - lattice[y, x])
-    bottom = lattice[y1, x] + right * (lattice[y1, x1] - lattice[y1, x])
+    value, rise = lattice.ravel(), (np.roll(lattice, -1, axis=1) - lattice).ravel()
+    column, row = np.floor(x), np.floor(y)
+    right, down = (x - column).astype(np.float32), (y - row).astype(np.float32)
+    knot = (row.astype(int) & (n - 1)) * n + (column.astype(int) & (n - 1))
+    top = value[knot] + right * rise[knot]
+    knot = (knot + n) & (n * n - 1)
+    bottom = value[knot] + right * rise[knot]
     return top + down * (bottom - top)
 
 
@@ -408,17 +473,17 @@ def _background(camera: Camera, view: View, ground: float, size: int) -> np.ndar
     """Render floor and wall.
 
     Args:
-      camera: with the moves of the whole clip.
+      camera: with the moves of these frames.
       view: colours and texture.
       ground: height of the floor, metres.
       size: side of the frames, pixels.
 
     Returns:
-      `<float32>[frames, size, size, 3]`; a single frame if the camera does not move.
+      `<float32>[3, frames, size, size]`; a single frame if the camera does not move.
     """
     random = np.random.default_rng([view.seed, 1])
     lattice = random.uniform(-1.0, 1.0, (16, 16)).astype(np.float32)
-    x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    y, x = (np.indices((size, size)) + 0.5).reshape(2, -1)
     rays = np.stack(
         [
             (x - camera.centre[0]) / camera.focal,
@@ -428,17 +493,22 @@ def _background(camera: Camera, view: View, ground: float, size: int) -> np.ndar
         axis=-1,
     )
     rays = rays @ camera.axes
-    falls = rays[..., 1] < -1e-3
-    distance = np.where(falls, (ground - camera.origin[1]) / np.where(falls, rays[..., 1], -1.0), 0)
-    hits = camera.origin[[0, 2]] + distance[..., None] * rays[..., [0, 2]]
+    wall = _value_noise(x * (6.0 / size), y * (6.0 / size), lattice) + 0.5 * (0.5 - y / size)
     moves = camera.moves if np.ptp(camera.moves, axis=0).any() else camera.moves[:1]
-    hits = hits[None] + moves[:, None, None, [0, 2]]
-    wall = _value_noise(np.stack([x, y], axis=-1) * (6.0 / size), lattice)
-    wall = wall + 0.5 * (0.5 - y / size)
+    pattern = np.repeat(wall[None], len(moves), axis=0)
+    # Only rays that fall hit the floor.
+    falls = rays[:, 1] < -1e-3
+    rays = rays[falls]
+    distance = (ground - camera.origin[1]) / rays[:, 1]
+    hit_x, hit_z = (
+        (camera.origin[axis] + distance * rays[:, axis] + moves[:, axis, None]) / view.grain
+        for axis in (0, 2)
+    )
     far = np.exp(-0.06 * distance)  # the pattern fades to its mean with distance
-    pattern = np.where(falls, far * _value_noise(hits / view.grain, lattice), wall)
-    base = np.where(falls[..., None], np.array(view.floor), np.array(view.sky))
-    return (base * (1.0 + view.texture * 2.0 * pattern[..., None])).astype(np.float32)
+    pattern[:, falls] = far * _value_noise(hit_x, hit_z, lattice)
+    base = np.where(falls, np.array(view.floor)[:, None], np.array(view.sky)[:, None])
+    colours = base[:, None] * (1.0 + view.texture * 2.0 * pattern)
+    return colours.astype(np.float32).reshape(3, len(moves), size, size)
 
 
 def render(joints: np.ndarray, view: View = FIXED_VIEW, *, size: int = 64) -> np.ndarray:
@@ -458,19 +528,22 @@ def render(joints: np.ndarray, view: View = FIXED_VIEW, *, size: int = 64) -> np
       (25, 64, 64, 3)
     """
     camera = place_camera(joints, view, size)
-    background = _background(camera, view, float(joints[..., 1].min()), size)
+    ground = float(joints[..., 1].min())
+    moving = np.ptp(camera.moves, axis=0).any()
     noise = np.random.default_rng([view.seed, 2])
     chunks = []
     for start in range(0, len(joints), CHUNK):
         part = joints[start : start + CHUNK]
         chunk_camera = camera._replace(moves=camera.moves[start : start + CHUNK])
-        if len(background) == 1:
-            canvas = np.repeat(background, len(part), axis=0)
-        else:
-            canvas = background[start : start + CHUNK].copy()
-        _draw_shadow(canvas, part, chunk_camera, view)
+        if moving or start == 0:
+            background = _background(chunk_camera, view, ground, size)
+        canvas = background * (1.0 - 0.45 * _shadow(part, chunk_camera, view, size))
         _draw_body(canvas, part, chunk_camera, view)
         canvas *= view.gain
-        canvas += view.noise * noise.standard_normal(canvas.shape, np.float32)
-        chunks.append((canvas.clip(0.0, 1.0) * 255.0).round().astype(np.uint8))
+        pixels = view.noise * noise.standard_normal((*canvas.shape[1:], 3), np.float32)
+        for channel, plane in enumerate(canvas):
+            pixels[..., channel] += plane
+        np.clip(pixels, 0.0, 1.0, out=pixels)
+        pixels *= 255.0
+        chunks.append(pixels.round().astype(np.uint8))
     return np.concatenate(chunks)

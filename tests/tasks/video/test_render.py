@@ -53,11 +53,114 @@ def test_azimuth_counts_from_where_the_body_faces():
 
 
 def test_a_capsule_covers_its_area():
-    start, end = np.array([[20.3, 30.1]]), np.array([[44.7, 35.9]])
-    drawn = render._capsule(start, end, (np.array([4.0]), np.array([4.0])), 64)
-    length = np.hypot(*(end - start)[0])
-    assert drawn.cover.sum() == pytest.approx(2 * 4 * length + np.pi * 16, rel=0.01)
-    assert render._capsule(start - 500, end - 500, (np.ones(1), np.ones(1)), 64) is None
+    def cover(start, end):
+        values = (*start, *(end - start), 4.0, 0.0, 3.0, 0.0)
+        capsules = render._Capsules(*(np.full((1, 1), value, np.float32) for value in values))
+        return render._boxes(capsules, 64).cover
+
+    start, end = np.array([20.3, 30.1]), np.array([44.7, 35.9])
+    length = np.hypot(*(end - start))
+    assert cover(start, end).sum() == pytest.approx(2 * 4 * length + np.pi * 16, rel=0.01)
+    assert not len(cover(start - 500, end - 500))
+
+
+def reference_cover(start, end, first, last, size):
+    """The cover of every pixel by one capsule, and its along, across, down and radius."""
+    x = np.arange(size, dtype=np.float32)[None, :] + 0.5
+    y = np.arange(size, dtype=np.float32)[:, None] + 0.5
+    dx, dy = end - start
+    along = ((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy + 1e-6)
+    along = along.clip(0.0, 1.0)
+    across, down = x - start[0] - along * dx, y - start[1] - along * dy
+    radius = first + along * (last - first)
+    cover = (radius - np.sqrt(across * across + down * down) + 0.5).clip(0.0, 1.0)
+    return cover, along, across, down, radius
+
+
+def reference_frame(canvas, joints, camera, view, nearest):
+    """Draws shadow and body of one frame, limb by limb, over all pixels."""
+    size = len(canvas)
+
+    def limb_ends(points, limb):
+        start, end = (points[render.JOINT_INDEX[name]] for name in (limb.start, limb.end))
+        start = start + limb.along * (end - start)
+        radii = (
+            np.float32(view.girth * radius * camera.focal / point[2])
+            for radius, point in ((limb.start_radius, start), (limb.end_radius, end))
+        )
+        return start.astype(np.float32), end.astype(np.float32), *radii
+
+    flat = joints.copy()
+    flat[:, [0, 2]] += 0.3 * flat[:, 1:2] * np.array([view.light[0], -view.light[2]])
+    flat[:, 1] = 0.0
+    projected = camera.project(flat[None])[0]
+    dark = np.zeros((size, size), np.float32)
+    for limb in render.LIMBS:
+        start, end, first, last = limb_ends(projected, limb)
+        cover = reference_cover(start[:2], end[:2], first / 2, last / 2, size)[0]
+        dark = np.maximum(dark, cover)
+    canvas = canvas * (1.0 - 0.45 * dark[..., None])
+    projected = camera.project(joints[None])[0]
+    depth = np.full((size, size), np.inf, np.float32)
+    for limb in render.LIMBS:
+        start, end, first, last = limb_ends(projected, limb)
+        cover, along, across, down, radius = reference_cover(start[:2], end[:2], first, last, size)
+        right, down = across / radius, down / radius
+        bulge = np.sqrt((1.0 - right * right - down * down).clip(0.0, 1.0))
+        z = start[2] + along * (end[2] - start[2]) - bulge * view.girth * limb.start_radius
+        lit = right * view.light[0] - down * view.light[1] + bulge * view.light[2]
+        shade = (0.45 + 0.55 * lit.clip(0.0, 1.0)) / (1.0 + 0.35 * (z - nearest).clip(0.0, None))
+        cover = np.where(z < depth, cover, 0.0)
+        colour = shade[..., None] * np.array(getattr(view, limb.colour), np.float32)
+        canvas = canvas + cover[..., None] * (colour - canvas)
+        depth = np.where(cover > 0.5, z, depth)
+    return canvas
+
+
+@pytest.mark.parametrize(
+    ("activity", "seed"), [("walking", 1), ("jumping jacks", 2), ("bowing", 3)]
+)
+def test_frames_equal_those_of_a_slow_renderer(activity, seed):
+    joints = gaits.move(activity, seconds=1.0, rate=12.5, seed=seed, person=seed)
+    joints[..., 1] -= joints[..., 1].min()
+    view, size = render.random_view(np.random.default_rng(seed)), 48
+    camera = render.place_camera(joints, view, size)
+    nearest = camera.project(joints)[..., 2].min()
+    background = np.moveaxis(render._background(camera, view, 0.0, size), 0, -1)
+    noise = np.random.default_rng([view.seed, 2]).standard_normal((len(joints), size, size, 3), "f")
+    rendered = render.render(joints, view, size=size)
+    for number, body in enumerate(joints):
+        still = camera._replace(moves=camera.moves[number, None])
+        canvas = background[number % len(background)]
+        canvas = view.gain * reference_frame(canvas, body, still, view, nearest)
+        expected = (canvas + view.noise * noise[number]).clip(0.0, 1.0) * 255.0
+        difference = np.abs(rendered[number] - expected.round())
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("activity", "person", "colours"),
+    [
+        ("walking", 0, (105.709, 136.685, 60.471)),
+        ("running", 24, (80.601, 208.523, 196.768)),
+        ("kicking", 40, (190.507, 175.985, 31.263)),
+        ("waving", 71, (121.57, 35.094, 112.569)),
+    ],
+)
+def test_clips_are_those_of_the_published_data_set(activity, person, colours):
+    """Mean red, green and blue, recorded in version 1.1.0 of `gaits`."""
+    frames = gaits.clip(activity, person, 0, rate=12.5, size=64)
+    np.testing.assert_allclose(frames.mean(axis=(0, 1, 2)), colours, atol=0.02)
+
+
+def test_noise_is_a_bilinear_interpolation_of_a_repeated_lattice():
+    lattice = np.random.default_rng(0).uniform(size=(4, 4)).astype(np.float32)
+    knots = np.arange(-8, 8)
+    x, y = np.meshgrid(knots, knots)
+    values = render._value_noise(x, y, lattice)
+    np.testing.assert_allclose(values, np.tile(lattice, (4, 4)))
+    middle = render._value_noise(x[:, :-1] + 0.25, y[:, :-1], lattice)
+    np.testing.assert_allclose(middle, 0.75 * values[:, :-1] + 0.25 * values[:, 1:], rtol=1e-5)
 
 
 def test_what_is_nearer_hides_what_is_farther():
