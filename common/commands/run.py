@@ -58,20 +58,26 @@ class Run(Generic[C]):
         """Run the block on the chief first, then on the other workers; for preparing data."""
         return distribution.chief_first(self.strategy)
 
-    def fit_options(self) -> FitOptions:
-        """Return the options of `common.training.fit.fit` that follow from the run."""
+    def steps(self, examples: int) -> int:
+        """Return the number of steps of all epochs over this number of training examples."""
+        return math.ceil(examples / self.config.batch_size) * self.config.epochs
+
+    def fit_options(self, steps: int) -> FitOptions:
+        """Return the options of `common.training.fit.fit` for a run of this number of steps."""
         return FitOptions(
-            directory=self.folder, strategy=self.strategy, **self.config.fit_arguments()
+            directory=self.folder,
+            strategy=self.strategy,
+            steps=steps,
+            **self.config.fit_arguments(),
         )
 
-    def make_adam(self, examples: int, **options: Any) -> keras.optimizers.Adam:
+    def make_adam(self, steps: int, **options: Any) -> keras.optimizers.Adam:
         """Return an Adam optimizer whose learning rate follows `warmed_cosine` over the run.
 
         Args:
-          examples: number of training examples.
+          steps: number of steps of the run.
           **options: further arguments of `keras.optimizers.Adam`.
         """
-        steps = math.ceil(examples / self.config.batch_size) * self.config.epochs
         return keras.optimizers.Adam(
             warmed_cosine(self.config.learning_rate, steps=steps), **options
         )

@@ -25,6 +25,8 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
+    from common import rnn_kernels
+
     import keras
     import tensorflow as tf
 
@@ -32,6 +34,8 @@ Batch: TypeAlias = "Mapping[str, tf.Tensor]"
 Losses: TypeAlias = "Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]"
 # Batches of the validation data as NumPy, each with the outputs of the model.
 Validated = Iterable[tuple[Mapping[str, np.ndarray], Any]]
+# XLA compiles for seconds for each shape of a batch, and saves a third of a step.
+SHORT_RUN = 500
 Score = Callable[[Validated], dict[str, float]]
 
 
@@ -82,6 +86,7 @@ class FitOptions:
       epochs: maximum number of epochs.
       patience: stop after this many epochs without improvement.
       settings: JSON-able; a checkpoint resumes only under the same settings.
+      steps: number of steps of all epochs; a run of fewer than `SHORT_RUN` is not compiled.
       resume: continue after the last finished epoch in `directory`; without one, start anew.
       strategy: see `common.training.distribution`. Of several workers each calls `fit` with the
         same arguments. Only the chief writes to `directory`; the others start from its state.
@@ -95,6 +100,7 @@ class FitOptions:
     epochs: int
     patience: int
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    steps: int | None = None
     resume: bool = False
     strategy: tf.distribute.Strategy | None = None
     clip_norm: float | None = None
@@ -153,7 +159,7 @@ def fit(
         "average": averaged,
     }
     train_step = _make_train_step(model, optimizer, losses, strategy, options, averaged)
-    test_step = _make_test_step(model, losses, strategy)
+    test_step = _make_test_step(model, losses, strategy, options)
     state, best_weights = _start(model, variables, strategy, options)
     driver = _make_driver(model, callbacks, strategy, options)
     model.stop_training = state.stopped
@@ -280,7 +286,9 @@ def _make_train_step(
 
     @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
     def train_step(batch: Batch, count: tf.Tensor | None) -> tf.Tensor:
-        return strategy.reduce("sum", strategy.run(replica_step, args=(batch, count)), axis=None)
+        with _form(options):
+            replica_losses = strategy.run(replica_step, args=(batch, count))
+        return strategy.reduce("sum", replica_losses, axis=None)
 
     return train_step
 
@@ -299,7 +307,7 @@ def _update_averages(
 
 
 def _make_test_step(
-    model: keras.Model, losses: Losses, strategy: tf.distribute.Strategy
+    model: keras.Model, losses: Losses, strategy: tf.distribute.Strategy, options: FitOptions
 ) -> tf.types.experimental.PolymorphicFunction:
     def replica_step(batch: Batch, count: tf.Tensor | None) -> Any:
         replica = tf.distribute.get_replica_context()
@@ -310,9 +318,16 @@ def _make_test_step(
 
     @tf.function(reduce_retracing=not _needs_static_shapes(strategy))
     def test_step(batch: Batch, count: tf.Tensor | None) -> Any:
-        return strategy.run(replica_step, args=(batch, count))
+        with _form(options):
+            return strategy.run(replica_step, args=(batch, count))
 
     return test_step
+
+
+def _form(options: FitOptions) -> contextlib.AbstractContextManager[None]:
+    """Return the context in which steps are traced: without compiled scans in a short run."""
+    is_short = options.steps is not None and options.steps < SHORT_RUN
+    return rnn_kernels.portable() if is_short else contextlib.nullcontext()
 
 
 def _needs_static_shapes(strategy: tf.distribute.Strategy) -> bool:

@@ -19,7 +19,7 @@ from common.commands.run import Run, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.served import Served
-from common.training.fit import Fitted, Validated, fit, warmed_cosine
+from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
 from tasks.dna.config import DEFAULT, PRESETS, TASK, Config
 from tasks.dna.genes import LABELS, Record, cut
@@ -95,14 +95,14 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     encoded = encode_training_records(corpus, grammar)
     best = evaluate.describe_f1(evaluate.ceiling(validation, grammar))
     cli.say(f"F1 of perfect labels on the validation split: {best}")
+    steps = data.steps_per_epoch(encoded, config) * config.epochs
     with run.strategy.scope():
         built = model.build(config)
         if run.published is None:
             model.fill(built, encoded)
         else:
             warm_start(built, run.published)
-        steps = data.steps_per_epoch(encoded, config) * config.epochs
-        optimizer = keras.optimizers.Adam(warmed_cosine(config.learning_rate, steps=steps))
+        optimizer = run.make_adam(steps)
     fitted = fit(
         built,
         optimizer=optimizer,
@@ -112,7 +112,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         score=lambda batches: score_batches(batches, validation, grammar),
         monitor=MONITOR,
         mode="max",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, fitted
 

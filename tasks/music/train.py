@@ -70,11 +70,12 @@ def train_model(
     cli.say(f"{frames:,} training frames; keys {low} to {high} of 0 to {midi.KEYS - 1} sound")
     if published is not None:
         low, high = min(low, published.settings["low"]), max(high, published.settings["high"])
+    steps = run.steps(len(rows["train"]))
     with run.strategy.scope():
         built = model.build(config, low=low, high=high, frames=frames)
         if published is not None:
             warm_start(built, published)
-        optimizer = run.make_adam(len(rows["train"]))
+        optimizer = run.make_adam(steps)
     fitted = fit(
         built,
         optimizer=optimizer,
@@ -86,7 +87,7 @@ def train_model(
         score=score_batches,
         monitor="nll",
         mode="min",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, fitted
 

@@ -121,9 +121,10 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
     config = run.config
     rows = data.sentences(corpus.splits["train"], corpus.labels)
     gazetteer = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
+    steps = run.steps(len(rows))
     with run.strategy.scope():
         built, reader = build_model(corpus, rows, run)
-        optimizer = run.make_adam(len(rows))
+        optimizer = run.make_adam(steps)
 
     def train(epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(config.seed, epoch)
@@ -142,7 +143,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
         score=lambda batches: score_batches(batches, corpus.labels),
         monitor="f1",
         mode="max",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, reader, fitted
 

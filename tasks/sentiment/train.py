@@ -88,9 +88,10 @@ def score_batches(batches: Validated, classes: int) -> dict[str, float]:
 def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
+    steps = run.steps(reviews.size("train"))
     with run.strategy.scope():
         built, vocabulary = build_model(reviews, run)
-        optimizer = run.make_adam(reviews.size("train"))
+        optimizer = run.make_adam(steps)
     classes = len(reviews.labels)
     fitted = fit(
         built,
@@ -106,7 +107,7 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vo
         score=lambda batches: score_batches(batches, classes),
         monitor="accuracy",
         mode="max",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, vocabulary, fitted
 

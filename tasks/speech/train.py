@@ -123,9 +123,10 @@ def validation_batches(prepared: Prepared, config: Config) -> tf.data.Dataset:
 def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
+    steps = run.steps(len(prepared.train.ids))
     with run.strategy.scope():
         built = build_model(prepared.letters, run)
-        optimizer = run.make_adam(len(prepared.train.ids))
+        optimizer = run.make_adam(steps)
     lengths = prepared.train.bucket_lengths(config.buckets, 1.0 / (1.0 - config.speed))
 
     def train(epoch: int) -> tf.data.Dataset:
@@ -147,7 +148,7 @@ def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitt
         score=lambda batches: score_batches(batches, prepared.letters),
         monitor="wer",
         mode="min",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, fitted
 

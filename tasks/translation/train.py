@@ -139,11 +139,12 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
         pairs = encode("train", dropout=dropout, seed=seed) if dropout else without_dropout
         return data.to_batches(pairs, batch_size=config.batch_size, shuffle_seed=seed)
 
+    steps = run.steps(int(without_dropout.source.nrows()))
     with run.strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
         if published is not None:
             warm_start(built, published)
-        optimizer = run.make_adam(int(without_dropout.source.nrows()), beta_2=0.98)
+        optimizer = run.make_adam(steps, beta_2=0.98)
     fitted = fit(
         built,
         optimizer=optimizer,
@@ -153,7 +154,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
         score=make_score(built, vocabularies, corpus.splits["validation"], config),
         monitor="bleu",
         mode="max",
-        options=run.fit_options(),
+        options=run.fit_options(steps),
     )
     return built, vocabularies, fitted
 

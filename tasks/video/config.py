@@ -105,5 +105,12 @@ PRESETS = {
     ),
 }
 DEFAULT = "gaits"
-# Settings of `python -m tasks train --quick`.
-QUICK = {"epochs": 3}
+# Settings of `python -m tasks train --quick`; with little noise two epochs teach as much as three.
+QUICK = {
+    "epochs": 2,
+    "head_dropout": 0.1,
+    "dropout": 0.0,
+    "zoom": 0.05,
+    "shift": 0.03,
+    "average": 0.98,
+}

@@ -71,9 +71,10 @@ def score_batches(batches: Validated) -> dict[str, float]:
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
+    steps = run.steps(corpus.size("train"))
     with run.strategy.scope():
         built = build_model(corpus, run)
-        optimizer = run.make_adam(corpus.size("train"))
+        optimizer = run.make_adam(steps)
     # Clips are decoded and resized once, in the first epoch. A killed run may leave incomplete
     # files.
     cache = run.folder / "clips"
@@ -96,7 +97,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
             # Not the accuracy: on a small validation split it soon reaches 1.
             monitor="loss",
             mode="min",
-            options=run.fit_options(),
+            options=run.fit_options(steps),
         )
     finally:
         shutil.rmtree(cache, ignore_errors=True)

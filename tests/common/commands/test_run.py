@@ -39,16 +39,19 @@ def make_model(units):
 def test_the_run_folder_is_made_and_settings_reach_fit(tmp_path):
     run = start_run("toy", Config(output=tmp_path, epochs=7, clip_norm=2.0), architecture=())
     assert run.folder == tmp_path / "toy" / "run" and run.folder.is_dir()
-    options = run.fit_options()
+    options = run.fit_options(steps=21)
     assert (options.directory, options.epochs, options.clip_norm) == (run.folder, 7, 2.0)
+    assert options.steps == 21
     assert options.strategy is run.strategy and options.settings["epochs"] == 7
     assert run.published is None and run.target.name == "portable"
 
 
 def test_the_learning_rate_decays_over_the_whole_run(tmp_path):
     config = Config(output=tmp_path, learning_rate=0.5, batch_size=8, epochs=4)
-    optimizer = start_run("toy", config, architecture=()).make_adam(17, beta_2=0.9)
-    steps = 3 * 4  # 17 examples are three batches
+    run = start_run("toy", config, architecture=())
+    steps = run.steps(17)
+    assert steps == 3 * 4  # 17 examples are three batches
+    optimizer = run.make_adam(steps, beta_2=0.9)
     schedule = optimizer._learning_rate
     assert float(schedule(steps)) == pytest.approx(0.0, abs=1e-7)
     assert float(schedule(steps - 1)) > 0.001 and optimizer.beta_2 == 0.9

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import textwrap
 
+from common import rnn_kernels
 from common.errors import InputError, TrainingError
+from common.rnn import LSTM
 from common.training.checkpoint import CHECKPOINT
-from common.training.fit import FitOptions, fit, warmed_cosine
+from common.training.fit import SHORT_RUN, FitOptions, fit, warmed_cosine
 
 import keras
 import numpy as np
@@ -95,6 +97,35 @@ def test_steps_equal_a_hand_written_loop(tmp_path):
     np.testing.assert_allclose([row["loss"] for row in fitted.history], means, rtol=1e-5)
     assert fitted.best_epoch == 2  # so the model holds the last weights
     np.testing.assert_allclose(weights(model), weights(by_hand), atol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "is_compiled"), [(SHORT_RUN - 1, False), (SHORT_RUN, True)])
+def test_a_short_run_is_not_compiled(steps, is_compiled, tmp_path, monkeypatch):
+    forms, may_compile = set(), rnn_kernels.may_compile
+
+    def record():
+        forms.add(may_compile())
+        return max(forms)
+
+    monkeypatch.setattr(rnn_kernels, "may_compile", record)
+    x = keras.Input((5, 1), name="x")
+    model = keras.Model({"x": x}, {"y": keras.layers.Dense(1)(LSTM(32)(x))})
+
+    def sequences(order):
+        return batches(order).map(lambda row: {**row, "x": row["x"][:, :, None]})
+
+    fit(
+        model,
+        optimizer=keras.optimizers.Adam(),
+        losses=losses,
+        train=lambda epoch: sequences(np.arange(16)),
+        validation=sequences(np.arange(16, 32)),
+        score=score,
+        monitor="error",
+        mode="min",
+        options=FitOptions(directory=tmp_path, epochs=1, patience=1, steps=steps, verbose=0),
+    )
+    assert forms == {is_compiled}
 
 
 def test_losses_are_weighted_by_example(tmp_path):
