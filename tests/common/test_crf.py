@@ -191,7 +191,6 @@ def test_gradients_equal_finite_differences(constraints):
          for r, n in enumerate(length)]
     )  # fmt: skip
 
-    @tf.function(autograph=False)
     def loss(emissions, *scores):
         likelihood = crf.log_likelihood(emissions, tags, length, Scores(*scores), constraints)
         return tf.reduce_sum(likelihood)
