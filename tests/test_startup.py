@@ -3,6 +3,7 @@
 The modules are compared, not the time.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "scipy", "matplotlib")
-MODULES = [
-    "tasks.__main__",
-    *(f"tasks.{task}.{m}" for task in TASKS for m in ("train", "evaluate", "predict")),
-]
 # Runs a command in this process; the modules that it has imported are the last line of its output.
 PROGRAM = """
 import atexit, importlib, sys
@@ -28,7 +25,7 @@ cli.run(importlib.import_module(module).main)
 """
 
 
-def imported_by(module, *words, folder=ROOT, environment, code=0):
+def imported_by(module, *words, folder, environment):
     """Run a command; return which heavy modules it imported, and its standard error."""
     program = PROGRAM.format(names=HEAVY)
     done = subprocess.run(
@@ -39,23 +36,55 @@ def imported_by(module, *words, folder=ROOT, environment, code=0):
         text=True,
         check=False,
     )
-    assert done.returncode == code, done.stderr
+    assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1].split(), done.stderr
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_help_imports_nothing_heavy(module, command_environment):
-    imported, error = imported_by(module, "--help", environment=command_environment)
-    assert imported == [] and error == ""
+# Imports modules and runs commands in one process. Each line of its output holds a step, the exit
+# code, what the command printed on standard error, and the heavy modules that are imported by then.
+STEPS = """
+import contextlib, importlib, io, json, sys
+from common.commands import cli
+for module, *words in {steps!r}:
+    error, code = io.StringIO(), None
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
+        imported = importlib.import_module(module)
+        if words:
+            sys.argv = [module, *words]
+            try:
+                cli.run(imported.main)
+            except SystemExit as stop:
+                code = stop.code
+    heavy = [name for name in {names!r} if name in sys.modules]
+    print(json.dumps([module, *words, code, error.getvalue(), heavy]))
+"""
+WRONG = ("--no_such_flag", "1")
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_config_imports_nothing_heavy(task, command_environment):
-    program = f"import sys, tasks.{task}.config; print({set(HEAVY)} & sys.modules.keys())"
+@pytest.mark.parametrize("task", ["", *TASKS])
+def test_a_config_help_and_a_wrong_flag_import_nothing_heavy(task, command_environment):
+    """Without a task, of the command that trains them all."""
+    commands = [f"tasks.{task}.{m}" for m in ("train", "evaluate", "predict")]
+    steps = [(f"tasks.{task}.config",)] if task else [("tasks.__main__", "--help")]
+    for command in commands if task else ():
+        steps += [(command, "--help"), (command, *WRONG)]
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", STEPS.format(steps=steps, names=HEAVY)],
+        cwd=ROOT,
+        env=command_environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert done.stdout == "set()\n" and done.stderr == ""
+    assert done.stderr == ""
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [tuple(row[:-3]) for row in rows] == steps
+    for (_, *words, code, error, heavy), step in zip(rows, steps, strict=True):
+        assert heavy == [], step
+        if words == [*WRONG]:
+            assert code == 2 and "no_such_flag" in error.replace("-", "_"), step
+        else:
+            assert code == (0 if words else None) and error == "", step
 
 
 @pytest.mark.parametrize("module", ["tasks.music.chorales", "tasks.video.gaits"])
@@ -72,16 +101,6 @@ def test_a_process_that_prepares_data_imports_nothing_heavy(module, command_envi
         check=True,
     )
     assert done.stdout == "set()\n" and done.stderr == ""
-
-
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
-@pytest.mark.parametrize("task", TASKS)
-def test_a_wrong_flag_imports_nothing_heavy(task, command, command_environment):
-    words = ("--no_such_flag", "1")
-    imported, error = imported_by(
-        f"tasks.{task}.{command}", *words, environment=command_environment, code=2
-    )
-    assert imported == [] and "no_such_flag" in error.replace("-", "_")
 
 
 # Inputs of `predict` in the folder in which the tests train.

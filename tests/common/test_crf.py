@@ -231,9 +231,7 @@ def chains(draw):
     return emissions, random.integers(0, time + 1, batch), scores, constraints
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(chains())
-def test_no_decode_breaks_a_constraint(chain):
+def check_decode(chain):
     emissions, length, scores, constraints = chain
     tags, best = crf.viterbi(*chain)
     for row, count in enumerate(length):
@@ -246,9 +244,20 @@ def test_no_decode_breaks_a_constraint(chain):
     assert (likely <= 1e-3 + 1e-5 * np.abs(best)).all()
 
 
-@settings(deadline=None, max_examples=40, derandomize=True)
-@given(chains(), st.integers(1, 5))
-def test_padding_changes_nothing(chain, more):
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(chains())
+def test_no_decode_breaks_a_constraint(chain):
+    check_decode(chain)
+
+
+@pytest.mark.slow  # the same test on more chains
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(chains())
+def test_no_decode_of_many_chains_breaks_a_constraint(chain):
+    check_decode(chain)
+
+
+def check_padding(chain, more):
     emissions, length, scores, constraints = chain
     junk = np.full((len(emissions), more, emissions.shape[2]), np.nan, np.float32)
     padded = np.concatenate([emissions, junk], axis=1)
@@ -263,6 +272,19 @@ def test_padding_changes_nothing(chain, more):
     np.testing.assert_allclose(probabilities.sum(axis=(1, 2)), length, atol=1e-4)
 
 
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(chains(), st.integers(1, 5))
+def test_padding_changes_nothing(chain, more):
+    check_padding(chain, more)
+
+
+@pytest.mark.slow  # the same test on more chains
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(chains(), st.integers(1, 5))
+def test_padding_of_many_chains_changes_nothing(chain, more):
+    check_padding(chain, more)
+
+
 def test_nothing_underflows_if_the_likely_states_have_no_continuation():
     """Only a state that was e^-3000 times as likely as the others remains: its marginal is 1."""
     constraints = Constraints(np.eye(3))
@@ -270,9 +292,12 @@ def test_nothing_underflows_if_the_likely_states_have_no_continuation():
     emissions[0, :-1, 0] = -3.0
     emissions[0, -1, 1:] = LOW
     scores = Scores(np.zeros((3, 3)), np.zeros(3), np.zeros(3))
-    total = crf.log_normalizer(emissions, [1001], scores, constraints)
+    arguments = emissions, [1001], scores, constraints
+    total, probabilities = run(
+        lambda: (crf.log_normalizer(*arguments), crf.marginals(*arguments)), False
+    )
     np.testing.assert_allclose(total, [-3000.0], rtol=1e-6)
-    np.testing.assert_array_equal(crf.marginals(emissions, [1001], scores, constraints)[0, :, 0], 1)
+    np.testing.assert_array_equal(probabilities[0, :, 0], 1)
 
 
 def test_rounding_does_not_grow_with_the_length():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common import data
 from common.errors import InputError
+from tests.common.processes import process_of
 
 import numpy as np
 import pytest
@@ -90,13 +91,6 @@ def test_only_a_window_of_rows_is_read_ahead():
     assert read == 6
 
 
-def process_of(number):
-    """Return the number and the id of this process; refuse negative numbers."""
-    if number < 0:
-        raise InputError(f"{number} is negative")
-    return number, os.getpid()
-
-
 def test_processes_return_results_in_order_and_raise_their_errors(monkeypatch):
     monkeypatch.setattr("common.data.cores", lambda: [0, 1])
     results = data.map_in_processes(process_of, [*range(240), *[-1] * 10])
@@ -121,9 +115,9 @@ def test_one_core_or_a_script_uses_no_other_process(reason, monkeypatch):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the process list of Linux")
 def test_processes_end_with_a_killed_parent():
     script = (
-        "import sys\nfrom common import data\nfrom tests.common import test_data\n"
+        "import sys\nfrom common import data\nfrom tests.common import processes\n"
         "def main():\n"
-        "    for _, process in data.map_in_processes(test_data.process_of, list(range(10**6))):\n"
+        "    for _, process in data.map_in_processes(processes.process_of, list(range(10**6))):\n"
         "        print(process, flush=True)\n"
         "main()\n"
     )

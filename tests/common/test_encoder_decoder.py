@@ -1,5 +1,6 @@
 """Encoder and decoder against NumPy, against themselves step by step, and against enumeration."""
 
+import functools
 import itertools
 
 from common import decoding, encoder_decoder
@@ -38,7 +39,17 @@ def each_kind(slow=()):
 kinds = each_kind()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared():
+    """Forget the models and functions that these tests share."""
+    yield
+    for function in (make, traced, make_search):
+        function.cache_clear()
+
+
+@functools.cache
 def make(**kind):
+    """Return a model, which no test may change, since tests of equal kinds share it."""
     keras.utils.set_random_seed(3)
     sizes = {"source_size": SYMBOLS, "target_size": SYMBOLS, "embedding": 6, "units": 8}
     model = encoder_decoder.build(**{**sizes, **kind})
@@ -47,10 +58,16 @@ def make(**kind):
     return model
 
 
+@functools.cache
+def traced(model):
+    """Trace a model once for inputs of all sizes, because loops are slow in eager mode."""
+    table, row = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
+    return tf.function(model, input_signature=[{"ids": table, "length": row, "target_ids": table}])
+
+
 def run_model(model, ids=IDS, length=LENGTH, target=TARGET):
-    # Traced, because loops are slow in eager mode.
     inputs = {"ids": ids, "length": length, "target_ids": target}
-    outputs = tf.function(model)({name: tf.constant(value) for name, value in inputs.items()})
+    outputs = traced(model)({name: tf.constant(value) for name, value in inputs.items()})
     return {name: np.asarray(value) for name, value in outputs.items()}
 
 
@@ -179,19 +196,27 @@ def test_later_targets_change_no_earlier_output(kind):
 # --- search ---------------------------------------------------------------------------------------
 
 
-def search(model, ids, length, *, beam, longest=4):
+@functools.cache
+def make_search(model, beam, longest):
+    """Trace a search once for inputs of all sizes."""
     chosen = {"end": END, "max_length": longest}
 
-    @tf.function
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)]
+    )
     def run(ids, length):
         encoded = encoder_decoder.encode(model, ids, length)
         step = encoder_decoder.make_step(model, encoded)
-        start = tf.fill([len(ids)], START)
+        start = tf.fill([tf.shape(ids)[0]], START)
         if beam == 0:
             return decoding.greedy(step, encoded.state, start, **chosen)
         return decoding.beam_search(step, encoded.state, start, beam=beam, **chosen)
 
-    return run(tf.constant(ids), tf.constant(length))
+    return run
+
+
+def search(model, ids, length, *, beam, longest=4):
+    return make_search(model, beam, longest)(tf.constant(ids), tf.constant(length))
 
 
 def test_a_wide_beam_finds_the_best_of_all_sequences():
@@ -200,7 +225,8 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
     others = [symbol for symbol in range(5) if symbol != END]
     every = [list(s) for n in range(4) for s in itertools.product(others, repeat=n)]
     # Later tokens do not affect earlier outputs, so one batch holds all sequences.
-    target = np.array([[START, *sequence, *[0] * (3 - len(sequence))] for sequence in every])
+    rows = [[START, *sequence, *[0] * (3 - len(sequence))] for sequence in every]
+    target = np.array(rows, np.int32)
     count = len(every)
     outputs = run_model(model, np.repeat(ids, count, 0), np.repeat(length, count), target)
     rows = log_probabilities(model, outputs["answers"])
@@ -244,7 +270,7 @@ def test_a_keras_file_restores_the_models(kind, tmp_path):
     for name, value in run_model(model).items():
         np.testing.assert_array_equal(run_model(again)[name], value)
     np.testing.assert_array_equal(
-        search(again, IDS, LENGTH, beam=2).tokens, search(model, IDS, LENGTH, beam=2).tokens
+        search(again, IDS, LENGTH, beam=4).tokens, search(model, IDS, LENGTH, beam=4).tokens
     )
 
 

@@ -212,9 +212,7 @@ def test_equals_reference_and_keras(cell, sequences, backwards, length, states):
     )
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(draw=st.data())
-def test_equals_reference_and_keras_on_any_shape(draw):
+def check_any_shape(draw):
     cell = draw.draw(st.sampled_from(sorted(CELLS)), "cell")
     batch, time, features, units = (draw.draw(st.integers(1, 5), n) for n in "btfu")
     lengths = st.lists(st.integers(0, time), min_size=batch, max_size=batch)
@@ -224,6 +222,19 @@ def test_equals_reference_and_keras_on_any_shape(draw):
     switches = ("return_sequences", "go_backwards", "zero_output_for_mask", "use_bias")
     chosen = {name: draw.draw(st.booleans(), name) for name in switches}
     check(cell, data(seed, batch, time, features), length, states, units, seed, **chosen)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(draw=st.data())
+def test_equals_reference_and_keras_on_any_shape(draw):
+    check_any_shape(draw)
+
+
+@pytest.mark.slow  # the same test on more shapes
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(draw=st.data())
+def test_equals_reference_and_keras_on_many_shapes(draw):
+    check_any_shape(draw)
 
 
 @cells

@@ -40,14 +40,25 @@ def test_blank_texts_have_no_tokens_and_invalid_utf8_is_repaired():
     assert all(token.decode("utf-8") for token in rows[2])
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.text(max_size=60))
-def test_tokenising_keeps_all_letters_and_is_idempotent(text):
+def check_letters(text):
     once = tokenize(tf.constant([text]), lower=False).to_list()[0]
     joined = b" ".join(once)
     if "rb-" not in text.lower():  # bracket names of the Penn Treebank are rewritten
         assert [c for c in joined.decode() if c.isalnum()] == [c for c in text if c.isalnum()]
     assert tokenize(tf.constant([joined]), lower=False).to_list()[0] == once
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=60))
+def test_tokenising_keeps_all_letters_and_is_idempotent(text):
+    check_letters(text)
+
+
+@pytest.mark.slow  # the same test on more texts
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=60))
+def test_tokenising_many_texts_keeps_all_letters_and_is_idempotent(text):
+    check_letters(text)
 
 
 # Pieces to which the rules apply, in addition to random text.
@@ -57,9 +68,7 @@ PIECES += ("é", "e\u0301", "👩‍🚀", "🇫🇷", "東京", "क्षि")
 written = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=12).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(written, min_size=1, max_size=3))
-def test_offsets_and_tokens_of_locate_agree_with_the_text_and_with_tokenize(texts):
+def check_offsets(texts):
     tokens, start, end = (part.to_list() for part in locate(tf.constant(texts)))
     for row, text in enumerate(texts):
         surfaces = [text[a:b] for a, b in zip(start[row], end[row], strict=True)]
@@ -68,6 +77,19 @@ def test_offsets_and_tokens_of_locate_agree_with_the_text_and_with_tokenize(text
         assert not re.sub(r"\s", "", "".join(g for g in "".join(gaps) if g.isprintable()))
     same = tokenize(tf.constant(texts), lower=False)
     assert rewrite(locate(tf.constant(texts))[0]).to_list() == same.to_list()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(written, min_size=1, max_size=3))
+def test_offsets_and_tokens_of_locate_agree_with_the_text_and_with_tokenize(texts):
+    check_offsets(texts)
+
+
+@pytest.mark.slow  # the same test on more texts
+@settings(max_examples=150, deadline=None)
+@given(st.lists(written, min_size=1, max_size=3))
+def test_offsets_and_tokens_of_many_texts_agree(texts):
+    check_offsets(texts)
 
 
 def test_offsets_count_code_points_of_the_repaired_text():

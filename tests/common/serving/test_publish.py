@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from common.errors import ExportError
 from common.serving import publish as publishing
-from common.serving.publish import disable_cudnn, write_models_config
+from common.serving.publish import disable_cudnn, publish_folder, write_models_config
 from common.serving.served import load_export
 from common.serving.versions import GRAPH, SETTINGS, latest, versions
 from tests.common.serving.classifier import IDS, OWN_SETTINGS, TEXTS, nothing_left
@@ -30,7 +32,7 @@ from tensorflow_serving.config import model_server_config_pb2
 
 
 def test_versions_count_up_and_hold_every_file(published):
-    first, second, _, staged = published
+    first, second, staged = published
     assert (first.name, second.name) == ("1", "2")
     assert versions(first.parent) == [1, 2]
     assert latest(first.parent) == second
@@ -210,12 +212,22 @@ def test_settings_that_json_cannot_hold_are_refused(task, tmp_path, value, error
 @pytest.mark.parametrize(
     "error", [ValueError, KeyboardInterrupt, OSError(errno.ENOSPC, "No space left")]
 )
-def test_a_failing_finish_publishes_nothing(task, tmp_path, unverified, error):
-    def finish(staged):
-        assert load_export(staged).settings == OWN_SETTINGS
+def test_a_failing_write_publishes_nothing(tmp_path, error):
+    def write(staged):
+        assert json.loads((staged / SETTINGS).read_text(encoding="utf-8")) == OWN_SETTINGS
         raise error
 
     with pytest.raises(error if isinstance(error, type) else OSError):
+        publish_folder(write, settings=OWN_SETTINGS, directory=tmp_path / "toy")
+    assert nothing_left(tmp_path / "toy")
+
+
+def test_a_failing_finish_publishes_nothing(task, tmp_path, unverified):
+    def finish(staged):
+        assert load_export(staged).settings == OWN_SETTINGS
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
         task.publish(tmp_path / "toy", finish=finish)
     assert nothing_left(tmp_path / "toy")
 
@@ -232,6 +244,28 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(task, tmp_path, monkeypat
     assert nothing_left(tmp_path / "toy")
 
 
+def publish_file(directory):
+    return publish_folder(
+        lambda staged: (staged / GRAPH).write_bytes(b"ours"), settings={}, directory=directory
+    )
+
+
+def test_files_of_ended_processes_of_this_host_are_removed(tmp_path):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    gone = tmp_path / "toy" / f".staging-{ended.pid}-{host}-0a"
+    kept = [
+        tmp_path / "toy" / name
+        for name in (f".staging-{os.getpid()}-{host}-0a", f".staging-{ended.pid}-other-{host}-0a")
+    ]
+    for folder in (gone, *kept):
+        (folder / "assets").mkdir(parents=True)
+    assert publish_file(tmp_path / "toy").name == "1"
+    assert not gone.exists() and all(folder.exists() for folder in kept)
+
+
+@pytest.mark.commands  # the parts of it are tested above
 def test_a_killed_process_publishes_nothing_and_its_files_are_removed(task, tmp_path, unverified):
     marker, directory = tmp_path / "marker", tmp_path / "toy"
     program = textwrap.dedent(f"""
@@ -283,10 +317,11 @@ def test_a_killed_process_publishes_nothing_and_its_files_are_removed(task, tmp_
     assert elsewhere.exists()
 
 
-def test_a_version_number_taken_by_another_process_is_skipped(task, tmp_path, unverified):
+def test_a_version_number_taken_by_another_process_is_skipped(tmp_path):
     directory = tmp_path / "toy"
 
-    def finish(staged):
+    def write(staged):
+        (staged / GRAPH).write_bytes(b"ours")
         (directory / "7").mkdir()
         (directory / "7" / "saved_model.pb").write_bytes(b"theirs")
         taken.append(True)
@@ -294,7 +329,7 @@ def test_a_version_number_taken_by_another_process_is_skipped(task, tmp_path, un
     taken = []
     (directory / "6").mkdir(parents=True)
     (directory / "run").mkdir()
-    assert task.publish(directory, finish=finish) == directory / "8"
+    assert publish_folder(write, settings={}, directory=directory) == directory / "8"
     assert taken
     assert (directory / "7" / "saved_model.pb").read_bytes() == b"theirs"
     assert versions(directory) == [6, 7, 8]
@@ -316,7 +351,7 @@ def test_the_list_names_only_models_with_a_version(tmp_path):
     assert os.listdir(tmp_path).count("models.config.partial") == 0
 
 
-def test_publishing_adds_a_model_to_the_list(task, tmp_path, unverified):
+def test_publishing_adds_a_model_to_the_list(tmp_path):
     assert not (tmp_path / "models.config").exists()
-    task.publish(tmp_path / "demo")
+    publish_file(tmp_path / "demo")
     assert 'base_path: "/models/demo"' in (tmp_path / "models.config").read_text()

@@ -10,7 +10,7 @@ import pytest
 
 
 def test_a_version_or_the_newest_is_loaded(published):
-    first, second, _, _ = published
+    first, second, _ = published
     assert load_export(first).path == first
     assert load_export(first.parent).path == second
 

@@ -257,6 +257,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.commands  # a run that Ctrl-C ends resumes in the default tier
 def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path, pytestconfig):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT.format(tests=str(pytestconfig.rootpath))))
@@ -349,6 +350,7 @@ TWO_DEVICES = """
 """
 
 
+@pytest.mark.distribution
 def test_two_mirrored_devices_give_the_result_of_one(tmp_path, pytestconfig):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(TWO_DEVICES.format(tests=str(pytestconfig.rootpath))))

@@ -70,10 +70,7 @@ def decoder(grammar):
     return decode
 
 
-@pytest.mark.parametrize("grammar", [SPLICED, PLAIN], ids=["spliced", "plain"])
-@settings(deadline=None, max_examples=60, derandomize=True)
-@given(seed=st.integers(0, 10**6), size=st.integers(1, LONGEST), scale=st.sampled_from([1.0, 6.0]))
-def test_every_path_has_valid_genes_and_is_the_path_of_these_genes(grammar, seed, size, scale):
+def check_path(grammar, seed, size, scale):
     random = np.random.default_rng(seed)
     sequence = letters(random, size)
     bases = np.zeros((1, LONGEST), np.int32)
@@ -90,6 +87,27 @@ def test_every_path_has_valid_genes_and_is_the_path_of_these_genes(grammar, seed
     if not (again.invalid or again.overlapping or states[0] or states[-1]):
         np.testing.assert_array_equal(again.states, states)
     assert not again.overlapping or not grammar.spliced
+
+
+grammars = pytest.mark.parametrize("grammar", [SPLICED, PLAIN], ids=["spliced", "plain"])
+sequences = given(
+    seed=st.integers(0, 10**6), size=st.integers(1, LONGEST), scale=st.sampled_from([1.0, 6.0])
+)
+
+
+@grammars
+@settings(deadline=None, max_examples=20, derandomize=True)
+@sequences
+def test_every_path_has_valid_genes_and_is_the_path_of_these_genes(grammar, seed, size, scale):
+    check_path(grammar, seed, size, scale)
+
+
+@pytest.mark.slow  # the same test on more sequences
+@grammars
+@settings(deadline=None, max_examples=60, derandomize=True)
+@sequences
+def test_many_paths_have_valid_genes(grammar, seed, size, scale):
+    check_path(grammar, seed, size, scale)
 
 
 def test_spliced_genes_survive_the_path():

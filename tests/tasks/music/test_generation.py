@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 from common import decoding
@@ -40,12 +41,17 @@ def test_music_is_sampled_from_the_distribution_of_the_model(head):
         assert np.array_equal(notes[row, :given_frames], PRIMES[row, :given_frames])
         assert not notes[row, length:].any()
     outlook = tf.function(lambda notes: _frames_to_come(layers, notes))
+
+    @tf.function
+    def log_probabilities(states, past, notes):
+        return generation.Frame(layers.members, states, past).log_probabilities(notes)
+
     for row, step in ((0, 4), (0, 9), (0, 13), (1, 2), (1, 10), (2, 0), (2, 1), (2, 12)):
         before = notes[row : row + 1].copy()
         before[:, step:] = 0
         states, past = outlook(before)
-        frame = generation.Frame(
-            layers.members,
+        frame = functools.partial(
+            log_probabilities,
             [state[:, step] for state in states],
             Past(*(value[:, step] for value in past)),
         )
@@ -61,11 +67,12 @@ def _frames_to_come(layers, notes):
     return [member.encoder(outlook)[0] for member in layers.members], past
 
 
-def _sample_with_numpy(frame, random, temperature, top_p):
+def _sample_with_numpy(log_probabilities, random, temperature, top_p):
     notes, last = np.zeros((1, KEYS), np.float32), -1
     for number in itertools.count():
         on, off = (
-            np.exp(value.numpy()[0].astype(np.float64)) for value in frame.log_probabilities(notes)
+            np.exp(value.numpy()[0].astype(np.float64))
+            for value in log_probabilities(tf.constant(notes))
         )
         np.testing.assert_allclose(on + off, 1.0, rtol=1e-5)
         choices, rest = [], 1.0
@@ -130,9 +137,10 @@ def test_greedy_probabilities_choose_the_lower_keys_in_order(head):
     rows = lambda value: tf.reshape(value, [-1, *value.shape[2:]])  # noqa: E731
     frame = generation.Frame(layers.members, [rows(s) for s in states], Past(*map(rows, past)))
     probabilities = tf.function(frame.greedy_probabilities)().numpy()
+    log_probabilities = tf.function(frame.log_probabilities)
     chosen = np.zeros((12, KEYS), np.float32)
     for key in range(KEYS):
-        expected = np.exp(frame.log_probabilities(chosen)[0].numpy()[:, key])
+        expected = np.exp(log_probabilities(tf.constant(chosen))[0].numpy()[:, key])
         np.testing.assert_allclose(probabilities[:, key], expected, rtol=1e-4)
         chosen[:, key] = expected >= 0.5
     assert 0 < chosen.sum() < 12 * 13

@@ -107,6 +107,7 @@ def test_nero_marks_every_occurrence_of_a_string_the_longest_first():
     ]
 
 
+@pytest.mark.data  # downloads it
 def test_nero_comes_from_the_package_index(tmp_path):
     corpus = data.load(flags(dataset="nero", data_dir=tmp_path), seed=1)
     rows = {split: data.sentences(part, corpus.labels) for split, part in corpus.splits.items()}

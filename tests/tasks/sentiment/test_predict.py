@@ -54,10 +54,12 @@ def test_a_text_without_a_word_cannot_be_drawn(served, tmp_path):
     assert not picture.exists()
 
 
+@pytest.mark.commands  # that predict imports no Keras is tested in the default tier
 def test_predict_and_evaluate_build_no_keras_model(trained):
     commands.check_no_keras_model("sentiment", "superb", folder=trained[0])
 
 
+@pytest.mark.commands
 def test_a_script_and_a_module_are_one_command(trained, command_environment):
     line = [sys.executable, predict.__file__, "superb"]
     done = subprocess.run(
