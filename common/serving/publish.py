@@ -312,10 +312,7 @@ def _save_graph(
     holder.weights = [variable.value for variable in model.variables]
     holder.resources = list(resources)
     holder.cores = target.cores  # so that each can be called, compiled and lowered alone
-    # No gradients: no signature calls them, and they are up to half of the file.
-    options = tf.saved_model.SaveOptions(
-        function_aliases=target.cores, experimental_custom_gradients=False
-    )
+    options = tf.saved_model.SaveOptions(function_aliases=target.cores)
     try:
         with _full_disk_as_os_error(path):
             tf.saved_model.save(holder, str(path), signatures=live, options=options)
