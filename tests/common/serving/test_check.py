@@ -14,6 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+pytestmark = pytest.mark.serving
+
 
 def test_verification_notices_other_weights(copy, tmp_path, task, monkeypatch):
     weights = task.model.get_weights()

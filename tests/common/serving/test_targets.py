@@ -19,6 +19,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+pytestmark = pytest.mark.serving
+
 
 def toy(**inputs):
     """Return the cumulative sum of each row, every second step of it, and its last step."""
