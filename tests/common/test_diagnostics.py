@@ -221,7 +221,7 @@ def errors_of_adding(cell, *, steps, rows, epochs):
     return errors
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
 def test_gates_solve_adding_at_50_steps(cell):
     assert errors_of_adding(cell, steps=50, rows=5000, epochs=12)[-1] < 0.01  # they need 3 to 6
 
