@@ -222,13 +222,19 @@ def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any
         stopped = running.interrupt()
         if not isinstance(error, KeyboardInterrupt):
             raise
-        finished = {task for task in tasks if futures[task].done() and task not in stopped}
-        again = flags.resuming_command([task for task in tasks if task not in finished])
+        again = flags.resuming_command([task for task in tasks if not _is_trained(futures[task])])
         raise KeyboardInterrupt(
             f"stopped in {', '.join(stopped)}. Finished epochs are kept; to resume:\n  {again}"
         ) from None
     pool.shutdown()
     return rows
+
+
+def _is_trained(future: concurrent.futures.Future[dict[str, Any]]) -> bool:
+    """Return whether a task has ended without an error."""
+    if not future.done() or future.cancelled() or future.exception() is not None:
+        return False
+    return "error" not in future.result()
 
 
 def default_jobs(count: int) -> int:

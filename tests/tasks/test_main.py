@@ -193,6 +193,29 @@ def test_the_quick_run_trains_all_seven_on_their_default_data(tmp_path, command_
         assert (tmp_path / row["model"] / GRAPH).is_file()
 
 
+def test_ctrl_c_names_all_tasks_that_are_not_trained(monkeypatch):
+    def train_one(task, words, clock, running):
+        if task == "dna":
+            raise KeyboardInterrupt
+        return {"task": task, **({"error": "no data"} if task == "ner" else {})}
+
+    monkeypatch.setattr(front, "train_one", train_one)
+    monkeypatch.setattr(front, "_use", lambda share: None)  # not the cores of this process
+    with pytest.raises(KeyboardInterrupt, match=r"--score validation ner dna$"):
+        front.train_side_by_side(["ner", "music", "dna"], front.Train())
+
+
+def test_results_come_in_the_order_of_the_tasks(monkeypatch):
+    def train_one(task, words, clock, running):
+        return {"task": task}
+
+    monkeypatch.setattr(front, "train_one", train_one)
+    monkeypatch.setattr(front, "_use", lambda share: None)
+    rows = front.train_side_by_side(["music", "dna"], front.Train(jobs=2))
+    assert [row["task"] for row in rows] == ["music", "dna"]
+    assert sorted(front.LONGEST_FIRST) == sorted(front.TASKS)
+
+
 INTERRUPTED = """
 from common.commands import cli
 from tasks import __main__ as front
@@ -208,6 +231,7 @@ def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_da
     words.remove("--epochs")
     words += ["--patience", "2000"]
     line = [sys.executable, "-c", INTERRUPTED.format(words=words), "train", "sentiment", "ner"]
+    line += ["--jobs", "1"]
     process = subprocess.Popen(
         line,
         stdout=subprocess.PIPE,
@@ -225,7 +249,7 @@ def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_da
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and out == ""
     assert "stopped in sentiment. Finished epochs are kept; to resume:\n" in err
-    assert err.endswith("--output saved_models --score validation sentiment ner\n")
+    assert err.endswith("--output saved_models --score validation --jobs 1 sentiment ner\n")
     assert "Traceback" not in err
     assert (log.parent / "checkpoint.npz").exists()
     finished = len(log.read_text().splitlines())
