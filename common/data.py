@@ -81,13 +81,12 @@ def map_in_processes(function: Callable[[Row], Result], rows: Sequence[Row]) -> 
 
     This is for work in pure Python. The processes are spawned, since a forked copy of a process
     that runs TensorFlow can hang. Each imports the main module of this process and the module of
-    `function`, which takes half a second if they import no TensorFlow, so fewer than 200 rows are
-    mapped in this process. So are the rows of a script: spawned processes would run its main part
-    again.
+    `function`, so fewer than 200 rows are mapped in this process. So are the rows of a script:
+    spawned processes would run its main part again.
 
     Args:
-      function: a function of a module that does not import TensorFlow, which would cost each
-        process 5 s and 700 MB. It, the rows and the results are pickled between processes.
+      function: a function of a module that does not import TensorFlow, since each process would
+        import it. The function, the rows and the results are pickled between processes.
       rows: its arguments.
 
     Raises:

@@ -1,7 +1,7 @@
 """Data sets: their splits, and how they are downloaded and prepared.
 
 The readers of users' files use the splits, and `predict` uses these readers, so tensorflow-datasets
-is imported by the functions that need it.
+is imported when it is first used.
 """
 
 from __future__ import annotations

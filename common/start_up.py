@@ -41,9 +41,10 @@ def without_lines(lines: re.Pattern[bytes] = LINES) -> Iterator[None]:
 
     A child process filters, so that nothing is lost if this process is aborted. If the block raises
     (but for an `InputError`) or the process dies, the removed lines are printed, too. The block
-    runs unfiltered where processes cannot fork.
+    runs unfiltered where TensorFlow was imported before, since a process with its threads should
+    not fork, and where processes cannot fork.
     """
-    if not hasattr(os, "fork"):
+    if "tensorflow" in sys.modules or not hasattr(os, "fork"):
         yield
         return
     sys.stderr.flush()
@@ -94,7 +95,8 @@ def _filter(read: int, lines: re.Pattern[bytes]) -> None:
 def without_keras() -> Iterator[None]:
     """Let the first import of TensorFlow skip Keras, which it would import, too.
 
-    That takes 40 % of its time, and an export needs none of it. Keras can be imported later.
+    That takes a large part of its time, and an export needs none of it. Keras can be imported
+    later.
     """
     if "keras" in sys.modules:
         yield

@@ -147,7 +147,7 @@ class Vocabulary(tf.Module):
         words = [line for _, line in read_lines(self.path)]
         if words[:2] != [PADDING, UNKNOWN]:
             raise InputError(f"expected {PADDING} and {UNKNOWN} on the first lines", path, 1)
-        # An array, since TensorFlow tracks every item of a list, which takes 20 s for 400,000.
+        # An array, since TensorFlow would track every item of a list.
         self._words = np.array(words, object)
         self._table = tf.lookup.StaticHashTable(
             tf.lookup.TextFileInitializer(

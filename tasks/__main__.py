@@ -34,7 +34,7 @@ from typing import IO, Any, Literal, get_args
 from common.commands import cli
 from common.errors import InputError, TrainingError
 from common.serving.versions import card_scores, latest, read_settings, versions
-from common.start_up import cores
+from common.start_up import LINES, cores
 
 import tyro
 
@@ -55,8 +55,6 @@ METRICS = {
 # Published scores on the test split of the default data. The other default data sets belong to this
 # project or have no published score; tasks/<task>/README.md has the benchmarks.
 PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
-# Start-up lines of TensorFlow, among them those about a missing GPU or AVX-512.
-NOISE = re.compile(r"WARNING: All log messages before absl|[IW]\d{4} |E\d{4} .*(cuda|oneDNN)")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,8 +221,9 @@ def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any
         if not isinstance(error, KeyboardInterrupt):
             raise
         again = flags.resuming_command([task for task in tasks if not _is_trained(futures[task])])
+        where = f" in {', '.join(stopped)}" if stopped else ""
         raise KeyboardInterrupt(
-            f"stopped in {', '.join(stopped)}. Finished epochs are kept; to resume:\n  {again}"
+            f"stopped{where}. Finished epochs are kept; to resume:\n  {again}"
         ) from None
     pool.shutdown()
     return rows
@@ -332,7 +331,7 @@ def print_output(task: str, stream: IO[bytes], clock: Clock) -> Iterator[str]:
     for line, is_complete in read_output(stream):
         if not is_complete:
             clock.tick(task, line)
-        elif line and not NOISE.match(line):
+        elif line and not LINES.match(line.encode()):
             if not line.startswith("{"):  # the result, which the scoreboard shows
                 clock.print_line(task, line)
             yield line

@@ -3,7 +3,7 @@
 `Served` is what `evaluate`, `predict` and the page of `python -m tasks demo` use: `call` runs one
 signature, `predict` runs any number of rows through it, in batches and in order. `load_export`
 loads a SavedModel of this machine; `connect` finds a model on a running TF Serving. TensorFlow is
-imported by the functions that need it, so that commands check their flags first.
+imported when it is first used, so that commands check their flags first.
 """
 
 from __future__ import annotations

@@ -51,6 +51,11 @@ def test_other_lines_are_kept(line):
     assert standard_error(START + f"print({line!r}, file=sys.stderr)") == line + "\n"
 
 
+def test_a_process_that_runs_tensorflow_does_not_fork():
+    running = "import os, sys\nsys.modules['tensorflow'] = os\nos.fork = None\n"
+    assert standard_error(running + START + "print('all', file=sys.stderr)") == "all\n"
+
+
 def test_a_failing_block_prints_everything():
     printed = standard_error(START + CHATTER + "raise ValueError('no CPU')", code=1)
     assert "oneDNN custom operations" in printed and "ValueError: no CPU" in printed

@@ -201,7 +201,9 @@ def test_ctrl_c_names_all_tasks_that_are_not_trained(monkeypatch):
 
     monkeypatch.setattr(front, "train_one", train_one)
     monkeypatch.setattr(front, "_use", lambda share: None)  # not the cores of this process
-    with pytest.raises(KeyboardInterrupt, match=r"--score validation ner dna$"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^stopped\. Finished .*\n.*--score validation ner dna$"
+    ):
         front.train_side_by_side(["ner", "music", "dna"], front.Train())
 
 
