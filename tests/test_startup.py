@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.start_up import LINES
 from tests.tasks.exports import TASKS
 
 import pytest
@@ -68,6 +69,10 @@ def test_a_config_help_and_a_wrong_flag_import_nothing_heavy(task, command_envir
     steps = [(f"tasks.{task}.config",)] if task else [("tasks.__main__", "--help")]
     for command in commands if task else ():
         steps += [(command, "--help"), (command, *WRONG)]
+    if task:
+        steps += [(commands[0], "--init", "gone")]
+    if task not in ("", "sentiment"):
+        steps += [(commands[0], "--target", "litert")]
     done = subprocess.run(
         [sys.executable, "-c", STEPS.format(steps=steps, names=HEAVY)],
         cwd=ROOT,
@@ -83,6 +88,10 @@ def test_a_config_help_and_a_wrong_flag_import_nothing_heavy(task, command_envir
         assert heavy == [], step
         if words == [*WRONG]:
             assert code == 2 and "no_such_flag" in error.replace("-", "_"), step
+        elif "gone" in words:
+            assert code == 1 and "gone holds no published model" in error, step
+        elif "litert" in words:
+            assert code == 2 and f"--target litert is not for {task}" in error, step
         else:
             assert code == (0 if words else None) and error == "", step
 
@@ -127,3 +136,9 @@ def test_predict_imports_the_runtime_alone_and_prints_no_line_on_standard_error(
     )
     allowed = {"tensorflow", "scipy"} | ({"matplotlib"} if task == "music" else set())  # it draws
     assert set(imported) <= allowed and error == ""
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_training_prints_no_start_up_line_of_tensorflow(task, exports):
+    _, done = exports.folder(task)
+    assert not [line for line in done.stderr.splitlines() if LINES.match(line.encode())]

@@ -105,9 +105,6 @@ def start_run(
       InputError: the devices are missing, or the published model is of another task.
       FileNotFoundError, ExportError: there is no published model at `--init`.
     """
-    with without_lines():
-        strategy = distribution.make_strategy(config.strategy)
-        start_runtime()
     published = None if config.init is None else versions.find(config.init, task)
     if published is not None:
         if not (published.path / "model.keras").is_file():
@@ -116,7 +113,10 @@ def start_run(
                 "none). Pass the version of another target."
             )
         config = config.with_architecture(published.settings["config"], architecture)
-    target = targets.choose(config.target, task, lengths(config), no_litert=no_litert)
+    with without_lines():
+        target = targets.choose(config.target, task, lengths(config), no_litert=no_litert)
+        strategy = distribution.make_strategy(config.strategy)
+        start_runtime()
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
     return Run(task, config, strategy, target, published)
 

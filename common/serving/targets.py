@@ -172,13 +172,13 @@ def choose(
     Raises:
       InputError: the machine has no GPU to trace for, or the task has no LiteRT export.
     """
+    if name == "litert" and no_litert is not None:
+        raise InputError(f"--target litert is not for {task}: {no_litert}")
     if name == "gpu" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
             "--target gpu needs a GPU to trace the layers of cuDNN, and TensorFlow finds none; the "
             "default, --target portable, runs on GPUs too"
         )
-    if name == "litert" and no_litert is not None:
-        raise InputError(f"--target litert is not for {task}: {no_litert}")
     return Target(name, lengths=tuple(lengths))
 
 

@@ -9,6 +9,7 @@ from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.errors import InputError
 
 TASK = "dna"
+NO_LITERT = "a small device needs a fixed length, and records are up to a whole genome long"
 STRIDE = 9  # bases per recurrent step: a multiple of three, so that codons keep their phase
 
 

@@ -18,7 +18,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "a small device needs a fixed length, and records are up to a whole genome long"
 LENGTHS = (900, 3_600, PIECE + 2 * CONTEXT)  # bases of the static networks of a TPU
 
 # Requests that verify an export and warm a server up.

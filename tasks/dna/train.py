@@ -21,7 +21,7 @@ from common.errors import InputError
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
-from tasks.dna.config import DEFAULT, PRESETS, TASK, Config
+from tasks.dna.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from tasks.dna.genes import LABELS, Record, cut
 
 import numpy as np
@@ -120,7 +120,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=serving.NO_LITERT)
+    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config
     with run.chief_first():
         corpus = data.load(config, seed=config.seed)

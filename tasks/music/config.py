@@ -9,6 +9,7 @@ from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.errors import InputError
 
 TASK = "music"
+NO_LITERT = "LiteRT needs one fixed number of frames, so a short piece would cost as much as a long"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

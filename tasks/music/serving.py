@@ -16,7 +16,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs one fixed number of frames, so a short piece would cost as much as a long"
 LONGEST = 4096  # maximum number of frames of a row, including the prime
 LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made
 CHUNK = 2048  # frames that are scored at a time; bounds the memory of a request

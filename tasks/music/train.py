@@ -23,7 +23,7 @@ from common.datasets import Corpus
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.music import evaluate, midi, sample_statistics
-from tasks.music.config import DEFAULT, PRESETS, TASK, Config
+from tasks.music.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from tasks.music.formats import Piece
 
 import numpy as np
@@ -49,7 +49,7 @@ def score_batches(batches: Validated) -> dict[str, float]:
 
 def start(config: Config) -> Run[Config]:
     """Start the run; with `--init`, on the time grid of the published model."""
-    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=serving.NO_LITERT)
+    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     if run.published is None:
         return run
     steps = run.published.settings["steps_per_quarter"]

@@ -9,6 +9,7 @@ from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.data import bucket_lengths
 
 TASK = "ner"
+NO_LITERT = "its outputs are places in the raw text, and LiteRT has no ops that find words in text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

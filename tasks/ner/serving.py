@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "its outputs are places in the raw text, and LiteRT has no ops that find words in text"
 # Requests that verify an export and warm a server up.
 SAMPLES = (
     "Ada Lovelace lived in London.",

@@ -24,7 +24,7 @@ from common.errors import require
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.ner import evaluate
-from tasks.ner.config import DEFAULT, PRESETS, TASK, Config
+from tasks.ner.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from tasks.ner.formats import Sentence, entity_types
 
 from etils import epy
@@ -157,7 +157,7 @@ def main(argv: list[str]) -> None:
         config,
         architecture=ARCHITECTURE,
         lengths=Config.bucket_lengths,
-        no_litert=serving.NO_LITERT,
+        no_litert=NO_LITERT,
     )
     config = run.config
     with run.chief_first():

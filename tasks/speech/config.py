@@ -9,6 +9,7 @@ from common.commands.config import Count, Fraction, Positive, RunConfig
 from common.errors import InputError
 
 TASK = "speech"
+NO_LITERT = "LiteRT needs one fixed length, and every recording would take as long as the longest"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

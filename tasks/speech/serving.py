@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs one fixed length, and every recording would take as long as the longest"
 INPUTS = (
     tf.TensorSpec([None, None], tf.float32, name="audio"),
     tf.TensorSpec([None], tf.int32, name="length"),

@@ -26,7 +26,7 @@ from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.speech import evaluate, predict
 from tasks.speech.audio import RATE
-from tasks.speech.config import DEFAULT, PRESETS, TASK, Config
+from tasks.speech.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 
 from etils import epy
 
@@ -175,7 +175,7 @@ def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
     require("jiwer", "speech")  # fail now, not after the first epoch
-    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=serving.NO_LITERT)
+    run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config
     with run.chief_first():
         prepared = prepare(run)

@@ -10,6 +10,7 @@ from common.data import bucket_lengths
 from common.errors import InputError
 
 TASK = "translation"
+NO_LITERT = "LiteRT needs fixed lengths, and every sentence would take as long as the longest one"
 # Settings of the exported search. They do not affect the weights.
 SEARCH = ("beam", "length_penalty")
 

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs fixed lengths, and every sentence would take as long as the longest one"
 # Requests that verify an export and warm a server up; the middle ones are unusual.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
 

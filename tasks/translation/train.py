@@ -25,7 +25,7 @@ from common.serving.served import Served
 from common.serving.versions import Published
 from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import evaluate, predict
-from tasks.translation.config import DEFAULT, PRESETS, TASK, Config
+from tasks.translation.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 
 from etils import epy
 
@@ -168,7 +168,7 @@ def main(argv: list[str]) -> None:
         config,
         architecture=ARCHITECTURE,
         lengths=Config.bucket_lengths,
-        no_litert=serving.NO_LITERT,
+        no_litert=NO_LITERT,
     )
     config = run.config
     languages = (config.source, config.target_language)

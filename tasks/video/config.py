@@ -10,6 +10,7 @@ from common.data import bucket_lengths
 from common.errors import InputError
 
 TASK = "video"
+NO_LITERT = "LiteRT needs one length and size, and the clips of a request have any"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

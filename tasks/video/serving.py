@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-NO_LITERT = "LiteRT needs one length and size, and the clips of a request have any"
 RAW = (
     tf.TensorSpec([None, None, None, None, 3], tf.uint8, name="frames"),
     tf.TensorSpec([None], tf.int32, name="length"),

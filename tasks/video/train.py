@@ -21,7 +21,7 @@ from common.datasets import Corpus
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.video import evaluate
-from tasks.video.config import DEFAULT, PRESETS, TASK, Config
+from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 
 from etils import epy
 
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
         config,
         architecture=ARCHITECTURE,
         lengths=Config.bucket_lengths,
-        no_litert=serving.NO_LITERT,
+        no_litert=NO_LITERT,
     )
     config = run.config
     side, rate, longest = config.image_size, config.frame_rate, config.max_length
