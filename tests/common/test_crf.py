@@ -434,6 +434,7 @@ def test_a_saved_model_decodes_without_keras(tmp_path):
     np.testing.assert_allclose(served["log_z"], total, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_it_learns_transitions():
     """The input marks the first state only; the truth goes on with 0 1 2 0 1 2."""
     keras.utils.set_random_seed(0)

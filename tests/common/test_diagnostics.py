@@ -222,10 +222,12 @@ def errors_of_adding(cell, *, steps, rows, epochs):
 
 
 @pytest.mark.parametrize("cell", ["lstm", pytest.param("gru", marks=pytest.mark.slow)])
+@pytest.mark.thorough
 def test_gates_solve_adding_at_50_steps(cell):
     assert errors_of_adding(cell, steps=50, rows=5000, epochs=12)[-1] < 0.01  # they need 3 to 6
 
 
+@pytest.mark.thorough
 def test_a_plain_rnn_does_not_solve_adding_at_50_steps():
     assert min(errors_of_adding("simple_rnn", steps=50, rows=5000, epochs=6)) > 0.12
 

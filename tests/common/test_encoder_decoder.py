@@ -219,6 +219,7 @@ def search(model, ids, length, *, beam, longest=4):
     return make_search(model, beam, longest)(tf.constant(ids), tf.constant(length))
 
 
+@pytest.mark.thorough
 def test_a_wide_beam_finds_the_best_of_all_sequences():
     model = make(source_size=5, target_size=5)
     ids, length = IDS[:1] % 5, LENGTH[:1]
@@ -284,6 +285,7 @@ def test_invalid_settings_are_refused():
 
 
 @pytest.mark.parametrize("feeding", [False, True])
+@pytest.mark.thorough
 def test_learns_to_reverse_sequences(feeding):
     keras.utils.set_random_seed(0)
     model = encoder_decoder.build(

@@ -199,7 +199,11 @@ def dynamic_step(layer, masked=True):
 
 @cells
 @pytest.mark.parametrize(
-    ("masked", "back", "shapes"), [(True, False, [(3, 5), (11, 9)]), (False, True, [(11, 5)])]
+    ("masked", "back", "shapes"),
+    [
+        (True, False, [(3, 5), (11, 9)]),
+        pytest.param(False, True, [(11, 5)], marks=pytest.mark.thorough),
+    ],
 )
 def test_padding_to_few_shapes_changes_nothing(cell, masked, back, shapes):
     """Odd batches and lengths."""
@@ -253,6 +257,7 @@ def test_results_are_reproducible_bit_by_bit():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_variable_batches_and_lengths():
     layer = rnn.GRU(32, return_sequences=True, return_state=True)
     layer.build((None, None, 4))

@@ -133,6 +133,7 @@ def test_stack_rejects(make, message):
         make()
 
 
+@pytest.mark.thorough
 def test_learns_to_remember():
     """The target is the first number of a row: this needs masks, gates and gradients."""
     keras.utils.set_random_seed(0)

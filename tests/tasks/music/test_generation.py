@@ -31,6 +31,7 @@ def sampled(layers, rows=slice(None), steps=14, **kwargs):
 
 
 @heads
+@pytest.mark.thorough
 def test_music_is_sampled_from_the_distribution_of_the_model(head):
     """Each frame is sampled again, in NumPy, from the model's output on the whole sequence."""
     built = random_model(head=head)
@@ -93,6 +94,7 @@ def _sample_with_numpy(log_probabilities, random, temperature, top_p):
         notes[0, last] = 1.0
 
 
+@pytest.mark.thorough
 def test_frames_are_as_frequent_as_they_are_probable():
     keras.utils.set_random_seed(5)
     built = model.build(tiny_config(members=1), low=40, high=43, frames=10**6)
@@ -119,6 +121,7 @@ def test_frames_are_as_frequent_as_they_are_probable():
     assert np.count_nonzero(probabilities > 0.02) >= 8
 
 
+@pytest.mark.thorough
 def test_a_row_alone_and_compiled_gives_the_same_music():
     layers = generation.parts(random_model())
     together = sampled(layers)
@@ -129,6 +132,7 @@ def test_a_row_alone_and_compiled_gives_the_same_music():
 
 
 @heads
+@pytest.mark.thorough
 def test_greedy_probabilities_choose_the_lower_keys_in_order(head):
     """Against a loop over the keys in Python."""
     layers = generation.parts(random_model(head=head))

@@ -75,6 +75,7 @@ def test_each_seed_generates_its_own_music(served):
 # --- tensors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_scoring_in_chunks_changes_nothing(monkeypatch):
     built = random_model()
     notes, length = random_notes((3, 9)), tf.constant([9, 4, 1])

@@ -49,6 +49,7 @@ def rated(tmp_path_factory):
     return data.load(EvaluateConfig(dataset="rated_reviews", data_dir=folder), seed=1)
 
 
+@pytest.mark.data
 def test_no_sentence_of_the_default_is_in_two_splits(rated):
     texts = {
         split: {datasets.normalise(row["text"].decode()) for row in rows.as_numpy_iterator()}
@@ -62,6 +63,7 @@ def test_no_sentence_of_the_default_is_in_two_splits(rated):
     assert all(rated.size(split) == len(texts[split]) for split in texts)
 
 
+@pytest.mark.data
 def test_the_acceptance_sentence_is_new_to_the_model(rated):
     acceptance = datasets.normalise(ACCEPTANCE)
     for rows in rated.splits.values():
