@@ -126,10 +126,32 @@ class Corpus:
     citation: str
     licence: str
     labels: tuple[str, ...] = ()  # classes or tags in the order of their indices
+    identity: str = ""  # of examples that are slow to read: their version, or a hash of their files
 
     def size(self, split: str) -> int:
         """Return the number of examples in a split."""
         return int(self.splits[split].cardinality())
+
+    def fingerprint(self) -> str:
+        """Return a hash of the training and validation examples, which a resumed run compares.
+
+        All examples are read once, unless the corpus has an `identity`.
+        """
+        digest = hashlib.sha256(self.identity.encode())
+        for split in ("train", "validation"):
+            rows = self.splits[split]
+            if self.identity:
+                digest.update(str(self.size(split)).encode())
+                continue
+            for block in rows.map(_hash_example, tf.data.AUTOTUNE).batch(1024).as_numpy_iterator():
+                digest.update(block.tobytes())
+            digest.update(b"end of the split")
+        return digest.hexdigest()
+
+
+def _hash_example(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    tensors = tf.nest.flatten(example, expand_composites=True)
+    return tf.fingerprint([tf.io.serialize_tensor(tensor) for tensor in tensors])
 
 
 class PackageArchive(NamedTuple):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import os
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -91,6 +92,23 @@ def read_member(archive: Path, member: str) -> bytes:
             return file.read(member)
     except (zipfile.BadZipFile, KeyError) as error:
         raise InputError(f"cannot read {member!r}: {error}", archive) from error
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return a SHA-256 of the names of files and of their folders, and of their contents.
+
+    Raises:
+      InputError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(os.fsencode(path.parent.name) + b"/" + os.fsencode(path.name) + b"\0")
+        try:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise InputError(f"cannot read: {error.strerror}", path) from error
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

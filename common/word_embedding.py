@@ -147,7 +147,7 @@ class WordEmbedding(keras.layers.Layer):
     The vector of a word is the sum of three parts:
 
     - a fixed one, for example pretrained vectors, so that a word that never occurs in training has
-      a meaning similar to its neighbours;
+      a meaning similar to its neighbours. It is stored in 8 bits with a scale for each word;
     - a learnt one, for words of the training text only. In training it is often dropped for rare
       words, which prevents memorising them;
     - a learnt one for each of its subwords, so that "dreadfully" resembles "dreadful".
@@ -194,7 +194,10 @@ class WordEmbedding(keras.layers.Layer):
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
         """Make the parts, and the probabilities with which learnt parts are used in training."""
         self.fixed = self.add_weight(
-            (self.words, self.dimension), "zeros", trainable=False, name="fixed"
+            (self.words, self.dimension), "zeros", dtype="int8", trainable=False, name="fixed"
+        )
+        self.scale = self.add_weight(
+            (self.words, 1), "zeros", trainable=False, autocast=False, name="scale"
         )
         # Row `k * members + member` belongs to word k of a member.
         rows = self.learnt_words * self.members
@@ -206,7 +209,7 @@ class WordEmbedding(keras.layers.Layer):
             self.table = self.add_weight(
                 (self.words, self.subwords_of_word),
                 "zeros",
-                dtype="int32",
+                dtype="uint16" if self.subwords < 2**16 else "int32",
                 trainable=False,
                 name="table",
             )
@@ -229,10 +232,20 @@ class WordEmbedding(keras.layers.Layer):
           rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
           table: from `subword_table`; ignored without subwords.
         """
-        self.fixed.assign(matrix)
+        self.set_fixed(matrix)
         self.use.assign(counts / np.maximum(counts + rare, 1e-9))
         if self.subwords:
             self.table.assign(table)
+
+    def set_fixed(self, matrix: np.ndarray) -> None:
+        """Set the fixed part, `<float32>[words, dimension]`, rounded to 8 bits.
+
+        The largest value of a word is 127 times its scale, so no value changes by more than a 254th
+        of it.
+        """
+        scale = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / 127.0
+        self.scale.assign(scale)
+        self.fixed.assign(np.rint(matrix / np.where(scale, scale, 1.0)))
 
     def call(self, ids: Any, training: bool = False) -> list[Any]:
         """Look words up; see the class."""
@@ -248,9 +261,11 @@ class WordEmbedding(keras.layers.Layer):
         if training:
             used = known & (self._draw(ids) < ops.take(self.use, place, axis=0))
         learnt = ops.take(self.learnt, place * self.members + member, axis=0)
-        x = ops.take(self.fixed, ids, axis=0) + learnt * ops.cast(used, learnt.dtype)[..., None]
+        fixed = ops.cast(ops.take(self.fixed, ids, axis=0), "float32")
+        fixed = ops.cast(fixed * ops.take(self.scale, ids, axis=0), learnt.dtype)
+        x = fixed + learnt * ops.cast(used, learnt.dtype)[..., None]
         if self.subwords:
-            numbers = ops.take(self.table, ids, axis=0)
+            numbers = ops.cast(ops.take(self.table, ids, axis=0), "int32")
             real = ops.cast(numbers > 0, learnt.dtype)
             # Scaled so that the variance of the sum does not depend on the number of parts.
             scale = ops.rsqrt(ops.maximum(ops.sum(real, axis=-1, keepdims=True), 1.0))

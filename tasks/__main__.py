@@ -222,7 +222,7 @@ def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any
             raise
         again = flags.resuming_command([task for task in tasks if not _is_trained(futures[task])])
         where = f" in {', '.join(stopped)}" if stopped else ""
-        raise KeyboardInterrupt(
+        raise type(error)(
             f"stopped{where}. Finished epochs are kept; to resume:\n  {again}"
         ) from None
     pool.shutdown()

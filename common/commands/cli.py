@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -85,12 +86,14 @@ def _flag(argv: list[str], name: str) -> str | None:
 def run(main: Callable[[list[str]], None]) -> NoReturn:
     """Run a command; end the process with one clear message where a user can act on it.
 
-    Exit codes: 0 done, 1 the run failed, 2 wrong input or flags, 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 the run failed, 2 wrong input or flags, 130 stopped by Ctrl-C, 143 by
+    SIGTERM, which servers and schedulers send.
     """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt as stop:
-        _end(130, str(stop) or _how_to_resume())
+        _end(STOPPED[type(stop)], str(stop) or _how_to_resume())
     except InputError as error:
         _end(2, str(error))
     except (TrainingError, ExportError, FileNotFoundError) as error:
@@ -108,6 +111,18 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     sys.exit(0)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM was received; it stops a command in the way of Ctrl-C."""
+
+
+STOPPED = {KeyboardInterrupt: 130, Terminated: 143}  # the exit codes of shells: 128 + signal
+
+
+def _terminate(*_: Any) -> NoReturn:
+    """Stop the command; Python calls this in the main thread, between two operations."""
+    raise Terminated
+
+
 def _is_lost_worker(error: Exception) -> bool:
     """Return whether TensorFlow lost the connection to another worker."""
     if "tensorflow" not in sys.modules:
@@ -118,7 +133,7 @@ def _is_lost_worker(error: Exception) -> bool:
 
 
 def _how_to_resume() -> str:
-    """Return the message of Ctrl-C; for `train`, with the command that resumes it."""
+    """Return the message of a stopped command; for `train`, with the command that resumes it."""
     program = _program() or ""
     if not program.endswith(".train"):
         return "stopped."
@@ -129,7 +144,8 @@ def _how_to_resume() -> str:
 
 def _end(code: int, message: str) -> NoReturn:
     sys.stdout.flush()
-    print(f"error: {message}" if code != 130 else f"\n{message}", file=sys.stderr)
+    is_stopped = code in STOPPED.values()
+    print(f"\n{message}" if is_stopped else f"error: {message}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from common.commands.config import RunConfig
+from common.datasets import Corpus
 from common.errors import InputError
+from common.files import hash_files
 from common.serving import targets, versions
 from common.serving.targets import Target
 from common.serving.versions import Published
 from common.start_up import start_runtime, without_lines
-from common.training import distribution
+from common.training import checkpoint, distribution
 from common.training.fit import FitOptions, set_up, warmed_cosine
 
 from etils import epy
@@ -62,12 +66,26 @@ class Run(Generic[C]):
         """Return the number of steps of all epochs over this number of training examples."""
         return math.ceil(examples / self.config.batch_size) * self.config.epochs
 
-    def fit_options(self, steps: int) -> FitOptions:
-        """Return the options of `common.training.fit.fit` for a run of this number of steps."""
+    def fit_options(
+        self, steps: int, corpus: Corpus, vocabularies: Sequence[Path] = ()
+    ) -> FitOptions:
+        """Return the options of `common.training.fit.fit`.
+
+        Args:
+          steps: number of steps of the run.
+          corpus: the data; a run resumes only on the same.
+          vocabularies: the files made from the data, on which the model depends.
+        """
+        fingerprints = {
+            "training data": corpus.fingerprint(),
+            "labels": hashlib.sha256(json.dumps(corpus.labels).encode()).hexdigest(),
+            "vocabulary": hash_files(vocabularies),
+        }
         return FitOptions(
             directory=self.folder,
             strategy=self.strategy,
             steps=steps,
+            fingerprints=fingerprints,
             **self.config.fit_arguments(),
         )
 
@@ -102,7 +120,8 @@ def start_run(
       no_litert: why the task has no LiteRT export; None if it has one.
 
     Raises:
-      InputError: the devices are missing, or the published model is of another task.
+      InputError: the devices are missing, the published model is of another task, or another
+        process trains in the folder of the run.
       FileNotFoundError, ExportError: there is no published model at `--init`.
     """
     published = None if config.init is None else versions.find(config.init, task)
@@ -118,7 +137,9 @@ def start_run(
         strategy = distribution.make_strategy(config.strategy)
         start_runtime()
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    return Run(task, config, strategy, target, published)
+    run = Run(task, config, strategy, target, published)
+    checkpoint.lock(run.folder)
+    return run
 
 
 def warm_start(model: keras.Model, published: Published, *, head: str | None = None) -> None:

@@ -7,23 +7,35 @@ import dataclasses
 import io
 import itertools
 import json
+import os
 import shutil
+import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common.errors import TrainingError
+from common.errors import InputError, TrainingError
 from common.files import write_atomically
 from common.training.distribution import from_chief, worker_index
 
 import numpy as np
 from etils import epy
 
+try:
+    import fcntl
+except ModuleNotFoundError:
+    fcntl = None  # type: ignore[assignment]
+
 with epy.lazy_imports():
     import tensorflow as tf
 
 CHECKPOINT = "checkpoint.npz"
+BEFORE = "checkpoint-before.npz"  # of the epoch before, in case that the newest is damaged
 LOG = "log.csv"
+LOCK = ".lock"
+_LOCKED: dict[Path, int] = {}  # folder of a run of this process -> its open lock file
 Variables: TypeAlias = "Mapping[str, Sequence[tf.Variable]]"  # kind -> variables, in a fixed order
 
 
@@ -32,6 +44,7 @@ class RunState:
     """The progress of a run, saved with its variables in one file."""
 
     settings: dict[str, Any]
+    fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
     epoch: int = 0  # finished epochs
     best: float | None = None
     best_epoch: int = 0
@@ -43,7 +56,10 @@ class RunState:
 def save(
     directory: Path, state: RunState, variables: Variables, best_weights: Sequence[np.ndarray]
 ) -> None:
-    """Write the checkpoint and the log of a run, each whole or not at all."""
+    """Write the checkpoint and the log of a run, each whole or not at all.
+
+    The checkpoint of the epoch before is kept under the name `BEFORE`.
+    """
     arrays: dict[str, np.ndarray] = {
         f"{kind}/{index}": variable.numpy()
         for kind, values in variables.items()
@@ -53,37 +69,103 @@ def save(
     arrays["state"] = _to_bytes(state)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the names are no other arguments
-    write_atomically(directory / CHECKPOINT, buffer.getvalue())
+    newest = directory / CHECKPOINT
+    if newest.exists():
+        os.replace(newest, directory / BEFORE)
+    write_atomically(newest, buffer.getvalue())
     _write_log(directory / LOG, state.history)
 
 
+def exists(directory: Path) -> bool:
+    """Return whether a run can be resumed from this folder."""
+    return any((directory / name).exists() for name in (CHECKPOINT, BEFORE))
+
+
 def restore(
-    directory: Path, settings: Mapping[str, Any], variables: Variables
+    directory: Path, start: RunState, variables: Variables
 ) -> tuple[RunState, list[np.ndarray]]:
-    """Read a checkpoint into the variables.
+    """Read a checkpoint into the variables; the one of the epoch before if the newest is damaged.
+
+    Args:
+      directory: the folder of the run.
+      start: the state of a new run, whose settings and fingerprints the checkpoint must have.
+      variables: the variables.
 
     Returns:
       The state of the run, and the weights of its best epoch.
 
     Raises:
-      TrainingError: the checkpoint has other settings or other shapes.
+      TrainingError: the checkpoint has other settings, was made from other data, has other shapes,
+        or is damaged.
     """
-    path = directory / CHECKPOINT
-    with np.load(path, allow_pickle=False) as arrays:
-        state = _from_bytes(arrays["state"])
-        _require_same_settings(path, state.settings, settings)
-        for kind, values in variables.items():
-            for index, variable in enumerate(values):
-                _assign(path, variable, arrays[f"{kind}/{index}"])
-        count = sum(name.startswith("best/") for name in arrays.files)
-        return state, [arrays[f"best/{index}"] for index in range(count)]
+    path, arrays = _read(directory)
+    state = _from_bytes(arrays["state"])
+    _require_same_settings(path, state.settings, start.settings)
+    _require_same_data(path, state.fingerprints, start.fingerprints)
+    for kind, values in variables.items():
+        for index, variable in enumerate(values):
+            _assign(path, variable, arrays[f"{kind}/{index}"])
+    os.replace(path, directory / CHECKPOINT)  # the next save must not keep a damaged one
+    count = sum(name.startswith("best/") for name in arrays)
+    return state, [arrays[f"best/{index}"] for index in range(count)]
+
+
+def _read(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Read the newest checkpoint that is not damaged."""
+    reasons = []
+    for path in (directory / CHECKPOINT, directory / BEFORE):
+        try:
+            # NumPy leaves a damaged file open.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            _from_bytes(arrays["state"])
+        except FileNotFoundError:
+            continue
+        # What NumPy, zipfile and zlib raise for files that are empty, cut or overwritten.
+        except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError) as error:
+            reasons.append(f"{path} is damaged ({error})")
+        except (zipfile.BadZipFile, zlib.error) as error:
+            reasons.append(f"{path} is damaged ({error})")
+        else:
+            if reasons:
+                print(f"{reasons[0]}; the run resumes from {path}", file=sys.stderr, flush=True)
+            return path, arrays
+    raise TrainingError(f"{' and '.join(reasons)}: leave out --resume to start anew")
 
 
 def clear(directory: Path) -> None:
     """Remove the checkpoint and the logs of an earlier run."""
-    for name in (CHECKPOINT, LOG):
+    for name in (CHECKPOINT, BEFORE, LOG):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / "tensorboard", ignore_errors=True)
+
+
+def lock(directory: Path) -> None:
+    """Keep the folder of a run for this process until it ends.
+
+    Raises:
+      InputError: another process trains in this folder.
+    """
+    directory = directory.resolve()
+    if fcntl is None or directory in _LOCKED:  # Windows has no such locks
+        return
+    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process = os.read(file, 20).decode() or "another process"
+        os.close(file)
+        raise InputError(
+            f"another training run uses this folder (process {process}). Wait for its end, or pass "
+            "another --output",
+            directory,
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(file)
+        return
+    os.truncate(file, 0)
+    os.write(file, str(os.getpid()).encode())
+    _LOCKED[directory] = file
 
 
 def follow_chief(
@@ -95,13 +177,15 @@ def follow_chief(
     """Start every worker from the chief's state; with one process, this changes nothing.
 
     Raises:
-      TrainingError: this worker has other settings than the chief.
+      TrainingError: this worker has other settings or other data than the chief.
     """
     text = _to_bytes(state)
     size = int(from_chief(np.array(text.size), strategy))
     chiefs = _from_bytes(from_chief(np.resize(text, size), strategy))
     if chiefs.settings != state.settings:
         raise TrainingError(f"worker {worker_index(strategy)} has other settings than the chief")
+    if changed := _changed(chiefs.fingerprints, state.fingerprints):
+        raise TrainingError(f"worker {worker_index(strategy)} has other {changed} than the chief")
     for variable in itertools.chain(*variables.values()):
         variable.assign(from_chief(variable.numpy(), strategy))
     return chiefs, [from_chief(weights, strategy) for weights in best_weights]
@@ -118,13 +202,26 @@ def _from_bytes(text: np.ndarray) -> RunState:
 def _require_same_settings(
     path: Path, saved: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    names = settings.keys() | saved.keys()
-    changed = sorted(name for name in names if settings.get(name) != saved.get(name))
-    if changed:
+    if changed := _changed(saved, settings):
         raise TrainingError(
-            f"{path} was made with another {', '.join(changed)}: give the same settings to "
-            "resume, or leave out --resume to start anew"
+            f"{path} was made with another {changed}: give the same settings to resume, or leave "
+            "out --resume to start anew"
         )
+
+
+def _require_same_data(
+    path: Path, saved: Mapping[str, str], fingerprints: Mapping[str, str]
+) -> None:
+    if changed := _changed(saved, fingerprints):
+        raise TrainingError(
+            f"{path} was made from other {changed}: restore the files of that run to resume, or "
+            "leave out --resume to start anew"
+        )
+
+
+def _changed(saved: Mapping[str, Any], present: Mapping[str, Any]) -> str:
+    names = present.keys() | saved.keys()
+    return ", ".join(sorted(name for name in names if present.get(name) != saved.get(name)))
 
 
 def _assign(path: Path, variable: tf.Variable, value: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from common.errors import InputError, TrainingError
 from common.training import checkpoint
-from common.training.checkpoint import CHECKPOINT, RunState
+from common.training.checkpoint import RunState
 from common.training.distribution import gather, split_batch, trace_step, valid_rows, worker_index
 
 import numpy as np
@@ -36,6 +36,7 @@ Losses: TypeAlias = "Callable[[Any, Batch], tuple[tf.Tensor, tf.Tensor]]"
 Validated = Iterable[tuple[Mapping[str, np.ndarray], Any]]
 # XLA compiles for seconds for each shape of a batch, and saves a third of a step.
 SHORT_RUN = 500
+READ_EVERY = 20  # steps
 Score = Callable[[Validated], dict[str, float]]
 
 
@@ -86,6 +87,7 @@ class FitOptions:
       epochs: maximum number of epochs.
       patience: stop after this many epochs without improvement.
       settings: JSON-able; a checkpoint resumes only under the same settings.
+      fingerprints: what the model is made from -> its hash; a checkpoint resumes only on the same.
       steps: number of steps of all epochs; a run of fewer than `SHORT_RUN` is not compiled.
       resume: continue after the last finished epoch in `directory`; without one, start anew.
       strategy: see `common.training.distribution`. Of several workers each calls `fit` with the
@@ -100,6 +102,7 @@ class FitOptions:
     epochs: int
     patience: int
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     steps: int | None = None
     resume: bool = False
     strategy: tf.distribute.Strategy | None = None
@@ -215,11 +218,11 @@ def _start(
     options: FitOptions,
 ) -> tuple[RunState, list[np.ndarray]]:
     """Return the state from which the run starts, and its best weights so far."""
-    state = RunState(settings=json.loads(json.dumps(options.settings)))
+    state = RunState(json.loads(json.dumps(options.settings)), dict(options.fingerprints))
     best_weights = [v.numpy() for v in model.weights]
     if worker_index(strategy) == 0:
-        if options.resume and (options.directory / CHECKPOINT).exists():
-            state, best_weights = checkpoint.restore(options.directory, state.settings, variables)
+        if options.resume and checkpoint.exists(options.directory):
+            state, best_weights = checkpoint.restore(options.directory, state, variables)
         else:
             checkpoint.clear(options.directory)
     return checkpoint.follow_chief(state, variables, best_weights, strategy)
@@ -356,24 +359,62 @@ def _train_epoch(
     epoch: int,
     directory: Path,
 ) -> dict[str, float]:
-    total, steps = 0.0, 0
+    losses, steps = _EpochLosses(epoch, directory), 0
     step = trace_step(train_step, dataset, strategy)
     for batch in _without_autotuning(dataset):
         driver.on_train_batch_begin(steps)
-        loss = float(step(*split_batch(batch, strategy)))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {steps + 1} of epoch {epoch + 1}. The last finished "
-                f"epoch is kept in {directory}; try a smaller --learning_rate or --clip_norm, and "
-                "look for extreme values in the data."
-            )
-        total, steps = total + loss, steps + 1
-        driver.on_train_batch_end(steps - 1, {"loss": total / steps})
+        losses.add(step(*split_batch(batch, strategy)))
+        steps += 1
+        driver.on_train_batch_end(steps - 1, {"loss": losses.mean})
         if driver.model.stop_training:  # set by a callback
             break
     if not steps:
         raise InputError("no training examples")
-    return {"loss": total / steps}
+    losses.read()
+    return {"loss": losses.mean}
+
+
+class _EpochLosses:
+    """The losses of the steps of an epoch, read every `READ_EVERY` steps.
+
+    Reading waits for the device, which otherwise computes while the next batch is prepared.
+
+    Attributes:
+      mean: the mean of the losses read so far.
+    """
+
+    def __init__(self, epoch: int, directory: Path) -> None:
+        self.epoch, self.directory = epoch, directory
+        self.mean = math.nan
+        self._total, self._steps = 0.0, 0
+        self._unread: list[tf.Tensor] = []
+
+    def add(self, loss: tf.Tensor) -> None:
+        self._unread.append(loss)
+        # The first is read at once, so that a progress bar has something to show.
+        if not self._steps or len(self._unread) == READ_EVERY:
+            self.read()
+
+    def read(self) -> None:
+        """Read all losses; raise a `TrainingError` that names the first that is not finite."""
+        if not self._unread:
+            return
+        for loss in to_numpy(self._unread):
+            self._steps += 1
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {self._steps} of epoch {self.epoch + 1}. The last "
+                    f"finished epoch is kept in {self.directory}; try a smaller --learning_rate or "
+                    "--clip_norm, and look for extreme values in the data."
+                )
+            self._total += float(loss)
+        self._unread.clear()
+        self.mean = self._total / self._steps
+
+
+def to_numpy(tensors: Sequence[tf.Tensor]) -> np.ndarray:
+    """Read scalars from the device, all at once; wait until they are computed."""
+    return tf.stack(tensors).numpy()
 
 
 def _validate(

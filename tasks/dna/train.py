@@ -112,7 +112,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         score=lambda batches: score_batches(batches, validation, grammar),
         monitor=MONITOR,
         mode="max",
-        options=run.fit_options(steps),
+        options=run.fit_options(steps, corpus),
     )
     return built, fitted
 

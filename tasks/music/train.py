@@ -57,12 +57,13 @@ def start(config: Config) -> Run[Config]:
 
 
 def train_model(
-    rows: Mapping[str, Sequence[Piece]], run: Run[Config]
+    corpus: Corpus, rows: Mapping[str, Sequence[Piece]], run: Run[Config]
 ) -> tuple[keras.Model, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch.
 
     Args:
-      rows: the pieces of each split.
+      corpus: the data.
+      rows: the pieces of each of its splits.
       run: the training run.
     """
     config, published = run.config, run.published
@@ -87,7 +88,7 @@ def train_model(
         score=score_batches,
         monitor="nll",
         mode="min",
-        options=run.fit_options(steps),
+        options=run.fit_options(steps, corpus),
     )
     return built, fitted
 
@@ -101,7 +102,7 @@ def main(argv: list[str]) -> None:
     with run.chief_first():
         corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
     rows = {split: data.pieces(corpus.splits[split]) for split in corpus.splits}
-    built, fitted = train_model(rows, run)
+    built, fitted = train_model(corpus, rows, run)
     keys = built.get_layer("keys_0")
 
     def score(served: Served, plots: Path) -> cli.Scored:

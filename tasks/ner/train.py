@@ -143,7 +143,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
         score=lambda batches: score_batches(batches, corpus.labels),
         monitor="f1",
         mode="max",
-        options=run.fit_options(steps),
+        options=run.fit_options(steps, corpus, [run.folder / WORDS, run.folder / CHARACTERS]),
     )
     return built, reader, fitted
 

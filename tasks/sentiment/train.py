@@ -107,7 +107,7 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vo
         score=lambda batches: score_batches(batches, classes),
         monitor="accuracy",
         mode="max",
-        options=run.fit_options(steps),
+        options=run.fit_options(steps, reviews, [run.folder / WORDS]),
     )
     return built, vocabulary, fitted
 

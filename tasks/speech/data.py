@@ -117,7 +117,11 @@ def _load_dataset(source: DataSource) -> Corpus:
             rows = rows.apply(tf.data.experimental.assert_cardinality(_count(rows)))
         splits[split] = rows
     return Corpus(
-        name=name, splits=splits, citation=builder.info.citation, licence=described.licence
+        name=name,
+        splits=splits,
+        citation=builder.info.citation,
+        licence=described.licence,
+        identity=builder.info.full_name,
     )
 
 

@@ -148,7 +148,7 @@ def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitt
         score=lambda batches: score_batches(batches, prepared.letters),
         monitor="wer",
         mode="min",
-        options=run.fit_options(steps),
+        options=run.fit_options(steps, prepared.corpus),
     )
     return built, fitted
 

@@ -61,6 +61,11 @@ class Vocabularies(NamedTuple):
     writer: subwords.Subwords
 
 
+def subword_files(config: Config) -> list[str]:
+    """Return the names of the files that hold the subwords of the source and of the target."""
+    return [TARGET] if config.shared_subwords else [SOURCE, TARGET]
+
+
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
     """Learn the subwords of both languages from the training split."""
     pairs = list(corpus.splits["train"].as_numpy_iterator())
@@ -76,8 +81,7 @@ def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabulari
 
 def published_vocabularies(published: Published, config: Config, folder: Path) -> Vocabularies:
     """Copy the subwords of a published model."""
-    names = [TARGET] if config.shared_subwords else [SOURCE, TARGET]
-    copies = [shutil.copy(published.asset(name), folder) for name in names]
+    copies = [shutil.copy(published.asset(name), folder) for name in subword_files(config)]
     learnt = [subwords.Subwords(copy) for copy in copies]
     return Vocabularies(learnt[0], learnt[-1])
 
@@ -154,7 +158,9 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
         score=make_score(built, vocabularies, corpus.splits["validation"], config),
         monitor="bleu",
         mode="max",
-        options=run.fit_options(steps),
+        options=run.fit_options(
+            steps, corpus, [run.folder / name for name in subword_files(config)]
+        ),
     )
     return built, vocabularies, fitted
 

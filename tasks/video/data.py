@@ -9,6 +9,7 @@ from pathlib import Path
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, prepare
 from common.errors import InputError
+from common.files import hash_files
 from tasks.video import clips, datasets, formats, resampling
 from tasks.video.config import Config
 
@@ -60,6 +61,7 @@ def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
         splits=splits,
         citation=builder.info.citation,
         licence=datasets.LICENCES[name],
+        identity=builder.info.full_name,
     )
 
 
@@ -133,6 +135,7 @@ def _load_folder(folder: Path, *, rate: float, longest: int, seed: int) -> Corpu
         },
         citation="",
         licence="yours",
+        identity=hash_files([*splits["train"], *splits["validation"]]),
     )
 
 

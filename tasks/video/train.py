@@ -97,7 +97,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
             # Not the accuracy: on a small validation split it soon reaches 1.
             monitor="loss",
             mode="min",
-            options=run.fit_options(steps),
+            options=run.fit_options(steps, corpus),
         )
     finally:
         shutil.rmtree(cache, ignore_errors=True)

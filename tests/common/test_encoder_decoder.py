@@ -24,9 +24,9 @@ KINDS = [
 ]
 
 
-def each_kind(slow=()):
-    """Parametrize a test by `kind`; the kinds at the places `slow` of `KINDS` are slow tests."""
-    marked = {place: pytest.mark.slow for place in slow}
+def each_kind(thorough=(), slow=()):
+    """Parametrize a test by `kind`; the kinds at some places of `KINDS` belong to other tiers."""
+    marked = dict.fromkeys(thorough, pytest.mark.thorough) | dict.fromkeys(slow, pytest.mark.slow)
     return pytest.mark.parametrize(
         "kind",
         [
@@ -245,7 +245,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
         np.testing.assert_allclose(decoded.score[0, place], scores[sequence], atol=1e-4)
 
 
-@each_kind(slow=(0, 3))
+@each_kind(thorough=[2], slow=[0, 3])
 def test_a_beam_of_one_is_greedy_and_other_rows_change_nothing(kind):
     model = make(**kind)
     greedy = search(model, IDS, LENGTH, beam=0)
@@ -262,7 +262,7 @@ def test_a_beam_of_one_is_greedy_and_other_rows_change_nothing(kind):
 # --- files, errors, learning ----------------------------------------------------------------------
 
 
-@each_kind(slow=(0, 3))
+@each_kind(thorough=[2], slow=[0, 3])
 def test_a_keras_file_restores_the_models(kind, tmp_path):
     model = make(**kind)
     model.save(tmp_path / "m.keras")

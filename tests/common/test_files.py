@@ -85,3 +85,18 @@ def test_files_appear_together_or_not_at_all(tmp_path):
     with pytest.raises(FileNotFoundError):
         files.write_together(contents)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hash_of_files_depends_on_their_names_folders_and_contents(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.mp4").write_bytes(b"clip")
+        (tmp_path / folder / "y.mp4").write_bytes(b"clip")
+    paths = [tmp_path / "a" / "x.mp4", tmp_path / "a" / "y.mp4", tmp_path / "b" / "x.mp4"]
+    hashes = {files.hash_files([path]) for path in paths}
+    hashes |= {files.hash_files(paths[:2]), files.hash_files(paths[1::-1]), files.hash_files([])}
+    before = files.hash_files(paths)
+    paths[2].write_bytes(b"clap")
+    assert len(hashes | {before, files.hash_files(paths)}) == 8
+    with pytest.raises(InputError, match=r"z\.mp4: cannot read: No such file"):
+        files.hash_files([tmp_path / "z.mp4"])

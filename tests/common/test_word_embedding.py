@@ -74,7 +74,8 @@ def test_the_subword_table_lists_the_common_subwords_of_training_words():
     assert (np.count_nonzero(subword_table(words, 4, at_least=1, most=3), axis=1) <= 3).all()
 
 
-FIXED = np.arange(18, dtype=np.float32).reshape(6, 3)
+# Stored exactly in 8 bits: the largest value of each row is 127 times a whole number.
+FIXED = np.outer(np.arange(6), [127, 3, -7]).astype(np.float32)
 
 
 def make_embedding(rare=0.0, counts=(1, 1, 1, 1), **kwargs):
@@ -125,16 +126,41 @@ def test_ensemble_members_share_fixed_vectors_and_learn_their_own():
 def test_rare_words_use_their_learnt_part_with_the_stated_probability():
     layer = make_embedding(rare=10.0, counts=(0, 0, 10, 30))  # chances 0, 0, 1/2, 3/4
     ids = np.repeat([[2], [3]], 4000, axis=1)
-    used = (layer(ids, training=True)[0].numpy()[..., 0] > 50).mean(axis=1)
+    used = (layer(ids, training=True)[0].numpy()[..., 1] > 50).mean(axis=1)
     np.testing.assert_allclose(used, [0.5, 0.75], atol=0.04)
 
 
 def test_word_dropout_hides_the_stated_fraction_and_only_in_training():
     layer = make_embedding(word_dropout=0.25)
     ids = np.full((1, 8000), 5)
-    hidden = layer(ids, training=True)[0].numpy()[0, :, 0] != 15.0
+    hidden = layer(ids, training=True)[0].numpy()[0, :, 0] != FIXED[5, 0]
     assert abs(hidden.mean() - 0.25) < 0.03
-    assert (layer(ids)[0].numpy()[0, :, 0] == 15.0).all()
+    assert (layer(ids)[0].numpy()[0, :, 0] == FIXED[5, 0]).all()
+
+
+def test_fixed_vectors_are_stored_in_eight_bits_close_to_the_given_ones():
+    matrix = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)
+    matrix[7] = 0.0
+    matrix[8] *= 1e-6
+    layer = WordEmbedding(200, 1, 50)
+    layer.build((None, None))
+    layer.set_fixed(matrix)
+    assert layer.fixed.numpy().dtype == np.int8
+    output = layer(np.arange(1, 200)[None])[0].numpy()[0]
+    error = np.abs(output - matrix[1:]).max(axis=1)
+    assert (error <= np.abs(matrix[1:]).max(axis=1) / 253).all()
+    assert not output[6].any() and output[7].any()
+
+
+@pytest.mark.parametrize(("count", "dtype"), [(2**16 - 1, "uint16"), (2**16, "int32")])
+def test_the_table_of_subwords_holds_every_number_in_the_fewest_bytes(count, dtype):
+    layer = WordEmbedding(3, 1, 1, subwords=count, subwords_of_word=1)
+    layer.build((None, None))
+    table = np.array([[0], [0], [count]])
+    layer.fill(np.zeros((3, 1), np.float32), counts=np.ones(1), rare=0.0, table=table)
+    layer.parts.assign(np.arange(count + 1.0)[:, None])
+    assert layer.table.numpy().dtype == dtype
+    assert float(layer(np.array([[2]]))[0][0, 0, 0]) == count
 
 
 def test_subword_dropout_drops_the_stated_fraction():
@@ -168,6 +194,7 @@ def test_a_new_embedding_of_short_words_needs_no_subwords(tmp_path):
     assert embedding.subwords == 0
     assert vocabulary.words[2:] == ["is", "it", "bad", "good", "so"]
     (x,) = embedding(vocabulary.ids(tf.constant([["good", "zebra"]])))
-    np.testing.assert_array_equal(x[0], embedding.fixed.numpy()[[5, 1]])
+    expected = np.random.default_rng(1).normal(size=(7, 3))[[5, 1]]
+    np.testing.assert_allclose(x[0], expected, atol=0.01)
     with pytest.raises(InputError, match="no word in the training texts"):
         new_embedding({}, tmp_path / "words.txt", seed=1, **settings)

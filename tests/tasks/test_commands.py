@@ -2,7 +2,10 @@
 
 import importlib
 import os
+import re
+import shutil
 
+from common.errors import TrainingError
 from tests.tasks import commands
 from tests.tasks.exports import TASKS
 
@@ -107,3 +110,54 @@ def test_a_picture_of_an_unknown_format_is_refused(
     words = [*inputs, "--model", "gone", "--plot", "a.mp3"]
     message = "a.mp3: no picture format ends in '.mp3'"
     commands.check_refused(main(task, command), words, message, capsys, monkeypatch)
+
+
+def _edit(name, pattern, replacement, count=0):
+    def change(folder):
+        text = (folder / name).read_text()
+        edited, changes = re.subn(pattern, replacement, text, count=count)
+        assert changes > 20
+        (folder / name).write_text(edited)
+
+    return change
+
+
+def _overwrite_all_by_one(pattern):
+    def change(folder):
+        first, *others = sorted(folder.glob(pattern))
+        for path in others:
+            shutil.copyfile(first, path)
+
+    return change
+
+
+def _remove_some(pattern):
+    def change(folder):
+        for path in sorted(folder.glob(pattern))[::9]:
+            path.unlink()
+
+    return change
+
+
+# Changes of the data in place, for each task, which keep the files readable.
+CHANGES = {
+    # Neither start codons nor splice sites nor stop codons change.
+    "dna": _edit("my.fa", "AAAAA(?=[AC])", "AAAAC"),
+    "music": _remove_some("midi/*.mid"),
+    "ner": _edit("my.conll", "(?m)^Ada\t", "Adam\t"),
+    "sentiment": _edit("my.csv", ",good\n", ",bad\n", 50),
+    "speech": _overwrite_all_by_one("mine/wavs/*.wav"),
+    "translation": _edit("my.tsv", r"(?m)(?<=.)$", " !"),
+    "video": _overwrite_all_by_one("clips/*/*.mp4"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_is_not_resumed_on_changed_data(task, exports, tmp_path, monkeypatch):
+    folder, _ = exports.copy(task, tmp_path / "user")
+    words = [*map(str, importlib.import_module(f"tests.tasks.own.{task}").TRAIN), "--resume"]
+    monkeypatch.chdir(folder)
+    CHANGES[task](folder)
+    with pytest.raises(TrainingError, match=r"was made from other (.*, )?training data"):
+        main(task, "train")(words)
+    assert sorted(os.listdir(folder / "saved_models" / task)) == ["1", "run"]

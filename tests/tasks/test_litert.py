@@ -82,7 +82,7 @@ def test_weights_of_8_bits_make_the_file_smaller_at_nearly_the_same_outputs():
     keras.utils.set_random_seed(3)
     embedding = WordEmbedding(3000, 3000, 48)
     built = model.build(Config(units=64), embedding, classes=5)
-    embedding.fixed.assign(np.random.default_rng(0).normal(size=(3000, 48)))
+    embedding.set_fixed(np.random.default_rng(0).normal(size=(3000, 48)))
     plain, quantised = (litert_export.convert(built, 8, quantised=q) for q in (False, True))
     assert len(quantised) < 0.5 * len(plain)
     ids, length = np.arange(2, 10, dtype=np.int32)[None], np.array([8], np.int32)

@@ -227,7 +227,10 @@ cli.run(front.main)
 
 
 @pytest.mark.commands
-def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_data):
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_finished_epochs_and_prints_the_command_that_resumes(
+    own_data, signal_number, code
+):
     words = [*map(str, own_sentiment.TRAIN), "--output", "out", "--epochs", "2000"]
     words.remove("6")
     words.remove("--epochs")
@@ -247,9 +250,9 @@ def test_ctrl_c_keeps_finished_epochs_and_prints_the_command_that_resumes(own_da
     while not log.exists():
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_number)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and out == ""
+    assert process.returncode == code and out == ""
     assert "stopped in sentiment. Finished epochs are kept; to resume:\n" in err
     assert err.endswith("--output saved_models --score validation --jobs 1 sentiment ner\n")
     assert "Traceback" not in err

@@ -41,7 +41,7 @@ class Small:
 def embedding(members=1):
     layer = WordEmbedding(8, 8, 4, members=members)
     layer.build((None, None))
-    layer.fixed.assign(np.random.default_rng(0).normal(size=(8, 4)))
+    layer.set_fixed(np.random.default_rng(0).normal(size=(8, 4)))
     return layer
 
 

@@ -4,7 +4,9 @@ import dataclasses
 import io
 import json
 import os
+import signal
 import sys
+import time
 import types
 
 from common.commands import cli
@@ -99,6 +101,27 @@ def test_a_failure_is_one_message_and_an_exit_code(error, code, message, capsys,
         cli.run(main)
     assert stop.value.code == code
     assert message in capsys.readouterr().err
+
+
+def test_sigterm_stops_a_command_as_ctrl_c_does(capsys, monkeypatch):
+    done = []
+
+    def main(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(9)
+        finally:
+            done.append("cleaned up")
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stop.value.code == 143 and done == ["cleaned up"]
+    assert capsys.readouterr().err == "\nstopped.\n"
 
 
 @pytest.mark.parametrize(

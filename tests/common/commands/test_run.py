@@ -2,15 +2,20 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 from common.commands.config import Count, RunConfig
 from common.commands.run import same_labels, start_run, warm_start
+from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.versions import GRAPH, LITERT, SETTINGS
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,11 +44,57 @@ def make_model(units):
 def test_the_run_folder_is_made_and_settings_reach_fit(tmp_path):
     run = start_run("toy", Config(output=tmp_path, epochs=7, clip_norm=2.0), architecture=())
     assert run.folder == tmp_path / "toy" / "run" and run.folder.is_dir()
-    options = run.fit_options(steps=21)
+    words = tmp_path / "vocabulary.txt"
+    words.write_text("a\n")
+    options = run.fit_options(21, make_corpus("a film"), [words])
     assert (options.directory, options.epochs, options.clip_norm) == (run.folder, 7, 2.0)
     assert options.steps == 21
     assert options.strategy is run.strategy and options.settings["epochs"] == 7
     assert run.published is None and run.target.name == "portable"
+
+
+def make_corpus(*texts, labels=("bad", "good"), validation="so so"):
+    def rows(texts):
+        examples = {"text": list(texts), "label": [0] * len(texts)}
+        return tf.data.Dataset.from_tensor_slices(examples)
+
+    splits = {"train": rows(texts), "validation": rows([validation]), "test": rows(["x"])}
+    return Corpus(name="mine", splits=splits, citation="", licence="", labels=labels)
+
+
+def test_the_fingerprints_name_what_has_changed(tmp_path):
+    run = start_run("toy", Config(output=tmp_path), architecture=())
+    words = tmp_path / "vocabulary.txt"
+
+    def changed(corpus, vocabulary="a\nfilm\n"):
+        words.write_text(vocabulary)
+        found = run.fit_options(1, corpus, [words]).fingerprints
+        return {name for name in found if found[name] != expected[name]}
+
+    words.write_text("a\nfilm\n")
+    texts = ("a film", "b")
+    expected = run.fit_options(1, make_corpus(*texts), [words]).fingerprints
+    assert changed(make_corpus(*texts)) == set()
+    assert changed(make_corpus("a film", "c")) == {"training data"}
+    assert changed(make_corpus(*texts, "b")) == {"training data"}
+    assert changed(make_corpus("a film"), "a\nfilm\n") == {"training data"}
+    assert changed(make_corpus(*texts, validation="b")) == {"training data"}
+    assert changed(make_corpus(*texts, labels=("good", "bad"))) == {"labels"}
+    assert changed(make_corpus(*texts), "a\nb\n") == {"vocabulary"}
+
+
+def test_a_second_process_cannot_train_in_the_folder_of_a_run(tmp_path, pytestconfig):
+    run = start_run("toy", Config(output=tmp_path), architecture=())
+    code = "import pathlib, sys; from common.training import checkpoint; "
+    code += "checkpoint.lock(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, run.folder],
+        cwd=pytestconfig.rootpath,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"another training run uses this folder (process {os.getpid()})" in done.stderr
 
 
 def test_the_learning_rate_decays_over_the_whole_run(tmp_path):

@@ -11,7 +11,7 @@ from common import rnn_kernels
 from common.errors import InputError, TrainingError
 from common.rnn import LSTM
 from common.training.checkpoint import CHECKPOINT
-from common.training.fit import SHORT_RUN, FitOptions, fit, warmed_cosine
+from common.training.fit import SHORT_RUN, FitOptions, fit, to_numpy, warmed_cosine
 
 import keras
 import numpy as np
@@ -275,6 +275,44 @@ def test_a_run_killed_in_the_middle_of_an_epoch_resumes_exactly(tmp_path, pytest
     subprocess.run([*command, "resume"], check=True, capture_output=True)
     whole, _ = run(tmp_path / "whole", epochs=4, dropout=0.4)
     np.testing.assert_array_equal(np.load(tmp_path / "run" / "weights.npy"), weights(whole))
+
+
+def test_a_run_resumes_from_the_epoch_before_a_damaged_checkpoint(tmp_path, capsys):
+    whole, _ = run(tmp_path / "whole", epochs=4, dropout=0.4)
+    run(tmp_path / "cut", epochs=3, dropout=0.4)
+    (tmp_path / "cut" / CHECKPOINT).write_bytes(b"")
+    resumed, fitted = run(tmp_path / "cut", epochs=4, dropout=0.4, resume=True)
+    np.testing.assert_array_equal(weights(whole), weights(resumed))
+    assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4]
+    assert "checkpoint.npz is damaged" in capsys.readouterr().err
+
+
+def test_other_data_is_not_resumed_even_by_a_finished_run(tmp_path):
+    run(tmp_path, epochs=1, fingerprints={"training data": "a", "vocabulary": "b"})
+    with pytest.raises(TrainingError, match="was made from other training data, vocabulary: "):
+        run(tmp_path, epochs=1, fingerprints={"training data": "c"}, resume=True)
+
+
+@pytest.mark.parametrize(("rows", "reads"), [(16, 1), (320, 2), (336, 2), (656, 3)])
+def test_losses_are_read_from_the_device_every_twenty_steps(rows, reads, tmp_path, monkeypatch):
+    counts, losses_seen = [], []
+
+    def read(tensors):
+        counts.append(len(tensors))
+        return to_numpy(tensors)
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses_seen.append(logs["loss"])
+
+    monkeypatch.setattr("common.training.fit.to_numpy", read)
+    _, fitted = run(
+        tmp_path, epochs=1, train=lambda epoch: batches(np.arange(rows) % 80), callbacks=[Record()]
+    )
+    assert len(counts) == reads and sum(counts) == rows // 16 == len(losses_seen)
+    monkeypatch.setattr("common.training.fit.READ_EVERY", 1)
+    _, each = run(tmp_path, epochs=1, train=lambda epoch: batches(np.arange(rows) % 80))
+    assert fitted.history[0]["loss"] == each.history[0]["loss"]
 
 
 def test_other_settings_are_not_resumed(tmp_path):

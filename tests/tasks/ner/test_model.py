@@ -19,7 +19,7 @@ def small_model(seed=0, **changes):
     embedding = WordEmbedding(9, 9, 4, members=config.members)
     shape = model.WordShape(12, name="shape")
     built = model.build(config, embedding, shape, tags=TAGS)
-    embedding.fixed.assign(np.random.default_rng(seed).normal(size=(9, 4)))
+    embedding.set_fixed(np.random.default_rng(seed).normal(size=(9, 4)))
     shape.fill(["", "", *"abcABC01.-"])
     return built
 

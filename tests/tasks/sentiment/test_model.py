@@ -14,7 +14,7 @@ def test_padding_never_affects_the_result(cell):
     config = Config(units=5, layers=2, cell=cell, pooling=pooling, members=2)
     embedding = WordEmbedding(9, 9, 4, members=2)
     built = model.build(config, embedding, classes=3)
-    embedding.fixed.assign(np.random.default_rng(0).normal(size=(9, 4)))
+    embedding.set_fixed(np.random.default_rng(0).normal(size=(9, 4)))
     ids, length = np.array([[3, 4, 5], [6, 0, 0]], np.int32), np.array([3, 1], np.int32)
     plain = built({"ids": ids, "length": length})
     padded = built({"ids": np.pad(ids, [(0, 0), (0, 4)], constant_values=7), "length": length})
