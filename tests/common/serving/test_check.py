@@ -108,12 +108,9 @@ def test_a_request_that_hangs_is_named(task, tmp_path, unverified):
         log.request.inputs["text"].CopyFrom(tf.make_tensor_proto(np.array(["loop"])))
 
     change_record(folder, "explain", loop)
-    hung = "record 3, signature 'explain'"
-    with pytest.raises(
-        ExportError,
-        match=rf"stopped after 45 s in (python|c\+\+) loader, {hung}; (python|c\+\+) loader, {hung}$",
-    ):
-        verify(folder, seconds=45)
+    hung = r"(python|c\+\+) loader, record 3, signature 'explain'"
+    with pytest.raises(ExportError, match=f"verification stopped after 40 s in {hung}; {hung}$"):
+        verify(folder, seconds=40)
 
 
 def test_a_loader_that_ended_is_not_named():
@@ -197,7 +194,7 @@ ROWS = response([b"one", b"two", b"three", b"four"], [0.1, 0.2, 0.3, 0.5])
 def test_on_another_device_floats_may_round_and_few_rows_may_be_decided_otherwise():
     rounded = {**ROWS, "score": ROWS["score"] + np.float32([0, 0, 0, 0.004])}
     assert compare_devices([rounded], [ROWS]) == pytest.approx(0.008, rel=0.01)
-    with pytest.raises(check.CheckError, match="'score' differs from the live model's by 0.008"):
+    with pytest.raises(check.CheckError, match=r"'score' differs from the live model's by 0\.008"):
         check.compare_exactly(["python loader, record 0"], [rounded], [ROWS], 1e-5)
     one = response([b"one", b"two", b"threescore", b"four"], [0.1, 0.2, 0.9, 0.5])
     assert compare_devices([one], [ROWS]) == 0.0  # one row of four, its floats and its length
