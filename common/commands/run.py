@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from common.commands.config import RunConfig
 from common.datasets import Corpus
 from common.errors import InputError
-from common.files import hash_files
+from common.files import hash_files, make_public_folder
 from common.serving import targets, versions
 from common.serving.targets import Target
 from common.serving.versions import Published
@@ -53,6 +53,7 @@ class Run(Generic[C]):
     def folder(self) -> Path:
         """The folder of checkpoint, logs and vocabularies; made if it is missing."""
         folder = self.config.output / self.task / "run"
+        make_public_folder(folder.parent)  # versions are published there
         if worker := distribution.worker_index(self.strategy):
             folder /= f"worker-{worker}"  # other workers never write to the chief's files
         folder.mkdir(parents=True, exist_ok=True)

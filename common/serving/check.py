@@ -1,10 +1,20 @@
 """Verify an export in the way a server runs it: without Keras and without the code that made it.
 
-Run it, do not import it: `python -P check.py VERSION_DIR [--tolerance 1e-5]`. It runs each request
-of the export's own warm-up file twice: through `tf.saved_model.load`, and through the C++ loader of
-TensorFlow, which is also the loader of TF Serving. The outputs must equal the recorded ones. The
-last line of standard output is one JSON object: the number of requests and the differences, or
-`{"error": ...}` with exit code 1.
+Run it, do not import it: `python -P check.py VERSION_DIR [--tolerance 1e-5] [--live 1e-5]`. Each
+request of the export's own warm-up file runs twice: through `tf.saved_model.load`, and through the
+C++ loader of TensorFlow, which is also the loader of TF Serving. The outputs must equal the
+recorded ones. The last line of standard output is one JSON object: the number of requests and the
+differences, or `{"error": ...}` with exit code 1. Standard error has a line before each step.
+
+With `--live TOLERANCE`, the recorded outputs are those of the live model. The outputs of the Python
+loader must equal them within that tolerance and then replace them, so that responses are recorded
+on the device where they are checked. The C++ loader must then return them within `--tolerance`.
+
+If `--live` is above `--tolerance`, the live model ran on another device, which rounds differently.
+Where two values are nearly equal, a decision can differ there: an arg max, a beam, a sampled key, a
+tie in max pooling. All outputs of that row depend on it. So floats are compared in the rows whose
+text and whole numbers are equal, and at most the fraction `CHANGED` of the rows of all requests may
+have other text or whole numbers. Wrong weights change almost every row, which is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +25,7 @@ import ctypes
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +44,8 @@ from tensorflow_serving.apis import prediction_log_pb2  # noqa: E402
 
 Arrays = Mapping[str, np.ndarray]
 Call = Callable[[str, Arrays], Arrays]  # signature name, inputs -> outputs
+WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+CHANGED = 0.25  # largest fraction of rows with other decisions on another device
 
 
 class CheckError(Exception):
@@ -47,18 +59,31 @@ def main() -> None:
     parser.add_argument(
         "--tolerance", type=float, default=1e-5, help="relative tolerance of floats"
     )
+    parser.add_argument(
+        "--live", type=float, help="tolerance of the live model's outputs, which are then replaced"
+    )
     parser.add_argument("--gpu", action="store_true", help="run on a GPU")
     flags = parser.parse_args()
+    tf.config.experimental.enable_tensor_float_32_execution(False)  # as for the live model
     try:
-        print(json.dumps(check(flags.directory, flags.tolerance)))
+        print(json.dumps(check(flags.directory, flags.tolerance, flags.live, gpu=flags.gpu)))
     except Exception as error:  # CheckError, or any error of TensorFlow
         kind = "" if isinstance(error, CheckError) else f"{type(error).__name__}: "
         print(json.dumps({"error": f"{kind}{error}"}))
         sys.exit(1)
 
 
-def check(directory: Path, tolerance: float) -> dict[str, Any]:
-    """Compare the outputs of both loaders with the recorded ones.
+def check(
+    directory: Path, tolerance: float, live: float | None = None, *, gpu: bool = False
+) -> dict[str, Any]:
+    """Compare the outputs of both loaders with the recorded ones; see the module.
+
+    Args:
+      directory: folder with `saved_model.pb`.
+      tolerance: of floats.
+      live: tolerance if the recorded outputs are the live model's; then new ones are recorded.
+      gpu: whether the loaders run on a GPU. There the tolerance is `live` for both, since sums may
+        have another order in each run.
 
     Returns:
       `requests`, the number of requests to each signature, and `largest_difference` of a float for
@@ -76,35 +101,166 @@ def check(directory: Path, tolerance: float) -> dict[str, Any]:
     if unused:
         raise CheckError(f"no warm-up request for {unused}")
 
-    def largest_difference(loader: str) -> float:
-        call = LOADERS[loader](directory, signatures)
-        differences = [0.0]
-        for number, record in enumerate(records):
-            name = record.request.model_spec.signature_name
-            expected = to_arrays(record.response.outputs)
-            outputs = call(name, to_arrays(record.request.inputs))
-            where = f"{loader} loader, record {number}, signature {name!r}"
-            if set(outputs) != set(expected):
-                raise CheckError(f"{where}: outputs {sorted(outputs)}, recorded {sorted(expected)}")
-            for key in expected:
-                gap = difference(outputs[key], expected[key])
-                if not gap <= tolerance:
-                    raise CheckError(
-                        f"{where}: output {key!r} differs from the live model's by {gap:.2g} of "
-                        f"its largest value, more than {tolerance:.2g}"
-                    )
-                differences.append(gap)
-        return max(differences)
-
     # Loading and the first request of each signature take most of the time; the loaders do not
     # share this work.
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        largest = dict(zip(LOADERS, pool.map(largest_difference, LOADERS), strict=True))
+        results = pool.map(lambda loader: run(loader, directory, signatures, records), LOADERS)
+        outputs = dict(zip(LOADERS, results, strict=True))
+
+    recorded = [to_arrays(record.response.outputs) for record in records]
+    live_limit = tolerance if live is None else live
+    limits = {"python": live_limit, "c++": live_limit if gpu else tolerance}
+    largest = {}
+    for loader, limit in limits.items():
+        places = [place_of(loader, number, record) for number, record in enumerate(records)]
+        compare = compare_devices if limit > tolerance else compare_exactly
+        largest[loader] = compare(places, outputs[loader], recorded, limit)
+        if live is not None:
+            recorded = outputs["python"]
+    if live is not None:
+        write_records(directory, signatures, records, recorded)
 
     used = [name for name in sys.modules if name.split(".")[0] in BANNED and sys.modules[name]]
     if used:
         raise CheckError(f"the check must run without {used}")
     return {"requests": requests, "largest_difference": largest}
+
+
+def run(
+    loader: str, directory: Path, signatures: Mapping[str, Any], records: Sequence[Any]
+) -> list[Arrays]:
+    """Return the outputs of each request; say on standard error what is done next."""
+    say(f"{loader} loader, loading")
+    call = LOADERS[loader](directory, signatures)
+    outputs = []
+    for number, record in enumerate(records):
+        say(place_of(loader, number, record))
+        name = record.request.model_spec.signature_name
+        outputs.append(call(name, to_arrays(record.request.inputs)))
+    say(f"{loader} loader, end")
+    return outputs
+
+
+def say(line: str) -> None:
+    """Write a line on standard error at once and whole, since two threads write there."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def place_of(loader: str, number: int, record: Any) -> str:
+    """Name a request for messages."""
+    return (
+        f"{loader} loader, record {number}, signature {record.request.model_spec.signature_name!r}"
+    )
+
+
+# --- Comparison ----------------------------------------------------------------------------------
+
+
+def compare_exactly(
+    places: Sequence[str], outputs: Sequence[Arrays], expected: Sequence[Arrays], tolerance: float
+) -> float:
+    """Compare outputs of one device: text and whole numbers must be equal.
+
+    Args:
+      places: name of each request.
+      outputs: of the loader, for each request.
+      expected: the recorded outputs.
+      tolerance: of floats.
+
+    Returns:
+      The largest difference; see `difference`.
+
+    Raises:
+      CheckError: an output differs.
+    """
+    largest = 0.0
+    for place, output, reference in zip(places, outputs, expected, strict=True):
+        require_same_names(place, output, reference)
+        for key in reference:
+            gap = require_close(place, key, output[key], reference[key], tolerance)
+            largest = max(largest, gap)
+    return largest
+
+
+def compare_devices(
+    places: Sequence[str], outputs: Sequence[Arrays], expected: Sequence[Arrays], tolerance: float
+) -> float:
+    """Compare outputs of two devices: a few rows may have other text and whole numbers.
+
+    Takes and returns the same as `compare_exactly`. A decision may also change the length of an
+    output, which ends in zeros or empty text.
+    """
+    largest, changed, rows = 0.0, 0, 0
+    for place, output, reference in zip(places, outputs, expected, strict=True):
+        require_same_names(place, output, reference)
+        pairs = {key: to_same_shape(output[key], reference[key]) for key in reference}
+        for key, (a, b) in pairs.items():
+            if a.shape != b.shape or a.dtype != b.dtype:
+                require_close(place, key, a, b, tolerance)  # raises
+        discrete = {key for key, pair in pairs.items() if all(map(is_discrete, pair))}
+        differs = np.zeros(len(next(iter(reference.values()))), bool)
+        for key in discrete:
+            a, b = pairs[key]
+            differs |= np.any(a != b, axis=tuple(range(1, a.ndim)))
+        for key in pairs.keys() - discrete:
+            a, b = pairs[key]
+            largest = max(largest, require_close(place, key, a[~differs], b[~differs], tolerance))
+        changed, rows = changed + int(differs.sum()), rows + differs.size
+    if changed > CHANGED * rows:
+        raise CheckError(
+            f"{places[0].split(',')[0]}: {changed} of {rows} rows have other text or whole numbers "
+            f"than the live model's, more than {CHANGED:.0%}"
+        )
+    return largest
+
+
+def require_same_names(place: str, outputs: Arrays, expected: Arrays) -> None:
+    """Raise a `CheckError` unless a response has the recorded outputs."""
+    if set(outputs) != set(expected):
+        raise CheckError(f"{place}: outputs {sorted(outputs)}, recorded {sorted(expected)}")
+
+
+def require_close(
+    place: str, key: str, output: np.ndarray, expected: np.ndarray, tolerance: float
+) -> float:
+    """Return the `difference` of two arrays; raise a `CheckError` if it is too large."""
+    gap = difference(output, expected)
+    if not gap <= tolerance:
+        raise CheckError(
+            f"{place}: output {key!r} differs from the live model's by {gap:.2g} of its largest "
+            f"value, more than {tolerance:.2g}"
+        )
+    return gap
+
+
+def is_discrete(array: np.ndarray) -> bool:
+    """Return whether an array holds text or whole numbers, if as floats, such as 0 and 1.
+
+    Example:
+      >>> is_discrete(np.array([0.0, 1.0])), is_discrete(np.array([0.5, 1.0]))
+      (True, False)
+    """
+    return not np.issubdtype(array.dtype, np.floating) or bool(np.all(array == np.round(array)))
+
+
+def to_same_shape(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pad two arrays with zeros or empty text at the end of all dimensions but the batch.
+
+    Example:
+      >>> to_same_shape(np.array([[1]]), np.array([[1, 2]]))
+      (array([[1, 0]]), array([[1, 2]]))
+    """
+    if a.dtype != b.dtype or a.ndim != b.ndim or len(a) != len(b):
+        return a, b  # which `difference` refuses
+    shape = np.maximum(a.shape, b.shape)
+
+    def pad(array: np.ndarray) -> np.ndarray:
+        padded = np.full(shape, b"" if array.dtype == object else 0, array.dtype)
+        padded[tuple(map(slice, array.shape))] = array
+        return padded
+
+    return pad(a), pad(b)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -138,12 +294,28 @@ def read_signatures(directory: Path) -> dict[str, Any]:
 
 
 def read_records(directory: Path) -> list[Any]:
-    """Read the warm-up file: a `PredictLog` per request, with the outputs of the live model."""
-    path = directory / "assets.extra" / "tf_serving_warmup_requests"
+    """Read the warm-up file: a `PredictLog` per request, with the recorded outputs."""
     return [
         prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log
-        for record in tf.data.TFRecordDataset(str(path))
+        for record in tf.data.TFRecordDataset(str(directory / WARM_UP))
     ]
+
+
+def write_records(
+    directory: Path,
+    signatures: Mapping[str, Any],
+    records: Sequence[Any],
+    outputs: Sequence[Arrays],
+) -> None:
+    """Write the warm-up file with new outputs."""
+    with tf.io.TFRecordWriter(str(directory / WARM_UP)) as writer:
+        for record, arrays in zip(records, outputs, strict=True):
+            types = signatures[record.request.model_spec.signature_name].outputs
+            for key, array in arrays.items():
+                proto = tf.make_tensor_proto(array, types[key].dtype, array.shape)
+                record.response.outputs[key].CopyFrom(proto)
+            log = prediction_log_pb2.PredictionLog(predict_log=record)
+            writer.write(log.SerializeToString())
 
 
 def to_arrays(protos: Mapping[str, Any]) -> Arrays:

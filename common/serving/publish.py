@@ -1,9 +1,10 @@
 """Publish a model as a TF Serving version folder, or not at all.
 
 `publish` traces the signatures, saves them, scans the graph for what a server cannot run, and
-records the warm-up requests with their outputs. A process without Keras and without this project
-(`common/serving/check.py`) then runs these requests again, and the task scores the export. Only
-then does the export get a version number and a place in TF Serving's list of models.
+records the warm-up requests with the outputs of the live model. A process without Keras and without
+this project (`common/serving/check.py`) then runs these requests, compares its outputs with the
+recorded ones, and records its own. The task scores the export. Only then does the export get a
+version number and a place in TF Serving's list of models.
 
 A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies), `model.keras` (for
 notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
@@ -16,21 +17,21 @@ import contextlib
 import errno
 import json
 import os
-import re
-import secrets
 import shutil
-import socket
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import ExportError
-from common.files import write_atomically
+from common.files import make_public, make_public_folder, remove_abandoned, unique_path
+from common.serving.models_config import list_version
 from common.serving.scan import scan
 from common.serving.targets import PORTABLE, Example, Function, Target
-from common.serving.versions import LITERT, SETTINGS, latest, versions
+from common.serving.versions import SETTINGS, versions
 
 from etils import epy
 
@@ -39,13 +40,20 @@ with epy.lazy_imports():
 
     import keras
     import tensorflow as tf
-    from google.protobuf import text_format
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
-    from tensorflow_serving.config import model_server_config_pb2
 
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 REQUIRED = ("serving_default", "tensors")
 CHECK = Path(__file__).with_name("check.py")
+STAGING = ".staging"  # prefix of a folder that is no version yet
+
+# Floats of a live model on a GPU or TPU may differ by this much from those of the CPU, relative to
+# the largest value of their tensor: sums of another order, and products of 8 bits in bfloat16.
+DEVICE_TOLERANCE = {"float32": 1e-2, "bfloat16": 1e-1}
+
+# The time limit of the verification: far above any export's need on a busy machine.
+CHECK_SECONDS = 600.0
+CHECK_SECONDS_PER_REQUEST = 60.0
 
 
 # --- Publishing ----------------------------------------------------------------------------------
@@ -87,7 +95,9 @@ def publish(
       finish: called with the staged and verified folder, to score it and to write its model card.
         An exception stops the publication.
       tolerance: largest difference of a float from the live model's output, relative to the largest
-        value of its tensor. Text and whole numbers must be equal.
+        value of its tensor. Text and whole numbers must be equal. A live model on a GPU or TPU is
+        compared with `DEVICE_TOLERANCE`, and a few rows may have other text or whole numbers; see
+        `common/serving/check.py`.
 
     Returns:
       The version folder, `directory/<n>`, where n is one more than the largest there.
@@ -119,8 +129,11 @@ def publish(
         with disable_cudnn(*layers), rnn_kernels.portable():
             live = _save_graph(signatures, model, resources, target, staged)
             scan(staged, target)
-            _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
-        verify(staged, tolerance, target)
+            with _without_tf32():
+                _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
+        requests = sum(map(len, examples.values()))
+        seconds = CHECK_SECONDS + CHECK_SECONDS_PER_REQUEST * requests
+        verify(staged, tolerance, target, seconds, _live_tolerance(model, tolerance))
         if finish is not None:
             finish(staged)
 
@@ -142,59 +155,20 @@ def publish_folder(
       The version folder, `directory/<n>`.
     """
     written_settings = json.dumps(settings, indent=2, ensure_ascii=False, allow_nan=False)
-    directory.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(directory)
-    staged = directory / f".staging-{os.getpid()}-{socket.gethostname()}-{secrets.token_hex(4)}"
-    try:
-        (staged / SETTINGS).parent.mkdir(parents=True)
-        (staged / SETTINGS).write_text(written_settings + "\n", encoding="utf-8")
-        write(staged)
-        _write_through(staged)
-        version = _take_next_version(staged, directory)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)  # gone already after the rename
-    write_models_config(directory.parent)
+    make_public_folder(directory)
+    remove_abandoned(directory, STAGING)
+    staged = unique_path(directory, STAGING)
+    with _exit_at_sigterm():
+        try:
+            (staged / SETTINGS).parent.mkdir(parents=True)
+            (staged / SETTINGS).write_text(written_settings + "\n", encoding="utf-8")
+            write(staged)
+            _write_through(staged)
+            version = _take_next_version(staged, directory)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)  # gone already after the rename
+    list_version(version)
     return version
-
-
-def write_models_config(root: Path) -> Path:
-    """Write TF Serving's list of the models below a folder that have a version.
-
-    A server opens no port while a listed model has no version, so the list names no other. Folders
-    are named as a server sees them when `root` is mounted as `/models`. Existing entries are kept,
-    since their version policy and labels are a person's choice.
-
-    Args:
-      root: the folder of the tasks' folders, such as `saved_models`.
-
-    Returns:
-      `root/models.config`, replaced whole.
-
-    Raises:
-      ExportError: the existing file is no list of models.
-    """
-    path = root / "models.config"
-    before = model_server_config_pb2.ModelServerConfig()
-    try:
-        text_format.Parse(path.read_text(encoding="utf-8"), before)
-    except FileNotFoundError:
-        pass
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise ExportError(f"{path}: {error}; correct the file or delete it") from error
-    entries = {entry.name: entry for entry in before.model_config_list.config}
-    config = model_server_config_pb2.ModelServerConfig()
-    config.model_config_list.SetInParent()
-    for directory in sorted(path for path in root.iterdir() if versions(path)):
-        if (latest(directory) / LITERT).exists():
-            continue  # for small devices, not for servers
-        new = model_server_config_pb2.ModelConfig(
-            name=directory.name,
-            base_path=f"/models/{directory.name}",
-            model_platform="tensorflow",
-        )
-        config.model_config_list.config.append(entries.get(directory.name, new))
-    write_atomically(path, text_format.MessageToString(config).encode())
-    return path
 
 
 @contextlib.contextmanager
@@ -228,7 +202,13 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
             layer.use_cudnn = use_cudnn
 
 
-def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> dict[str, Any]:
+def verify(
+    staged: Path,
+    tolerance: float = 1e-5,
+    target: Target = PORTABLE,
+    seconds: float = CHECK_SECONDS,
+    live: float | None = None,
+) -> dict[str, Any]:
     """Run the warm-up requests of an export in a new process, without Keras and this project.
 
     Both `tf.saved_model.load` and the C++ loader of TensorFlow must return the recorded outputs;
@@ -238,18 +218,30 @@ def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> 
       staged: folder with `saved_model.pb` and the warm-up requests.
       tolerance: as for `publish`.
       target: the target of the export; one for GPUs runs on a GPU.
+      seconds: the time limit.
+      live: tolerance of the recorded outputs if they are the live model's. Then those of
+        `tf.saved_model.load` replace them, and the C++ loader must return these. None: nothing is
+        written.
 
     Returns:
       `requests`, the number for each signature, and `largest_difference` for each loader.
 
     Raises:
-      ExportError: with the first difference, or the reason why it does not load.
+      ExportError: with the first difference, the reason why it does not load, or the requests that
+        ran at the time limit.
     """
     command = [sys.executable, "-P", str(CHECK), str(staged.resolve())]
     command += ["--tolerance", str(tolerance)]
+    if live is not None:
+        command += ["--live", str(live)]
     if target.name == "gpu":
         command.append("--gpu")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ExportError(
+            f"{staged}: verification stopped after {seconds:.0f} s in {_unfinished(error.stderr)}"
+        ) from error
     try:
         facts = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):  # it ended before it printed a reason
@@ -257,6 +249,13 @@ def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> 
     if "error" in facts:
         raise ExportError(f"{staged}: verification failed: {facts['error']}")
     return facts
+
+
+def _unfinished(progress: bytes | None) -> str:
+    """Return what each loader did last, from the lines of `check.py`, unless it ended."""
+    lines = (progress or b"").decode(errors="replace").splitlines()
+    last = {line.split(",")[0]: line for line in lines if " loader, " in line}
+    return "; ".join(line for line in last.values() if not line.endswith(", end")) or "its start"
 
 
 # --- The steps of `publish` ----------------------------------------------------------------------
@@ -353,6 +352,24 @@ def _record(
 
 
 @contextlib.contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Compute in float32 on GPUs that round the factors of products to 10 bits by default."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+def _live_tolerance(model: keras.Model, tolerance: float) -> float:
+    """Return the tolerance for the outputs of the live model, which depends on its device."""
+    if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
+        return tolerance
+    return DEVICE_TOLERANCE["bfloat16" if model.compute_dtype == "bfloat16" else "float32"]
+
+
+@contextlib.contextmanager
 def _full_disk_as_os_error(path: Path) -> Iterator[None]:
     """Raise the `OSError` of Python where the writers of TensorFlow meet a full disk."""
     try:
@@ -368,28 +385,31 @@ def _protos(tensors: Mapping[str, tf.Tensor]) -> dict[str, Any]:
     }
 
 
-def _remove_abandoned(directory: Path) -> None:
-    """Remove the staged folders of processes of this host that were killed."""
-    pattern = re.compile(rf"\.staging-(\d+)-{re.escape(socket.gethostname())}-[0-9a-f]+")
-    for path in directory.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match and not _is_alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
+@contextlib.contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise `SystemExit` in the block, unless the program handles it, to clean up."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
 
+    def stop(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
 
-def _is_alive(pid: int) -> bool:
+    signal.signal(signal.SIGTERM, stop)
     try:
-        os.kill(pid, 0)  # signal 0 only tests
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another user
-        pass
-    return True
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _write_through(directory: Path) -> None:
-    """Flush the folder to disk, so that a power cut cannot leave an empty version."""
+    """Flush the folder to disk, so that a power cut cannot leave an empty version.
+
+    Every user may read it then, since a server often runs as another one.
+    """
     for path in (directory, *directory.rglob("*")):
+        make_public(path)
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

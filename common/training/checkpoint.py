@@ -17,16 +17,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from common.errors import InputError, TrainingError
-from common.files import write_atomically
+from common.files import open_locked, write_atomically
 from common.training.distribution import from_chief, worker_index
 
 import numpy as np
 from etils import epy
-
-try:
-    import fcntl
-except ModuleNotFoundError:
-    fcntl = None  # type: ignore[assignment]
 
 with epy.lazy_imports():
     import tensorflow as tf
@@ -147,22 +142,17 @@ def lock(directory: Path) -> None:
       InputError: another process trains in this folder.
     """
     directory = directory.resolve()
-    if fcntl is None or directory in _LOCKED:  # Windows has no such locks
+    if directory in _LOCKED:
         return
-    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    path = directory / LOCK
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        process = os.read(file, 20).decode() or "another process"
-        os.close(file)
+        file = open_locked(path, wait=False)
+    except BlockingIOError as error:
         raise InputError(
-            f"another training run uses this folder (process {process}). Wait for its end, or pass "
-            "another --output",
+            f"another training run uses this folder (process {path.read_text() or 'unknown'}). "
+            "Wait for its end, or pass another --output",
             directory,
-        ) from None
-    except OSError:  # a file system without locks
-        os.close(file)
-        return
+        ) from error
     os.truncate(file, 0)
     os.write(file, str(os.getpid()).encode())
     _LOCKED[directory] = file

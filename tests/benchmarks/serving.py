@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 from common.serving import check
-from common.serving.publish import write_models_config
+from common.serving.models_config import write_models_config
 from common.serving.versions import latest, versions
 
 import grpc

@@ -1,7 +1,13 @@
 """Reading files, and all messages that a user can cause."""
 
 import os
+import socket
+import stat
+import subprocess
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 from common import files
 from common.errors import InputError
@@ -100,3 +106,111 @@ def test_a_hash_of_files_depends_on_their_names_folders_and_contents(tmp_path):
     assert len(hashes | {before, files.hash_files(paths)}) == 8
     with pytest.raises(InputError, match=r"z\.mp4: cannot read: No such file"):
         files.hash_files([tmp_path / "z.mp4"])
+
+
+def test_writers_of_one_file_do_not_meet(tmp_path):
+    path, contents = tmp_path / "file", [bytes([number]) * 100_000 for number in range(8)]
+    together = threading.Barrier(len(contents))
+
+    def write(content):
+        together.wait()
+        for _ in range(10):
+            files.write_atomically(path, content)
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write, contents))
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o000])
+def test_public_files_and_folders_have_the_same_modes_under_any_umask(tmp_path, mask):
+    def mode(name):
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    before = os.umask(mask)
+    try:
+        files.write_atomically(tmp_path / "public.txt", b"", public=True)
+        files.write_atomically(tmp_path / "own.txt", b"")
+        files.make_public_folder(private / "made" / "deep")
+    finally:
+        os.umask(before)
+    assert (mode("public.txt"), mode("own.txt")) == (0o644, 0o666 & ~mask)
+    assert mode("private/made") & 0o755 == mode("private/made/deep") & 0o755 == 0o755
+    assert mode("private") == 0o700  # a folder that was there
+    files.make_public_folder(private)
+    assert mode("private") == 0o755
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """The id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+DAY = 24 * 60 * 60
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "age", "stays"),
+    [
+        ("{ended}-{host}", 0, False),
+        ("{ended}-other-{host}", 0, True),
+        ("{ended}-other-{host}", DAY - 60, True),
+        ("{ended}-other-{host}", DAY + 60, False),
+        ("1-{host}", DAY - 60, True),
+        ("1-{host}", DAY + 60, False),
+        ("{own}-{host}", DAY - 60, True),
+        ("{own}-{host}", DAY + 60, False),  # the number of another process, long ago
+        ("{ended}{ended}{ended}-{host}", 0, False),  # larger than any number of a process
+        ("person", DAY + 60, True),
+    ],
+)
+def test_what_killed_processes_left_is_removed(tmp_path, ended, owner, age, stays, is_folder):
+    owner = owner.format(ended=ended, own=os.getpid(), host=socket.gethostname())
+    path = tmp_path / f".left[.partial-{owner}-0a"
+    touched = [path]
+    if is_folder:
+        path.mkdir()
+        touched = [path / "variables", path]
+    touched[0].write_bytes(b"half")
+    for part in touched:
+        os.utime(part, (time.time() - age,) * 2)
+    files.write_atomically(tmp_path / "other", b"")
+    assert path.exists()
+    files.write_atomically(tmp_path / "left[", b"")
+    assert path.exists() == stays
+
+
+def test_a_folder_is_left_while_anything_in_it_changes(tmp_path):
+    path = tmp_path / ".staging-1-another-host-0a"
+    (path / "variables").mkdir(parents=True)
+    (path / "variables" / "new").write_bytes(b"")
+    for part in (path / "variables", path):
+        os.utime(part, (time.time() - 2 * DAY,) * 2)
+    files.remove_abandoned(tmp_path, ".staging")
+    assert path.exists()
+    os.utime(path / "variables" / "new", (time.time() - 2 * DAY,) * 2)
+    files.remove_abandoned(tmp_path, ".staging")
+    assert not path.exists()
+
+
+def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path):
+    inside, largest = [], []
+
+    def work(number):
+        with files.locked(tmp_path / "lock"):
+            inside.append(number)
+            largest.append(len(inside))
+            time.sleep(0.01)
+            inside.remove(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert largest == [1] * 8
+    assert (tmp_path / "lock").read_bytes() == b""

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import shutil
 
-from common.serving.publish import write_models_config
+from common.serving.models_config import write_models_config
 from common.serving.served import load_export
 from tests.serving.server import Server
 from tests.tasks.exports import TASKS

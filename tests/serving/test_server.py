@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import ExportError
 from common.serving import check
-from common.serving.publish import write_models_config
+from common.serving.models_config import write_models_config
 from tests.serving import server as double
 from tests.tasks.exports import TASKS
 from tests.tasks.own import video
@@ -372,9 +372,9 @@ def test_the_list_keeps_entries_that_a_person_has_edited(two_versions):
     shutil.copytree(two_versions / "sentiment", two_versions / "ner")
     write_models_config(two_versions)
     again = double.read_text(path, model_server_config_pb2.ModelServerConfig())
-    assert [e.name for e in again.model_config_list.config] == ["ner", "sentiment"]
-    assert again.model_config_list.config[1] == entry
-    assert not again.model_config_list.config[0].version_labels
+    assert [e.name for e in again.model_config_list.config] == ["sentiment", "ner"]
+    assert again.model_config_list.config[0] == entry
+    assert not again.model_config_list.config[1].version_labels
     path.write_text("not a message {")
     with pytest.raises(ExportError, match=r"models\.config: .*delete it"):
         write_models_config(two_versions)

@@ -11,7 +11,7 @@ import threading
 import time
 
 from common.commands import cli
-from common.serving.publish import write_models_config
+from common.serving.models_config import write_models_config
 from tests.ports import free_ports
 from tests.serving.server import Server
 from tests.tasks import commands

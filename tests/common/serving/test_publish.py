@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from common.errors import ExportError
 from common.serving import publish as publishing
-from common.serving.publish import disable_cudnn, publish_folder, write_models_config
+from common.serving.publish import disable_cudnn, publish_folder
 from common.serving.served import load_export
 from common.serving.versions import GRAPH, SETTINGS, latest, versions
 from tests.common.serving.classifier import IDS, OWN_SETTINGS, TEXTS, nothing_left
@@ -24,9 +25,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from google.protobuf import text_format
 from tensorflow_serving.apis import prediction_log_pb2
-from tensorflow_serving.config import model_server_config_pb2
 
 # --- Content --------------------------------------------------------------------------------------
 
@@ -47,13 +46,23 @@ def test_versions_count_up_and_hold_every_file(published):
         assert (first / file).stat().st_size > 0
     assert staged.parent == first.parent
     assert staged.name.startswith(f".staging-{os.getpid()}-")
-    assert first.stat().st_mode & 0o077 == 0o077 & ~current_umask()  # readable for a server
 
 
-def current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def test_every_user_may_read_a_version_under_any_umask(tmp_path):
+    def write(staged):
+        (staged / "variables").mkdir()
+        (staged / "variables" / "data").write_bytes(b"")
+
+    before = os.umask(0o077)
+    try:
+        version = publish_folder(write, settings={}, directory=tmp_path / "root" / "toy")
+    finally:
+        os.umask(before)
+    root = tmp_path / "root"
+    folders = [root, root / "toy", version, version / "variables", version / "assets.extra"]
+    for path in (*folders, version / SETTINGS, version / "variables/data", root / "models.config"):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o755 if path in folders else 0o644), path
 
 
 def test_signatures_keep_names_types_and_batch_dimension(published):
@@ -250,19 +259,72 @@ def publish_file(directory):
     )
 
 
-def test_files_of_ended_processes_of_this_host_are_removed(tmp_path):
+def test_folders_of_ended_processes_are_removed(tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
     host = socket.gethostname()
     gone = tmp_path / "toy" / f".staging-{ended.pid}-{host}-0a"
+    old = tmp_path / "toy" / f".staging-1-{host}-0a"
     kept = [
         tmp_path / "toy" / name
         for name in (f".staging-{os.getpid()}-{host}-0a", f".staging-{ended.pid}-other-{host}-0a")
     ]
-    for folder in (gone, *kept):
+    for folder in (gone, old, *kept):
         (folder / "assets").mkdir(parents=True)
+    for path in (old / "assets", old):
+        os.utime(path, (time.time() - 25 * 60 * 60,) * 2)
     assert publish_file(tmp_path / "toy").name == "1"
-    assert not gone.exists() and all(folder.exists() for folder in kept)
+    assert not gone.exists() and not old.exists() and all(folder.exists() for folder in kept)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_a_signal_ends_a_publication_and_leaves_nothing(tmp_path, number, code):
+    program = textwrap.dedent(f"""
+        import pathlib, signal, time
+        from common.serving.publish import publish_folder
+
+        def write(staged):
+            print(staged.is_dir(), flush=True)
+            time.sleep(600)
+
+        directory = pathlib.Path({str(tmp_path / "toy")!r})
+        publish_folder(write, settings={{}}, directory=directory)
+    """)
+    environment = {**os.environ, "PYTHONPATH": str(Path(publishing.__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout.readline() == b"True\n"
+        process.send_signal(number)
+        assert process.wait(60) == code
+    assert nothing_left(tmp_path / "toy")
+
+
+def test_sigterm_keeps_its_handler(tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        publish_folder(
+            lambda staged: os.kill(os.getpid(), signal.SIGTERM),
+            settings={},
+            directory=tmp_path / "toy",
+        )
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with pytest.raises(SystemExit, match="143"):
+            publish_folder(
+                lambda staged: signal.raise_signal(signal.SIGTERM),
+                settings={},
+                directory=tmp_path / "toy",
+            )
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert versions(tmp_path / "toy") == [1]
 
 
 @pytest.mark.commands  # the parts of it are tested above
@@ -338,20 +400,17 @@ def test_a_version_number_taken_by_another_process_is_skipped(tmp_path):
 # --- The list of models ---------------------------------------------------------------------------
 
 
-def test_the_list_names_only_models_with_a_version(tmp_path):
-    for folder in ("ner/1", "ner/2", "dna/run", "music/.staging-1-host-aa", "sentiment/10"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "README.md").write_text("")
-    path = write_models_config(tmp_path)
-    config = model_server_config_pb2.ModelServerConfig()
-    text_format.Parse(path.read_text(), config)
-    listed = {model.name: model.base_path for model in config.model_config_list.config}
-    assert listed == {"ner": "/models/ner", "sentiment": "/models/sentiment"}
-    assert {model.model_platform for model in config.model_config_list.config} == {"tensorflow"}
-    assert os.listdir(tmp_path).count("models.config.partial") == 0
-
-
 def test_publishing_adds_a_model_to_the_list(tmp_path):
     assert not (tmp_path / "models.config").exists()
     publish_file(tmp_path / "demo")
     assert 'base_path: "/models/demo"' in (tmp_path / "models.config").read_text()
+
+
+def test_a_version_stands_although_the_list_is_invalid(tmp_path, capsys):
+    (tmp_path / "models.config").write_text("invalid {")
+    assert publish_file(tmp_path / "demo") == tmp_path / "demo" / "1"
+    assert 'add\n  config {\n    name: "demo"' in capsys.readouterr().err
+    (tmp_path / "models.config").write_text("")  # corrected: the next publication adds both
+    publish_file(tmp_path / "toy")
+    written = (tmp_path / "models.config").read_text()
+    assert "/models/demo" in written and "/models/toy" in written

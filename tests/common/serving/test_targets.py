@@ -8,7 +8,8 @@ from common import rnn_kernels
 from common.commands import cli
 from common.errors import ExportError, InputError
 from common.serving import targets
-from common.serving.publish import publish, write_models_config
+from common.serving.models_config import write_models_config
+from common.serving.publish import publish
 from common.serving.scan import scan
 from common.serving.served import load_export
 from common.serving.versions import GRAPH, LITERT, latest
