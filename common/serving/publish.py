@@ -214,9 +214,7 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
     """
     before = {
         layer: layer.use_cudnn
-        for owner in owners
-        if isinstance(owner, keras.Layer)
-        for layer in owner._flatten_layers()
+        for layer in _nested_layers(*owners)
         if hasattr(layer, "use_cudnn")
     }
     try:
@@ -226,6 +224,26 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
     finally:
         for layer, use_cudnn in before.items():
             layer.use_cudnn = use_cudnn
+
+
+def _nested_layers(*owners: Any) -> list[keras.Layer]:
+    """Return the layers among the owners and all layers in their attributes, lists and dicts."""
+    found: dict[int, Any] = {}
+    pending = [owner for owner in owners if isinstance(owner, keras.Layer)]
+    while pending:
+        value = pending.pop()
+        if id(value) in found:
+            continue
+        if isinstance(value, keras.Layer):
+            pending += vars(value).values()
+        elif isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list | tuple | set):
+            pending += value
+        else:
+            continue
+        found[id(value)] = value
+    return [value for value in found.values() if isinstance(value, keras.Layer)]
 
 
 def verify(staged: Path, tolerance: float = 1e-5, target: Target = PORTABLE) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Tests and a benchmark on a GPU; see `__main__.py`."""
