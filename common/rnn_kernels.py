@@ -464,10 +464,10 @@ def _differentiable_scan(
         del x  # `batch` holds its parts
         states, weights = more[:count], Weights(*more[count:])
         # Without stop_gradient a tape would differentiate the programs themselves.
-        constants = tf.nest.map_structure(
+        xs, starts, constants = tf.nest.map_structure(
             lambda v: None if v is None else tf.stop_gradient(v), (batch.xs, states, weights)
         )
-        results = batch.forward(*constants, save)
+        results = batch.forward(xs, starts, constants, save)
 
         def gradient(d_outputs: tf.Tensor, *d_final_states: tf.Tensor) -> list[tf.Tensor]:
             # Without a tape nothing was saved, but a caller outside the function may have one.

@@ -213,9 +213,7 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
             concrete = function.get_concrete_function()
     """
     before = {
-        layer: layer.use_cudnn
-        for layer in _nested_layers(*owners)
-        if hasattr(layer, "use_cudnn")
+        layer: layer.use_cudnn for layer in _nested_layers(*owners) if hasattr(layer, "use_cudnn")
     }
     try:
         for layer in before:
@@ -235,11 +233,11 @@ def _nested_layers(*owners: Any) -> list[keras.Layer]:
         if id(value) in found:
             continue
         if isinstance(value, keras.Layer):
-            pending += vars(value).values()
+            pending.extend(vars(value).values())
         elif isinstance(value, Mapping):
-            pending += value.values()
+            pending.extend(value.values())
         elif isinstance(value, list | tuple | set):
-            pending += value
+            pending.extend(value)
         else:
             continue
         found[id(value)] = value

@@ -21,6 +21,9 @@ LIBRARIES = ("tf", "keras")  # the names under which all files import them
 STANDARD = ("_asdict", "_fields", "_fields_", "_replace", "_exit")  # of Python itself
 
 
+TENSORFLOW = f"TensorFlow {tf.__version__}"
+
+
 # --- What breaks if TensorFlow changes ------------------------------------------------------------
 
 
@@ -29,18 +32,26 @@ def internals():
     try:
         return importlib.import_module("common.tensorflow_internals")
     except ImportError as error:
-        pytest.fail(f"TensorFlow {tf.__version__} has moved a private name: mend {MODULE} ({error})")
+        pytest.fail(
+            f"TensorFlow {tf.__version__} has moved a private name: mend {MODULE} ({error})"
+        )
 
 
 def notice(function, context):
     """Return the result of a function inside a traced function, outside and inside `context`."""
     results = []
 
+    def body(k):
+        results.append(function())
+        return (k + 1,)
+
     def trace(**options):
         @tf.function(autograph=False, **options)
         def run(x):
             results.append(function())
-            return tf.while_loop(lambda k: k < 2, lambda k: (results.append(function()), k + 1)[1:], [x])
+            return tf.while_loop(
+                lambda k: k < 2, lambda k: (results.append(function()), k + 1)[1:], [x]
+            )
 
         run(tf.constant(0))
 
@@ -75,7 +86,7 @@ def compile_an_outer_function(trace):
 def test_contexts_are_noticed(internals, name, context, purpose):
     outside, inside = notice(getattr(internals, name), context)
     assert outside == {False}, f"{MODULE}: {name} is true where it should not be"
-    assert inside == {True}, f"{MODULE}: {name} fails with TensorFlow {tf.__version__}: {purpose}"
+    assert inside == {True}, f"{MODULE}: {name} fails with {TENSORFLOW}: {purpose}"
 
 
 def test_saving_is_noticed(internals, tmp_path):
@@ -90,7 +101,7 @@ def test_saving_is_noticed(internals, tmp_path):
     module.run = run
     tf.saved_model.save(module, str(tmp_path))
     purpose = "tf.saved_model.save would write compiled scans, which TF Serving refuses"
-    assert results == [True], f"{MODULE}: is_saving fails with TensorFlow {tf.__version__}: {purpose}"
+    assert results == [True], f"{MODULE}: is_saving fails with {TENSORFLOW}: {purpose}"
     assert not internals.is_saving()
 
 
@@ -129,14 +140,15 @@ def own_names(tree):
 
 
 def private_uses(tree, own):
-    """Yield the uses of private names that are not in `own`, and all of TensorFlow's and Keras's."""
+    """Yield the uses of private names of libraries, given the names that the project defines."""
+    private_modules = tuple(f"{module}." for module in PRIVATE_MODULES)
     for node in ast.walk(tree):
         modules = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             modules = [f"{node.module}.{alias.name}" for alias in node.names]
-        yield from (m for m in modules if f"{m}.".startswith(tuple(f"{p}." for p in PRIVATE_MODULES)))
+        yield from (m for m in modules if f"{m}.".startswith(private_modules))
         name = None
         if isinstance(node, ast.Attribute):
             name, owner = node.attr, ast.unparse(node.value)

@@ -8,7 +8,7 @@ import tensorflow as tf
 KIND = os.environ.get("TESTED_DEVICE", "GPU")  # CPU tests everything but the GPU
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def device():
     """The device as TensorFlow names it."""
     devices = tf.config.list_physical_devices(KIND)
