@@ -13,8 +13,6 @@ import sys
 import time
 import traceback
 
-# Before TensorFlow starts: the commands under test need memory of the same card.
-os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from tests.gpu import benchmark
@@ -35,7 +33,7 @@ class Outcomes:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             message = crash.message if crash else str(report.longrepr)
-            self.failed[report.nodeid] = message.strip().splitlines()[0][:300]
+            self.failed[report.nodeid] = (message.strip() or "no message").splitlines()[0][:300]
         elif report.skipped:
             self.skipped[report.nodeid] = str(report.longrepr)[:300]
         elif report.when == "call":

@@ -88,7 +88,7 @@ def check(name, all_lengths, device, tolerance, more=None, **settings):
         assert_near(out, expected, tolerance)
         assert_near(gradients, expected_gradients, 5 * tolerance)
         if device.startswith("GPU"):
-            assert all("GPU" in o.device for o in out)
+            assert all("GPU" in o.backing_device for o in out)
             assert is_cudnn(tested, x, mask) == (name not in NO_CUDNN)
 
 
