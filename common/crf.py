@@ -27,11 +27,11 @@ from common import linear_chain
 from common.linear_chain import Chain, Constraints, Scores, TensorLike
 from common.log_space import LOW
 from common.tensor_arrays import dimension, empty, unstack
+from common.tensorflow_internals import is_recording
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record
 
 __all__ = [
     "CRF",
@@ -204,19 +204,21 @@ def marginals(
 
 def _log_normalizer(chain: Chain) -> tf.Tensor:
     """Return log Z as one op, whose gradient is the backward pass."""
-    save = record.could_possibly_record()
+    save = is_recording()
     real, outgoing = chain.real, tf.stop_gradient(chain.outgoing)
 
     @tf.custom_gradient
     def call(emissions: tf.Tensor, incoming: tf.Tensor, start: tf.Tensor, end: tf.Tensor) -> Any:
-        def forward() -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return chain.run(linear_chain.forward, emissions, real, incoming, start, end)
+        arguments = (emissions, incoming, start, end)
 
-        with record.stop_recording():  # the tape would differentiate the loop itself
-            total, last, alphas = forward()
+        def forward(values: tf.Tensor, *scores: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return chain.run(linear_chain.forward, values, real, *scores)
+
+        # Without stop_gradient a tape would differentiate the loop itself.
+        total, last, alphas = forward(*map(tf.stop_gradient, arguments))
 
         def gradient(d_total: tf.Tensor) -> list[tf.Tensor]:
-            saved = alphas if save else forward()[2]
+            saved = alphas if save else forward(*arguments)[2]
             d_emissions, d_incoming = chain.run(
                 linear_chain.backward, emissions, real, incoming, outgoing, end, saved, d_total
             )

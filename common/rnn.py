@@ -154,7 +154,8 @@ class GRU(keras.layers.GRU):
     ) -> Any:
         """Run the fused kernel if it covers the layer, else Keras's computation."""
         if not rnn_kernels.covers(self, mask, training):
-            return super().inner_loop(sequences, initial_state, mask, training=training)
+            loop = super().inner_loop
+            return rnn_kernels.keras_loop(loop, self, sequences, initial_state, mask, training)
         return rnn_kernels.inner_loop(
             "gru" if self.reset_after else "gru_before",
             self,
@@ -225,7 +226,8 @@ class LSTM(keras.layers.LSTM):
     ) -> Any:
         """Run the fused kernel if it covers the layer, else Keras's computation."""
         if not rnn_kernels.covers(self, mask, training):
-            return super().inner_loop(sequences, initial_state, mask, training=training)
+            loop = super().inner_loop
+            return rnn_kernels.keras_loop(loop, self, sequences, initial_state, mask, training)
         return rnn_kernels.inner_loop("lstm", self, sequences, initial_state, mask, training)
 
 

@@ -56,18 +56,25 @@ from common.rnn_cells import Activations, Cell, States, Weights
 from common.rnn_scan import Scan
 from common.start_up import cores
 from common.tensor_arrays import dimension
+from common.tensorflow_internals import is_compiling, is_recording, is_saving
 
 import numpy as np
 import tensorflow as tf
 from etils import epy
-from tensorflow.python.eager import record
-from tensorflow.python.ops import control_flow_util
-from tensorflow.python.saved_model import save_context
 
 with epy.lazy_imports():
     import keras
 
-__all__ = ["Weights", "covers", "inner_loop", "is_portable", "may_compile", "portable", "run"]
+__all__ = [
+    "Weights",
+    "covers",
+    "inner_loop",
+    "is_portable",
+    "keras_loop",
+    "may_compile",
+    "portable",
+    "run",
+]
 
 _MIN_COMPILED_UNITS = 32  # training a smaller model takes less time than compiling it
 
@@ -178,6 +185,44 @@ def inner_loop(
     return last, outputs if layer.return_sequences else last[:, None], states
 
 
+def keras_loop(
+    loop: Callable[..., Any],
+    layer: keras.layers.RNN,
+    sequences: tf.Tensor,
+    initial_state: tf.Tensor | Sequence[tf.Tensor],
+    mask: tf.Tensor | Sequence[tf.Tensor] | None,
+    training: bool | None,
+) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    """Run Keras's `inner_loop` of a `GRU` or `LSTM`, for rows without a real step, too.
+
+    cuDNN refuses a batch with such a row. So the row runs one step of zeros, and its results are
+    replaced by zeros and by its initial state.
+
+    Args:
+      loop: `inner_loop` of Keras's layer.
+      layer: the layer.
+      sequences: see `inner_loop`, like the other arguments and the results.
+      initial_state: see there.
+      mask: see there.
+      training: see there.
+    """
+    step_mask = _first(mask)
+    if step_mask is None or not layer.use_cudnn or not tf.config.list_logical_devices("GPU"):
+        return loop(sequences, initial_state, mask, training=training)
+    step_mask = tf.cast(step_mask, tf.bool)
+    empty = tf.logical_not(tf.reduce_any(step_mask, axis=1, keepdims=True))
+    is_first = tf.range(tf.shape(step_mask)[1])[None] == 0
+    sequences, zero = tf.convert_to_tensor(sequences), tf.zeros([], layer.compute_dtype)
+    last, outputs, states = loop(
+        tf.where(empty[:, :, None], tf.cast(zero, sequences.dtype), sequences),
+        initial_state,
+        step_mask | (empty & is_first),
+        training=training,
+    )
+    outputs = tf.where(empty[:, :, None], zero, outputs)
+    return tf.where(empty, zero, last), outputs, rnn_cells.select(empty, initial_state, states)
+
+
 def _first(mask: Any) -> Any:
     return mask[0] if isinstance(mask, (list, tuple)) else mask
 
@@ -206,9 +251,9 @@ def may_compile() -> bool:
     return (
         tf.inside_function()
         and not _portable.get()
-        and not save_context.in_save_context()
+        and not is_saving()
         and not tf.distribute.has_strategy()
-        and not control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+        and not is_compiling()
     )
 
 
@@ -258,7 +303,7 @@ def run(
         x, states, weights = tf.nest.map_structure(
             lambda v: None if v is None else tf.cast(v, tf.float32), (x, list(states), weights)
         )
-    save = record.could_possibly_record()
+    save = is_recording()
     if compiled:
         parts = 1 if side_by_side or len(cores()) == 1 else 2
         outputs, final_states = _run_padded(scan, x, states, mask, weights, save, parts)
@@ -360,7 +405,7 @@ class _Batch:
         self.xs = _split(self.x, self.parts)
 
     def forward(
-        self, states: States, weights: Weights, save: bool
+        self, xs: Sequence[tf.Tensor], states: States, weights: Weights, save: bool
     ) -> list[tuple[tf.Tensor, list[tf.Tensor], Any]]:
         """Return outputs, final states and activations (`None` without `save`) of each part."""
         program = self._program(
@@ -369,7 +414,7 @@ class _Batch:
         starts, inner = _split_each(states, self.parts), weights._replace(kernel=None)
         return [
             program(rnn_cells.project(x, weights.kernel), mask, start, inner, self.length)
-            for x, mask, start in zip(self.xs, self.masks, starts, strict=True)
+            for x, mask, start in zip(xs, self.masks, starts, strict=True)
         ]
 
     def backward(
@@ -418,12 +463,15 @@ def _differentiable_scan(
     def scan(x: tf.Tensor, *more: tf.Tensor) -> Any:
         del x  # `batch` holds its parts
         states, weights = more[:count], Weights(*more[count:])
-        with record.stop_recording():  # else the tape would differentiate the programs themselves
-            results = batch.forward(states, weights, save)
+        # Without stop_gradient a tape would differentiate the programs themselves.
+        xs, starts, constants = tf.nest.map_structure(
+            lambda v: None if v is None else tf.stop_gradient(v), (batch.xs, states, weights)
+        )
+        results = batch.forward(xs, starts, constants, save)
 
         def gradient(d_outputs: tf.Tensor, *d_final_states: tf.Tensor) -> list[tf.Tensor]:
             # Without a tape nothing was saved, but a caller outside the function may have one.
-            recomputed = results if save else batch.forward(states, weights, save=True)
+            recomputed = results if save else batch.forward(batch.xs, states, weights, save=True)
             activations = [part[2] for part in recomputed]
             d_outputs = tf.convert_to_tensor(d_outputs)
             return batch.backward(d_outputs, d_final_states, states, weights, activations)

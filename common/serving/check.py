@@ -346,7 +346,6 @@ class Output(ctypes.Structure):
 
 POINTER, INT, SIZE, TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t, ctypes.c_char_p
 OUTPUTS, DIMENSIONS = ctypes.POINTER(Output), ctypes.POINTER(ctypes.c_int64)
-STRING_BYTES = 24  # sizeof(TF_TString)
 PROTOTYPES: Mapping[str, tuple[Any, ...]] = {  # name -> result, arguments
     "TF_NewStatus": (POINTER,),
     "TF_GetCode": (INT, POINTER),
@@ -362,18 +361,18 @@ PROTOTYPES: Mapping[str, tuple[Any, ...]] = {  # name -> result, arguments
         *(None, POINTER, POINTER, OUTPUTS, ctypes.POINTER(POINTER), INT),
         *(OUTPUTS, ctypes.POINTER(POINTER), INT, POINTER, INT, POINTER, POINTER),
     ),
+    "TF_NewBufferFromString": (POINTER, TEXT, SIZE),
+    "TF_DeleteBuffer": (None, POINTER),
     "TF_AllocateTensor": (POINTER, INT, DIMENSIONS, INT, SIZE),
+    "TF_TensorFromProto": (None, POINTER, POINTER, POINTER),
     "TF_DeleteTensor": (None, POINTER),
     "TF_TensorType": (INT, POINTER),
     "TF_NumDims": (INT, POINTER),
     "TF_Dim": (ctypes.c_int64, POINTER, INT),
     "TF_TensorData": (POINTER, POINTER),
     "TF_TensorByteSize": (SIZE, POINTER),
-    "TF_StringInit": (None, POINTER),
-    "TF_StringCopy": (None, POINTER, TEXT, SIZE),
     "TF_StringGetDataPointer": (POINTER, POINTER),
     "TF_StringGetSize": (SIZE, POINTER),
-    "TF_StringDealloc": (None, POINTER),
 }
 
 
@@ -410,7 +409,8 @@ def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Call:
         if set(inputs) != set(given):
             raise CheckError(f"{name!r} takes {sorted(given)}, the request has {sorted(inputs)}")
         feeds = (Output * len(given))(*(find(info.name) for info in given.values()))
-        values = [write_tensor(c, inputs[key], info.dtype) for key, info in given.items()]
+        values = [write_tensor(c, inputs[key], info.dtype, status) for key, info in given.items()]
+        succeed()
         fetches = (Output * len(wanted))(*(find(info.name) for info in wanted.values()))
         results = (POINTER * len(wanted))()
         c.TF_SessionRun(
@@ -419,27 +419,20 @@ def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Call:
         )
         succeed()
         outputs = {key: read_tensor(c, t) for key, t in zip(wanted, results, strict=True)}
-        for tensor in results:
+        for tensor in (*results, *values):
             c.TF_DeleteTensor(tensor)
-        for tensor in values:  # last: an output may share the memory of a request
-            delete_written(c, tensor)
         return outputs
 
     return call
 
 
-def write_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: int) -> int:
+def write_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: int, status: int) -> int:
     """Copy an array (strings: objects of bytes) into a new `TF_Tensor`; return its address."""
-    text = dtype == tf.string.as_datatype_enum
-    size = array.size * (STRING_BYTES if text else array.itemsize)
-    shape = (ctypes.c_int64 * array.ndim)(*array.shape)
-    tensor = c.TF_AllocateTensor(dtype, shape, array.ndim, size)
-    data = c.TF_TensorData(tensor)
-    if not text and size:
-        ctypes.memmove(data, np.ascontiguousarray(array).ctypes.data, size)
-    for position, value in enumerate(array.flat if text else ()):
-        c.TF_StringInit(data + position * STRING_BYTES)
-        c.TF_StringCopy(data + position * STRING_BYTES, value, len(value))
+    content = tf.make_tensor_proto(array, dtype).SerializeToString()
+    buffer = c.TF_NewBufferFromString(content, len(content))
+    tensor = c.TF_AllocateTensor(tf.bool.as_datatype_enum, None, 0, 1)  # any, to be replaced
+    c.TF_TensorFromProto(buffer, tensor, status)
+    c.TF_DeleteBuffer(buffer)
     return tensor
 
 
@@ -451,21 +444,13 @@ def read_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
     if dtype != tf.string:
         content = ctypes.string_at(data, size) if size else b""
         return np.frombuffer(content, dtype.as_numpy_dtype).reshape(shape)
-    places = (data + start for start in range(0, size, STRING_BYTES))
-    texts = np.empty(size // STRING_BYTES, object)
-    for position, place in enumerate(places):
-        texts[position] = ctypes.string_at(
+    texts = np.empty(shape, object)
+    for position in range(texts.size):
+        place = data + position * (size // texts.size)
+        texts.flat[position] = ctypes.string_at(
             c.TF_StringGetDataPointer(place), c.TF_StringGetSize(place)
         )
-    return texts.reshape(shape)
-
-
-def delete_written(c: ctypes.CDLL, tensor: int) -> None:
-    """Free a tensor of `write_tensor`, and its strings, which are not part of its memory."""
-    if c.TF_TensorType(tensor) == tf.string.as_datatype_enum:
-        for start in range(0, c.TF_TensorByteSize(tensor), STRING_BYTES):
-            c.TF_StringDealloc(c.TF_TensorData(tensor) + start)
-    c.TF_DeleteTensor(tensor)
+    return texts
 
 
 LOADERS: Mapping[str, Callable[..., Call]] = {"python": load_in_python, "c++": load_in_cpp}

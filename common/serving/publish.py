@@ -187,11 +187,7 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
             concrete = function.get_concrete_function()
     """
     before = {
-        layer: layer.use_cudnn
-        for owner in owners
-        if isinstance(owner, keras.Layer)
-        for layer in owner._flatten_layers()
-        if hasattr(layer, "use_cudnn")
+        layer: layer.use_cudnn for layer in _nested_layers(*owners) if hasattr(layer, "use_cudnn")
     }
     try:
         for layer in before:
@@ -200,6 +196,26 @@ def disable_cudnn(*owners: Any) -> Iterator[None]:
     finally:
         for layer, use_cudnn in before.items():
             layer.use_cudnn = use_cudnn
+
+
+def _nested_layers(*owners: Any) -> list[keras.Layer]:
+    """Return the layers among the owners and all layers in their attributes, lists and dicts."""
+    visited: dict[int, Any] = {}
+    pending = [owner for owner in owners if isinstance(owner, keras.Layer)]
+    while pending:
+        value = pending.pop()
+        if id(value) in visited:
+            continue
+        if isinstance(value, keras.Layer):
+            pending.extend(vars(value).values())
+        elif isinstance(value, Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            pending.extend(value)
+        else:
+            continue
+        visited[id(value)] = value
+    return [value for value in visited.values() if isinstance(value, keras.Layer)]
 
 
 def verify(

@@ -66,8 +66,6 @@ def convert(model: keras.Model, length: int, *, quantised: bool) -> bytes:
         holder.weights = [variable.value for variable in model.variables]
         converter = tf.lite.TFLiteConverter.from_concrete_functions([concrete], holder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        # Replace the tensor lists of the recurrent loops by plain tensors.
-        converter._experimental_lower_tensor_list_ops = True
         if quantised:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         return converter.convert()

@@ -455,3 +455,29 @@ def test_settings_that_are_not_covered(settings, training):
 def test_nothing_is_covered_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
     assert not rnn_kernels.covers(rnn.LSTM(3), None, False)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("back", [False, True])
+def test_rows_without_a_step_never_reach_cudnn(cell, back, monkeypatch):
+    """cuDNN refuses a batch with such a row, so Keras fails on it in a graph."""
+    settings = {"return_sequences": True, "return_state": True, "go_backwards": back}
+    ours, theirs = pair(cell, 3, 4, zero_output_for_mask=True, **settings)
+    x, mask = data(), mask_of([5, 0, 2], 5)
+    states = initial_states(cell, 3, 3)
+    expected = values_and_gradients(theirs, x, mask, states)
+    keras_layer, masks = type(theirs), []
+    inner_loop = keras_layer.inner_loop
+
+    def strict(self, sequences, initial_state, mask, training=False):
+        masks.append(mask)
+        return inner_loop(self, sequences, initial_state, mask, training)
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [kind])
+    monkeypatch.setattr(keras_layer, "inner_loop", strict)
+    x[1, 0] = np.nan  # padding of any value
+    out, gradients = values_and_gradients(ours, x, mask, states)
+    np.testing.assert_array_equal(np.sum(masks[0], axis=1), [5, 1, 2])
+    np.testing.assert_array_equal(np.asarray(masks[0])[:, 0], True)
+    assert_close(out, expected[0])
+    assert_close(gradients, expected[1], 1e-4)

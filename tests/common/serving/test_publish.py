@@ -14,6 +14,7 @@ import textwrap
 import time
 from pathlib import Path
 
+from common import rnn
 from common.errors import ExportError
 from common.serving import publish as publishing
 from common.serving.publish import disable_cudnn, publish_folder
@@ -130,8 +131,8 @@ def test_warm_up_records_hold_every_request(task, published):
 
 
 def test_cudnn_is_off_while_tracing_and_restored(task, tmp_path, unverified):
-    recurrent = [la for la in task.model._flatten_layers() if hasattr(la, "use_cudnn")]
-    assert len(recurrent) >= 3  # both directions, and the GRU
+    *_, both, gru, _ = task.model.layers
+    recurrent = [both.forward_layer, both.backward_layer, gru]
     recurrent[0].use_cudnn = True
     before = [layer.use_cudnn for layer in recurrent]
     settings = []
@@ -152,6 +153,35 @@ def test_cudnn_is_off_while_tracing_and_restored(task, tmp_path, unverified):
         assert [layer.use_cudnn for layer in recurrent] == before
     finally:
         recurrent[0].use_cudnn = "auto"
+
+
+class Holder(keras.layers.Layer):
+    """Holds layers in every way that Keras tracks."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = keras.layers.RNN(keras.layers.StackedRNNCells([keras.layers.LSTMCell(2)]))
+        self.in_a_list = [keras.layers.GRU(2), [keras.layers.LSTM(2)]]
+        self.in_a_dict = {"a": keras.layers.TimeDistributed(keras.layers.LSTM(2))}
+        self.in_a_tuple = (rnn.stack("gru", 2, 2, bidirectional=True),)
+        self.again = self.in_a_list[0]
+        self.model = keras.Sequential([keras.layers.GRU(2), keras.layers.Dense(2)])
+
+
+def test_cudnn_is_off_in_nested_layers():
+    holder = Holder()
+    deep = holder.in_a_tuple[0]
+    recurrent = [holder.in_a_list[0], holder.in_a_list[1][0], holder.in_a_dict["a"].layer]
+    recurrent += [half for la in deep.layers for half in (la.forward_layer, la.backward_layer)]
+    recurrent.append(holder.model.layers[0])
+    inputs = keras.Input((3, 4))
+    model = keras.Model(inputs, keras.Sequential([keras.layers.LSTM(2)])(inputs))
+    recurrent.append(model.layers[-1].layers[0])
+    assert {layer.use_cudnn for layer in recurrent} == {"auto"}
+    with disable_cudnn(holder, model, "no layer"):
+        assert [layer.use_cudnn for layer in recurrent] == [False] * 9
+        assert not hasattr(holder.cell, "use_cudnn")
+    assert {layer.use_cudnn for layer in recurrent} == {"auto"}
 
 
 # --- Refusals -------------------------------------------------------------------------------------
