@@ -1,0 +1,66 @@
+"""Exports of this TensorFlow return the same outputs in older ones, as servers lag behind.
+
+    python -m pytest -n 0 tests/replay -m replay
+
+Every warm-up record of every export runs in TensorFlow 2.20 and 2.19, through
+`tf.saved_model.load` and through the C++ loader, which is the one in TF Serving of the same
+version. Each TensorFlow has an environment of its own, of about 2 GB with a download of 600 MB,
+which is kept in `.pytest_cache`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.tasks.exports import TASKS
+
+import pytest
+
+# The version of both packages -> the fraction of the values of an output that may differ.
+VERSIONS = {"2.20.0": 0.0, "2.19.1": 0.01}
+
+pytestmark = [pytest.mark.replay, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def old(request):
+    """A version of TensorFlow, and the Python interpreter of an environment with it."""
+    version = request.param
+    if version == "2.19.1" and sys.version_info >= (3, 13):
+        pytest.skip("TensorFlow 2.19 has no wheel for this Python")
+    folder = request.config.cache.mkdir("replay") / version
+    python, complete = folder / "bin" / "python", folder / "complete"
+    if not complete.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        packages = [f"{name}=={version}" for name in ("tensorflow", "tensorflow-serving-api")]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        complete.touch()
+    return version, python
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_older_tensorflow_returns_the_recorded_outputs(task, old, request):
+    version, python = old
+    # By name: as an argument it would add the mark `commands`, which `.ci/run` chooses.
+    exports = request.getfixturevalue("exports")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3")
+    script = Path(__file__).with_name("replay.py")
+    done = subprocess.run(
+        [python, "-P", script, exports.version(task)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["loader"] for row in rows] == ["python", "c++"], done.stderr[-2000:]
+    for row in rows:
+        print(json.dumps(row))
+        assert row["tensorflow"] == version and row["records"] and row["values"]
+        for name, (values, wrong, largest) in row["outputs"].items():
+            assert wrong <= VERSIONS[version] * values, f"{row['loader']}, {name}: {largest}"
