@@ -12,7 +12,7 @@ import math
 import re
 import urllib.parse
 
-from tests.serving.config import HTTP_STATUS, StatusError
+from tests.serving.config import HTTP_STATUS, StatusError, type_name
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +39,7 @@ def is_base64(value):
 def type_error(value, dtype):
     kind = str(value) if isinstance(value, bool) else TYPES.get(type(value), "Number")
     text = json.dumps(value)
-    return invalid(f"JSON Value: {text} Type: {kind} is not of expected type: {dtype.name}")
+    return invalid(f"JSON Value: {text} Type: {kind} is not of expected type: {type_name(dtype)}")
 
 
 def limits(dtype):
@@ -73,9 +73,8 @@ def convert(value, dtype):
         # A whole number must have an exact value (`IsLosslessDecimal`).
         too_large = float(np.finfo(dtype.as_numpy_dtype).max) < abs(value) < math.inf
         if too_large or (isinstance(value, int) and abs(value) > limits(dtype)[1]):
-            kind = {4: "float", 8: "double"}[dtype.size]
-            text = json.dumps(value)
-            raise invalid(f"Cannot convert JSON value: {text} to {kind} without loss of precision.")
+            message = f"Cannot convert JSON value: {json.dumps(value)} to {type_name(dtype)} "
+            raise invalid(message + "without loss of precision.")
         return value
     whole = dtype.is_integer and number and isinstance(value, int)
     if whole and limits(dtype)[0] <= value <= limits(dtype)[1]:

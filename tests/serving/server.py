@@ -24,7 +24,7 @@ from pathlib import Path
 from common.serving import check
 from common.serving.versions import versions
 from tests.serving.batching import Scheduler
-from tests.serving.config import StatusError, read_batching, read_text
+from tests.serving.config import StatusError, read_batching, read_text, type_name
 from tests.serving.rest import Handler
 
 import grpc
@@ -132,7 +132,8 @@ def check_inputs(wanted, inputs):
         for place, name in enumerate(sorted(wanted, key=lambda name: wanted[name].name)):
             expected, given = tf.as_dtype(wanted[name].dtype), tf.as_dtype(inputs[name].dtype)
             if given != expected:
-                message = f"Expects arg[{place}] to be {expected.name} but {given.name} is provided"
+                names = f"{type_name(expected)} but {type_name(given)}"
+                message = f"Expects arg[{place}] to be {names} is provided"
     if message:
         raise StatusError("INVALID_ARGUMENT", message)
 

@@ -154,7 +154,7 @@ def test_texts_that_the_server_refuses(body, message):
     [
         ("float32", 2**24, "Cannot convert JSON value: 16777216 to float without loss"),
         ("float32", 1e39, "Cannot convert JSON value: 1e+39 to float without loss"),
-        ("float32", True, "JSON Value: true Type: True is not of expected type: float32"),
+        ("float32", True, "JSON Value: true Type: True is not of expected type: float"),
         ("int32", 1.0, "JSON Value: 1.0 Type: Number is not of expected type: int32"),
         ("int32", 2**31, "JSON Value: 2147483648 Type: Number is not"),
         ("int32", "1", 'JSON Value: "1" Type: String is not'),

@@ -158,9 +158,9 @@ NO_SIGNATURE = 'Serving signature name: "x" not found in signature def'
         ("ner:predict", {"inputs": {"word": ["a"]}}, 400, "Missing named input: text"),
         ("ner:predict", {"inputs": {"text": [["a"], ["b", "c"]]}}, 400, "unexpected size"),
         ("ner:predict", {"inputs": {"text": [["a"]]}}, 400, "must be a vector"),  # wrong rank
-        ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain list"),
+        ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain value/list"),
         ("speech:predict", {"inputs": {"audio": [[0.1]], "length": [1.5]}}, 400, "type: int32"),
-        ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float32"),
+        ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float"),
         ("speech:predict", {"instances": [{"audio": [0.1]}]}, 400, "keys must be equal to"),
     ],
 )
@@ -214,7 +214,7 @@ def test_grpc_reports_errors_and_filters_outputs(stub):
     with pytest.raises(grpc.RpcError, match="must specify at least one metadata_field"):
         stub.GetModelMetadata(request)
     request.metadata_field.append("graph")
-    with pytest.raises(grpc.RpcError, match="Metadata field .* is not supported"):
+    with pytest.raises(grpc.RpcError, match=r"Metadata field .* is not supported"):
         stub.GetModelMetadata(request)
 
 
