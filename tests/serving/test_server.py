@@ -12,6 +12,7 @@ from pathlib import Path
 from common.errors import ExportError
 from common.serving import check
 from common.serving.publish import write_models_config
+from tests.replay.test_replay import VERSIONS
 from tests.serving import server as double
 from tests.serving.batching import Options
 from tests.serving.config import messages, read_batching
@@ -429,6 +430,22 @@ def test_the_compose_file_and_the_kubernetes_example_start_the_same_server(pytes
     (mounted,) = container["volumeMounts"]
     (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
     assert mounted["mountPath"] == "/models" and mounted["name"] == volume["name"]
+
+
+def test_every_image_names_a_version_in_which_the_exports_were_replayed(pytestconfig):
+    """No `latest`: a restart would change the server without a word."""
+    files = [*pytestconfig.rootpath.glob("*.md")]
+    for folder in ("common", "tasks", "saved_models"):
+        for suffix in ("md", "yml", "py", "config"):
+            files += (pytestconfig.rootpath / folder).rglob(f"*.{suffix}")
+    tags = {}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert ":latest" not in text, path
+        # An image without a tag is `latest`; the repository of the source is no image.
+        for tag in re.findall(r"(?<!github\.com/)\btensorflow/serving\b(:[\w.-]+)?", text):
+            tags.setdefault(tag.removeprefix(":").removesuffix("-gpu"), []).append(path.name)
+    assert set(tags) == set(VERSIONS), tags
 
 
 def test_the_labels_in_the_readme_parse(pytestconfig):
