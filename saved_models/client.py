@@ -456,6 +456,8 @@ def main(arguments=None):
         parser.error(f"{options.task} needs an input")
     if not options.timeout > 0 or options.retries < 0:
         parser.error("--timeout must be positive, --retries 0 or more")
+    if not options.rest.startswith(("http://", "https://")):
+        parser.error(f"--rest {options.rest}: not an address such as http://localhost:8501")
     protocol, address = (call_grpc, options.grpc) if options.grpc else (call_rest, options.rest)
     call = functools.partial(
         protocol,

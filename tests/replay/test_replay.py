@@ -26,12 +26,17 @@ pytestmark = [pytest.mark.replay, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="session", params=VERSIONS)
-def old(request):
-    """A version of TensorFlow, and the Python interpreter of an environment with it."""
-    version = request.param
-    if version == "2.19.1" and sys.version_info >= (3, 13):
+def version(request):
+    """A version of TensorFlow."""
+    if request.param == "2.19.1" and sys.version_info >= (3, 13):
         pytest.skip("TensorFlow 2.19 has no wheel for this Python")
-    folder = request.config.cache.mkdir("replay") / version
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def python(version, pytestconfig):
+    """The Python interpreter of an environment with this version."""
+    folder = pytestconfig.cache.mkdir("replay") / version
     python, complete = folder / "bin" / "python", folder / "complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -39,28 +44,35 @@ def old(request):
         packages = [f"{name}=={version}" for name in ("tensorflow", "tensorflow-serving-api")]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         complete.touch()
-    return version, python
+    return python
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_an_older_tensorflow_returns_the_recorded_outputs(task, old, request):
-    version, python = old
+@pytest.fixture(scope="session")
+def replayed(python, request):
+    """The objects that `replay.py` prints for all exports, by task."""
     # By name: as an argument it would add the mark `commands`, which `.ci/run` chooses.
     exports = request.getfixturevalue("exports")
+    folders = {str(exports.version(task)): task for task in TASKS}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3")
     script = Path(__file__).with_name("replay.py")
     done = subprocess.run(
-        [python, "-P", script, exports.version(task)],
+        [python, "-P", script, *folders],
         capture_output=True,
         text=True,
         check=False,
         env=environment,
     )
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [row["loader"] for row in rows] == ["python", "c++"], done.stderr[-2000:]
-    for row in rows:
-        print(json.dumps(row))
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(done.stdout)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {task: [row for row in rows if folders[row["export"]] == task] for task in TASKS}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_older_tensorflow_returns_the_recorded_outputs(task, version, replayed):
+    assert [row["loader"] for row in replayed[task]] == ["python", "c++"]
+    for row in replayed[task]:
         assert row["tensorflow"] == version and row["records"] and row["values"]
         for name, (values, wrong, largest) in row["outputs"].items():
             assert wrong <= VERSIONS[version] * values, f"{row['loader']}, {name}: {largest}"

@@ -217,12 +217,20 @@ def test_a_grpc_server_that_starts_late_is_found(client):
             assert future.result(30) == GOOD["outputs"]
 
 
-@pytest.mark.parametrize("flags", [["--timeout", "0"], ["--timeout", "nan"], ["--retries", "-1"]])
-def test_wrong_flags_are_refused(flags, client, capsys):
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--timeout", "0", "--timeout must be positive"),
+        ("--timeout", "nan", "--timeout must be positive"),
+        ("--retries", "-1", "--retries 0 or more"),
+        ("--rest", "localhost", "--rest localhost: not an address such as http://localhost:8501"),
+    ],
+)
+def test_wrong_flags_are_refused(flag, value, message, client, capsys):
     with pytest.raises(SystemExit) as stopped:
-        client.main(["ner", "a", *flags])
+        client.main(["ner", "a", flag, value])
     assert stopped.value.code == 2
-    assert "--timeout must be positive, --retries 0 or more" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_flags_reach_both_protocols(client, monkeypatch):
@@ -231,7 +239,7 @@ def test_the_flags_reach_both_protocols(client, monkeypatch):
         monkeypatch.setattr(
             client, name, lambda *args, name=name, **kwargs: calls.append((name, kwargs)) or {}
         )
-    for address in (["--rest", "a"], ["--grpc", "b"]):
+    for address in (["--rest", "http://a"], ["--grpc", "b"]):
         with contextlib.suppress(KeyError):  # no outputs
             client.main(["ner", "a", "--timeout", "7", "--retries", "2", *address])
     assert [name for name, _ in calls] == ["call_rest", "call_grpc"]
