@@ -19,8 +19,7 @@ from tests.tasks.exports import TASKS
 
 import pytest
 
-# The version of both packages -> the fraction of the values of an output that may differ.
-VERSIONS = {"2.20.0": 0.0, "2.19.1": 0.01}
+VERSIONS = ("2.20.0", "2.19.1")  # of both packages
 
 pytestmark = [pytest.mark.replay, pytest.mark.timeout(3600)]
 
@@ -74,5 +73,7 @@ def test_an_older_tensorflow_returns_the_recorded_outputs(task, version, replaye
     assert [row["loader"] for row in replayed[task]] == ["python", "c++"]
     for row in replayed[task]:
         assert row["tensorflow"] == version and row["records"] and row["values"]
-        for name, (values, wrong, largest) in row["outputs"].items():
-            assert wrong <= VERSIONS[version] * values, f"{row['loader']}, {name}: {largest}"
+        # Texts, labels and whole numbers must be equal, floats to `replay.TOLERANCE`. An arg max or
+        # the maximum of a pool may flip where two values are equal but for rounding; that is 0.8 %
+        # of the values of some outputs of larger models in 2.19, and none here.
+        assert [name for name, (_, wrong, _) in row["outputs"].items() if wrong] == []
