@@ -16,20 +16,84 @@ the model, one JSON object per line.
 A clip is a file of consecutive PPM pictures, which can be read without a library:
 `ffmpeg -i clip.mp4 -vf fps=25 -f image2pipe -c:v ppm clip.ppm`.
 
+A request that the server cannot take now is sent again, after growing pauses: no connection, a
+connection that breaks, the statuses 502, 503 and 504 of REST and UNAVAILABLE of gRPC. This is safe,
+since a prediction changes nothing. `--timeout` bounds all attempts together.
+
 Exit codes: 0 done, 1 no response or an unusable file, 2 wrong flags, 130 stopped by Ctrl-C.
 """
 
 import argparse
 import array
 import functools
+import http.client
+import itertools
 import json
+import queue
+import random
 import re
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 import wave
 
 # --- Calling the server ---------------------------------------------------------------------------
+
+TIMEOUT, RETRIES = 60.0, 3
+
+
+class UnavailableError(Exception):
+    """The server cannot take a request now; it may take the next one."""
+
+
+def with_retries(send, address, timeout, retries):
+    """Return the result of the first attempt that succeeds.
+
+    Args:
+      send: makes one attempt, which may take the seconds that it receives. It raises
+        `UnavailableError` if another attempt may succeed, and `TimeoutError`.
+      address: of the server, for messages.
+      timeout: seconds for all attempts and the pauses between them.
+      retries: number of attempts after the first.
+    """
+    deadline = time.monotonic() + timeout
+    for attempt in itertools.count():
+        try:
+            return send(max(deadline - time.monotonic(), 0.001))
+        except TimeoutError:
+            sys.exit(f"error: {address}: no response within {timeout:g} s")
+        except UnavailableError as error:
+            # Random, so that clients that failed together do not come back together.
+            pause = min(0.2 * 2**attempt, 5.0) * random.uniform(0.5, 1.0)
+            if attempt == retries or time.monotonic() + pause >= deadline:
+                attempts = f"{attempt + 1} attempt{'s' if attempt else ''}"
+                sys.exit(f"error: {address}: {error} ({attempts})")
+            time.sleep(pause)
+
+
+def within(seconds, function):
+    """Return the result of a function, or raise `TimeoutError` when the time is over.
+
+    The timeout of a socket bounds each read, so a response in small pieces could take forever.
+    """
+    results = queue.SimpleQueue()
+
+    def run():
+        try:
+            results.put((function(), None))
+        except BaseException as error:
+            results.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = results.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError from None
+    if error:
+        raise error
+    return result
 
 
 def call_rest(
@@ -40,6 +104,8 @@ def call_rest(
     version: int | None = None,
     label: str | None = None,
     signature: str = "serving_default",
+    timeout: float = TIMEOUT,
+    retries: int = RETRIES,
 ) -> dict:
     """Call a model over REST.
 
@@ -50,6 +116,8 @@ def call_rest(
       version: of the model; default: the newest.
       label: of a version, instead of its number.
       signature: its name.
+      timeout: seconds for all attempts together.
+      retries: number of attempts after the first, if the server is not available.
 
     Returns:
       The outputs in the same form, unless there is only one, which REST returns without its name.
@@ -61,15 +129,44 @@ def call_rest(
     """
     selected = f"/versions/{version}" if version else f"/labels/{label}" if label else ""
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
-    try:
-        with urllib.request.urlopen(f"{url}/v1/models/{model}{selected}:predict", body) as response:
-            outputs = json.load(response)["outputs"]
-    except urllib.error.HTTPError as error:
-        with error:
-            sys.exit(f"error: {json.load(error)['error']}")
-    except urllib.error.URLError as error:
-        sys.exit(f"error: {url}: {error.reason}")
-    return outputs
+    target = f"{url}/v1/models/{model}{selected}:predict"
+
+    def send(seconds):
+        try:
+            return within(seconds, lambda: post(target, body, seconds))["outputs"]
+        except urllib.error.HTTPError as error:
+            message = error_of(error)
+            if error.code in (502, 503, 504):
+                raise UnavailableError(message) from None
+            sys.exit(f"error: {message}")
+        except TimeoutError:
+            raise
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise TimeoutError from None
+            if isinstance(reason, ConnectionError | http.client.HTTPException):
+                raise UnavailableError(reason) from None
+            sys.exit(f"error: {url}: {reason}")
+        except (ValueError, KeyError, TypeError):
+            sys.exit(f"error: {url}: not a response of TF Serving")
+
+    return with_retries(send, url, timeout, retries)
+
+
+def post(url, body, seconds):
+    """Return the JSON response to a POST."""
+    with urllib.request.urlopen(url, body, timeout=seconds) as response:
+        return json.load(response)
+
+
+def error_of(error):
+    """Return the server's message in an HTTP error, or the status, such as that of a proxy."""
+    with error:
+        try:
+            return json.load(error)["error"]
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+            return f"{error.code} {error.reason}"
 
 
 def call_grpc(
@@ -80,8 +177,58 @@ def call_grpc(
     version: int | None = None,
     label: str | None = None,
     signature: str = "serving_default",
+    timeout: float = TIMEOUT,
+    retries: int = RETRIES,
 ) -> dict:
     """Call a model over gRPC, which is smaller for sound and pictures; see `call_rest`."""
+    grpc, tf, predict_pb2, get_model_metadata_pb2, connect = import_grpc()
+    options = [
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", -1),
+        # Each attempt connects anew; a shared connection would wait by a clock of its own.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    if version:
+        request.model_spec.version.value = version
+    elif label:
+        request.model_spec.version_label = label
+
+    def predict(stub, seconds):
+        deadline = time.monotonic() + seconds
+        # The metadata names the types of the inputs. A program would fetch it only once.
+        metadata = stub.GetModelMetadata(
+            get_model_metadata_pb2.GetModelMetadataRequest(
+                model_spec=request.model_spec, metadata_field=["signature_def"]
+            ),
+            timeout=seconds,
+        ).metadata["signature_def"]
+        signatures = get_model_metadata_pb2.SignatureDefMap.FromString(metadata.value)
+        types = signatures.signature_def[signature].inputs
+        request.model_spec.signature_name = signature
+        for name, value in inputs.items():
+            proto = tf.make_tensor_proto(value, types[name].dtype)
+            request.inputs[name].CopyFrom(proto)
+        return stub.Predict(request, timeout=max(deadline - time.monotonic(), 0.001)).outputs
+
+    def send(seconds):
+        with grpc.insecure_channel(address, options=options) as channel:
+            try:
+                return predict(connect(channel), seconds)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    raise UnavailableError(error.details()) from None
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise TimeoutError from None
+                sys.exit(f"error: {error.details()}")
+
+    outputs = with_retries(send, address, timeout, retries)
+    return {name: decode(tf.make_ndarray(proto).tolist()) for name, proto in outputs.items()}
+
+
+def import_grpc():
+    """Import what only gRPC needs."""
     try:
         import grpc
         import tensorflow as tf
@@ -90,33 +237,7 @@ def call_grpc(
     except ImportError as error:
         package = (error.name or "a package").partition(".")[0]
         sys.exit(f"error: gRPC needs {package}: pip install tensorflow-serving-api, or use --rest")
-
-    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = model
-    if version:
-        request.model_spec.version.value = version
-    elif label:
-        request.model_spec.version_label = label
-    with grpc.insecure_channel(address, options=unlimited) as channel:
-        stub = PredictionServiceStub(channel)
-        try:
-            # The metadata names the types of the inputs. A program would fetch it only once.
-            metadata = stub.GetModelMetadata(
-                get_model_metadata_pb2.GetModelMetadataRequest(
-                    model_spec=request.model_spec, metadata_field=["signature_def"]
-                )
-            ).metadata["signature_def"]
-            signatures = get_model_metadata_pb2.SignatureDefMap.FromString(metadata.value)
-            types = signatures.signature_def[signature].inputs
-            request.model_spec.signature_name = signature
-            for name, value in inputs.items():
-                proto = tf.make_tensor_proto(value, types[name].dtype)
-                request.inputs[name].CopyFrom(proto)
-            outputs = stub.Predict(request, timeout=60).outputs
-        except grpc.RpcError as error:
-            sys.exit(f"error: {error.details()}")
-    return {name: decode(tf.make_ndarray(proto).tolist()) for name, proto in outputs.items()}
+    return grpc, tf, predict_pb2, get_model_metadata_pb2, PredictionServiceStub
 
 
 def decode(value):
@@ -297,6 +418,18 @@ def main(arguments=None):
     server.add_argument("--grpc", help="call over gRPC: host:port, such as localhost:8500")
     server.add_argument("--version", type=int, help="version of the model (default: the newest)")
     server.add_argument("--label", help="version by its label in models.config, such as stable")
+    server.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT,
+        help="seconds for a prediction, with all attempts (default: %(default)s)",
+    )
+    server.add_argument(
+        "--retries",
+        type=int,
+        default=RETRIES,
+        help="attempts after the first, if the server is unavailable (default: %(default)s)",
+    )
     clips = parser.add_argument_group("video")
     clips.add_argument(
         "--frame_rate", type=float, default=25.0, help="frames per second (default: %(default)s)"
@@ -321,8 +454,19 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if not options.inputs and options.task != "music":
         parser.error(f"{options.task} needs an input")
+    if not options.timeout > 0 or options.retries < 0:
+        parser.error("--timeout must be positive, --retries 0 or more")
+    if not options.rest.startswith(("http://", "https://")):
+        parser.error(f"--rest {options.rest}: not an address such as http://localhost:8501")
     protocol, address = (call_grpc, options.grpc) if options.grpc else (call_rest, options.rest)
-    call = functools.partial(protocol, address, version=options.version, label=options.label)
+    call = functools.partial(
+        protocol,
+        address,
+        version=options.version,
+        label=options.label,
+        timeout=options.timeout,
+        retries=options.retries,
+    )
 
     def call_and_print(model, inputs):
         outputs = call(model, inputs)

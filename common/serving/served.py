@@ -9,8 +9,12 @@ imported when it is first used, so that commands check their flags first.
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import http.client
 import json
+import random
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +37,8 @@ with epy.lazy_imports():
 Row = TypeVar("Row")
 Arrays = dict[str, np.ndarray]
 
-TIMEOUT = 120.0  # seconds that a server may take for one request
+TIMEOUT = 120.0  # seconds that a server may take for one request, with all attempts
+RETRIES = 3  # attempts after the first; safe, since a prediction changes nothing
 
 
 class Served(Protocol):
@@ -201,7 +206,7 @@ class RemoteExport(Served):
         _check_inputs(signature, inputs, types["inputs"])
         columns = {name: _to_json(inputs[name], kind) for name, kind in types["inputs"].items()}
         body = {"signature_name": signature, "inputs": columns}
-        outputs = _fetch(f"{self.url}:predict", body)["outputs"]
+        outputs = _fetch(f"{self.url}:predict", "outputs", body)["outputs"]
         if len(types["outputs"]) == 1:  # TF Serving does not name a single output
             outputs = dict.fromkeys(types["outputs"], outputs)
         return {name: _from_json(outputs[name], kind) for name, kind in types["outputs"].items()}
@@ -226,15 +231,15 @@ def connect(server: str, directory: Path) -> RemoteExport:
     """
     start_tensorflow()
     url = f"{server.rstrip('/')}/v1/models/{directory.name}"
-    metadata = _fetch(f"{url}/metadata")
-    version = metadata["model_spec"]["version"]
+    response = _fetch(f"{url}/metadata", "metadata")
+    version = response["model_spec"]["version"]
     path = directory / version
     if not path.is_dir():
         raise ExportError(
             f"{server} serves version {version} of {directory.name}, which is not in {directory}. "
             "Name the folder that the server serves."
         )
-    definitions = metadata["metadata"]["signature_def"]["signature_def"]
+    definitions = response["metadata"]["signature_def"]["signature_def"]
     signatures = {
         name: {
             side: {
@@ -249,22 +254,46 @@ def connect(server: str, directory: Path) -> RemoteExport:
     return RemoteExport(url, path, versions.read_settings(path), signatures)
 
 
-def _fetch(url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the JSON response of an address, to a POST if there is a body."""
+def _fetch(url: str, key: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the JSON response of an address, to a POST if there is a body.
+
+    An attempt is repeated, after a growing pause, if the server cannot be reached, breaks the
+    connection, or is overloaded: a run over a large file should survive that.
+
+    Raises:
+      ExportError: no attempt succeeded, or the response lacks `key`.
+    """
     data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(url, data, timeout=TIMEOUT) as response:
-            return json.load(response)
-    except urllib.error.HTTPError as error:
-        with error:
-            message = error.read().decode("utf-8", "replace")
+    deadline = time.monotonic() + TIMEOUT
+    attempt = 0
+    while True:
         try:
-            message = json.loads(message)["error"]
-        except (ValueError, KeyError, TypeError):  # a proxy's page, say
-            message = f"{error.code} {error.reason}"
-        raise ExportError(f"{url}: {message}") from None
-    except (OSError, ValueError) as error:  # no server, a timeout, a response that is not JSON
-        raise ExportError(f"{url}: {getattr(error, 'reason', None) or error}") from None
+            seconds = max(deadline - time.monotonic(), 0.001)
+            with urllib.request.urlopen(url, data, timeout=seconds) as response:
+                content = json.load(response)
+            if isinstance(content, dict) and key in content:
+                return content
+            raise ExportError(f"{url}: not a response of TF Serving, since it lacks {key!r}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            message, repeat = _explain(error)
+        pause = 0.2 * 2**attempt * random.uniform(0.5, 1.0)
+        if not repeat or attempt == RETRIES or time.monotonic() + pause > deadline:
+            raise ExportError(f"{url}: {message}")
+        time.sleep(pause)
+        attempt += 1
+
+
+def _explain(error: Exception) -> tuple[object, bool]:
+    """Return the message of a failed attempt, and whether another one may succeed."""
+    if isinstance(error, urllib.error.HTTPError):
+        message = f"{error.code} {error.reason}"
+        with error, contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            content = json.load(error)  # a proxy's page is no JSON
+            if isinstance(content, dict):
+                message = content.get("error", message)
+        return message, error.code in (502, 503, 504)
+    reason = getattr(error, "reason", None) or error
+    return reason, isinstance(reason, ConnectionError | http.client.HTTPException)
 
 
 def _to_json(value: Any, kind: tf.DType) -> Any:

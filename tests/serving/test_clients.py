@@ -185,13 +185,6 @@ def test_errors_of_the_server_are_reported(protocol, client, server):
         call("ner", {"text": ["a"]}, label="stable")
 
 
-def test_a_missing_server_is_reported(client):
-    with pytest.raises(SystemExit, match=r"error: http://127\.0\.0\.1:9: "):
-        client.main(["ner", "a", "--rest", "http://127.0.0.1:9"])
-    with pytest.raises(SystemExit, match=r"error: .*127\.0\.0\.1:9"):
-        client.main(["ner", "a", "--grpc", "127.0.0.1:9"])
-
-
 @pytest.mark.parametrize("key", ["H2", "C", "C9", "E#4", "F-1"])
 def test_invalid_keys_are_reported(key, client):
     assert (

@@ -2,7 +2,6 @@
 
 import base64
 import concurrent.futures
-import contextlib
 import json
 import re
 import shutil
@@ -13,7 +12,10 @@ from pathlib import Path
 from common.errors import ExportError
 from common.serving import check
 from common.serving.models_config import write_models_config
+from tests.replay.test_replay import VERSIONS
 from tests.serving import server as double
+from tests.serving.batching import Options
+from tests.serving.config import messages, read_batching
 from tests.tasks.exports import TASKS
 from tests.tasks.own import video
 
@@ -89,7 +91,9 @@ def test_status_and_metadata_agree_with_the_golden_files(task, server, stub, pyt
     status, response = get(f"{server.rest}/v1/models/{task}/metadata")
     by_rest = response["metadata"]["signature_def"]["signature_def"]
     assert status == 200 and response["model_spec"]["version"] == "1"
-    assert set(golden) == set(by_grpc.signature_def) == set(by_rest)
+    # With TensorFlow's own, as the server lists all of them (get_model_metadata_impl.cc).
+    names = {*golden, "__saved_model_init_op"}
+    assert names == set(by_grpc.signature_def) == set(by_rest)
     for name, signature in golden.items():
         for kind in ("inputs", "outputs"):
             infos = getattr(by_grpc.signature_def[name], kind)
@@ -132,25 +136,32 @@ def test_rest_accepts_rows_and_columns_and_base64(server, served):
     assert get(url, empty)[1]["outputs"] == {"label": [], "stars": [], "probabilities": []}
 
 
+NO_SIGNATURE = 'Serving signature name: "x" not found in signature def'
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
         ("jazz:predict", {"inputs": ["a"]}, 404, "Servable not found for request: Latest(jazz)"),
         ("ner/versions/7:predict", {"inputs": ["a"]}, 404, "Specific(ner, 7)"),
         ("ner/labels/best:predict", {"inputs": ["a"]}, 400, "version label: best"),
+        ("ner/versions/0", None, 404, "Could not find version 0 of model ner"),
+        ("jazz", None, 404, "Could not find any versions of model jazz"),
+        ("jazz/metadata", None, 404, "Servable not found for request: Latest(jazz)"),
         ("ner:guess", {"inputs": ["a"]}, 400, "Malformed request"),
         ("ner:predict", "{", 400, "JSON Parse error"),
         ("ner:predict", "[]", 400, "Is not object"),
         ("ner:predict", {"input": ["a"]}, 400, "Missing 'inputs' or 'instances'"),
         ("ner:predict", {"instances": []}, 400, "No values in 'instances'"),
-        ("ner:predict", {"signature_name": "x", "inputs": []}, 412, 'key "x" not found'),
+        # `GetInfoMap` of model_servers/http_rest_api_handler.cc; gRPC has another status and text.
+        ("ner:predict", {"signature_name": "x", "inputs": []}, 400, NO_SIGNATURE),
         ("ner:predict", {"inputs": {"text": [7]}}, 400, "not of expected type: string"),
         ("ner:predict", {"inputs": {"word": ["a"]}}, 400, "Missing named input: text"),
         ("ner:predict", {"inputs": {"text": [["a"], ["b", "c"]]}}, 400, "unexpected size"),
         ("ner:predict", {"inputs": {"text": [["a"]]}}, 400, "must be a vector"),  # wrong rank
-        ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain list"),
+        ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain value/list"),
         ("speech:predict", {"inputs": {"audio": [[0.1]], "length": [1.5]}}, 400, "type: int32"),
-        ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float32"),
+        ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float"),
         ("speech:predict", {"instances": [{"audio": [0.1]}]}, 400, "keys must be equal to"),
     ],
 )
@@ -164,16 +175,48 @@ def test_grpc_reports_errors_and_filters_outputs(stub):
     request.output_filter.append("stars")
     response = stub.Predict(request)
     assert list(response.outputs) == ["stars"] and response.model_spec.version.value == 1
+    filtered, twice, unnamed = (request_of("ner", text=["a"]) for _ in range(3))
+    filtered.output_filter.append("stars")
+    twice.output_filter.extend(["tags", "tags"])
+    unnamed.model_spec.Clear()
     for request, code, message in [
         (request_of("jazz", text=["a"]), "NOT_FOUND", "Latest(jazz)"),
-        (request_of("ner", "x", text=["a"]), "FAILED_PRECONDITION", '"x" not found'),
-        (request_of("ner", words=["a"]), "INVALID_ARGUMENT", "does not match signature"),
-        (request_of("ner", text=[1.0]), "INVALID_ARGUMENT", "'text' is float32"),
+        (request_of("ner", text=["a"], version=7), "NOT_FOUND", "Specific(ner, 7)"),
+        (unnamed, "INVALID_ARGUMENT", "ModelSpec has no name specified."),
+        # servables/tensorflow/predict_util.cc, tensorflow/cc/saved_model/util.cc
+        (request_of("ner", "x", text=["a"]), "FAILED_PRECONDITION", 'key "x" not found.'),
+        (
+            request_of("ner", text=["a"], words=["a"]),
+            "INVALID_ARGUMENT",
+            "input size does not match signature: 2!=1 len({text,words}) != len({text}). "
+            "Sent extra: {words}. Missing but required: {}.",
+        ),
+        (
+            request_of("ner", words=["a"]),
+            "INVALID_ARGUMENT",
+            "Signature input alias: text(feed name: serving_default_text:0) not found in request",
+        ),
+        (filtered, "INVALID_ARGUMENT", "output tensor alias not found in signature: stars"),
+        (twice, "INVALID_ARGUMENT", "duplicate output tensor alias: tags"),
+        (
+            request_of("ner", text=[1.0]),
+            "INVALID_ARGUMENT",
+            "Expects arg[0] to be string but float is provided",
+        ),
         (request_of("ner", text=[["a"]]), "INVALID_ARGUMENT", "must be a vector"),
+        # kErrorMessageLimit of model_servers/grpc_status_util.cc
+        (request_of("j" * 2000, text=["a"]), "NOT_FOUND", "j...TRUNCATED"),
     ]:
         with pytest.raises(grpc.RpcError) as refused:
             stub.Predict(request)
         assert refused.value.code() is grpc.StatusCode[code] and message in refused.value.details()
+    request = get_model_metadata_pb2.GetModelMetadataRequest()
+    request.model_spec.name = "ner"
+    with pytest.raises(grpc.RpcError, match="must specify at least one metadata_field"):
+        stub.GetModelMetadata(request)
+    request.metadata_field.append("graph")
+    with pytest.raises(grpc.RpcError, match=r"Metadata field .* is not supported"):
+        stub.GetModelMetadata(request)
 
 
 def test_the_server_reads_nan_from_json(server, served):
@@ -217,56 +260,6 @@ def test_merged_requests_get_the_outputs_they_get_alone(task, batching_server):
                 # Sums of another batch size run in another order.
                 assert_same(outputs, expected, tolerance=1e-4)
             assert max(version.batchers[name].sizes) > 1
-
-
-def test_a_batch_is_padded_with_the_first_element_and_never_too_large():
-    merged = double.pad_and_merge(
-        [
-            {"x": np.array([[7, 8, 9]]), "s": np.array([b"a"], object)},
-            {"x": np.array([[1, 2], [3, 4]]), "s": np.array([b"b", b"c"], object)},
-        ]
-    )
-    assert merged["x"].tolist() == [[7, 8, 9], [1, 2, 1], [3, 4, 1]]
-    assert merged["s"].tolist() == [b"a", b"b", b"c"]
-    with pytest.raises(double.StatusError, match="empty tensor in batch of non-empty"):
-        double.pad_and_merge([{"x": np.zeros((1, 2))}, {"x": np.zeros((1, 0))}])
-    parameters = double.messages()["BatchingParameters"]()
-    parameters.max_batch_size.value, parameters.num_batch_threads.value = 4, 1
-    parameters.batch_timeout_micros.value = 200_000
-    sizes = []
-
-    def call(inputs):
-        sizes.append(len(inputs["x"]))
-        return {"y": inputs["x"] + 1}
-
-    batcher = double.Batcher(call, parameters)
-    rows = [np.full([n, 1], n) for n in (2, 3, 1, 4, 2)]
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        outputs = list(pool.map(lambda x: batcher({"x": x})["y"], rows))
-    assert [y.tolist() for y in outputs] == [(x + 1).tolist() for x in rows]
-    assert sum(sizes) == 12 and max(sizes) <= 4 and len(sizes) < 5
-    with pytest.raises(double.StatusError, match="5 is larger than maximum input batch size 4"):
-        batcher({"x": np.zeros((5, 1))})
-    with pytest.raises(double.StatusError, match="equal 0th-dimension size"):
-        batcher({"x": np.zeros((2, 1)), "y": np.zeros((1, 1))})
-    batcher.close()
-
-
-def test_no_request_waits_for_the_next_one():
-    """Idle threads compete for the requests; one that comes too late continues with its batch."""
-    parameters = double.messages()["BatchingParameters"]()
-    parameters.max_batch_size.value, parameters.num_batch_threads.value = 64, 8
-    parameters.batch_timeout_micros.value = 200
-    batcher = double.Batcher(lambda inputs: {"y": inputs["x"] + 1}, parameters)
-    with (
-        concurrent.futures.ThreadPoolExecutor(8) as pool,
-        contextlib.closing(batcher),  # releases waiting requests, so that the pool can end
-    ):
-        for wave in range(300):
-            futures = [pool.submit(batcher, {"x": np.array([wave])}) for _ in range(8)]
-            _, pending = concurrent.futures.wait(futures, timeout=20)
-            assert not pending, f"{len(pending)} requests of wave {wave} are still waiting"
-            assert [future.result()["y"].item() for future in futures] == [wave + 1] * 8
 
 
 def test_64_clients_at_once_get_their_own_outputs(batching_server, served):
@@ -348,7 +341,8 @@ def test_versions_labels_and_a_rollback(two_versions, client):
         reload([1, 2], {"stable": 1, "canary": 2})
         assert version(label="stable") == 1 and version(label="canary") == 2 and version() == 2
         url = f"{server.rest}/v1/models/sentiment"
-        assert get(f"{url}/labels/stable")[1]["model_version_status"][0]["version"] == "1"
+        states = get(f"{url}/labels/stable")[1]["model_version_status"]
+        assert [state["version"] for state in states] == ["2", "1"]  # a status ignores the label
         assert get(f"{url}/labels/canary:predict", {"inputs": ["superb"]})[0] == 200
         assert client.call_rest(server.rest, "sentiment", {"text": ["superb"]}, label="stable")
         reload([1, 2], {"stable": 2})  # promoted
@@ -357,9 +351,16 @@ def test_versions_labels_and_a_rollback(two_versions, client):
             version(label="canary")
         reload([1], {"stable": 1})  # rolled back
         assert version(label="stable") == 1 == version()
-        with pytest.raises(grpc.RpcError, match=r"label 'stable' .* version 2 is not served"):
-            reload([1], {"stable": 2})
-        assert version(label="stable") == 1  # an invalid list changes nothing
+        # `UpdateModelVersionLabelMap` of model_servers/server_core.cc: a label in use cannot move
+        # together with the loading of its version.
+        with pytest.raises(grpc.RpcError, match="Request to assign label to version 2 of model se"):
+            reload([1, 2], {"stable": 2})
+        assert version(label="stable") == 1 == version()  # an invalid list changes nothing
+        reload([1, 2], {"stable": 1})
+        reload([1, 2], {"stable": 2, "next": 3})  # a new label may name any version
+        assert version(label="stable") == 2
+        with pytest.raises(grpc.RpcError, match=r"Servable not found .* Specific\(sentiment, 3\)"):
+            version(label="next")
 
 
 def test_the_list_keeps_entries_that_a_person_has_edited(two_versions):
@@ -396,14 +397,10 @@ def test_the_list_names_the_folders_that_have_a_version(root):
 
 def test_the_configuration_files_parse(pytestconfig):
     folder = pytestconfig.rootpath / "saved_models"
-    batching = double.read_text(
-        folder / "batching.config", double.messages()["BatchingParameters"]()
-    )
-    assert batching.pad_variable_length_inputs and batching.max_batch_size.value >= 1
-    assert batching.batch_timeout_micros.value > 0 and batching.num_batch_threads.value >= 1
-    monitoring = double.read_text(
-        folder / "monitoring.config", double.messages()["MonitoringConfig"]()
-    )
+    options = Options.read(read_batching(folder / "batching.config"))
+    # Without padding, requests of unequal length fail; the parts of a split one cannot be joined.
+    assert options.pad and not options.split and options.timeout > 0
+    monitoring = double.read_text(folder / "monitoring.config", messages()["MonitoringConfig"]())
     assert monitoring.prometheus_config.enable
     readme = (folder / "README.md").read_text()
     assert monitoring.prometheus_config.path in readme
@@ -433,6 +430,22 @@ def test_the_compose_file_and_the_kubernetes_example_start_the_same_server(pytes
     (mounted,) = container["volumeMounts"]
     (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
     assert mounted["mountPath"] == "/models" and mounted["name"] == volume["name"]
+
+
+def test_every_image_names_a_version_in_which_the_exports_were_replayed(pytestconfig):
+    """No `latest`: a restart would change the server without a word."""
+    files = [*pytestconfig.rootpath.glob("*.md")]
+    for folder in ("common", "tasks", "saved_models"):
+        for suffix in ("md", "yml", "py", "config"):
+            files += (pytestconfig.rootpath / folder).rglob(f"*.{suffix}")
+    tags = {}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert ":latest" not in text, path
+        # An image without a tag is `latest`; the repository of the source is no image.
+        for tag in re.findall(r"(?<!github\.com/)\btensorflow/serving\b(:[\w.-]+)?", text):
+            tags.setdefault(tag.removeprefix(":").removesuffix("-gpu"), []).append(path.name)
+    assert set(tags) == set(VERSIONS), tags
 
 
 def test_the_labels_in_the_readme_parse(pytestconfig):
