@@ -8,6 +8,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_command_runs_to_its_last_line(command_environment):
     done = subprocess.run(
         [sys.executable, "-m", "tests.gpu", "--device", "CPU", "--repeats", "2"],
