@@ -127,10 +127,10 @@ def start_run(
     """
     published = None if config.init is None else versions.find(config.init, task)
     if published is not None:
-        if not (published.path / "model.keras").is_file():
+        if not (published.path / versions.ARCHITECTURE).is_file():
             raise InputError(
-                f"--init {published.path}: this version holds no model.keras (a LiteRT export has "
-                "none). Pass the version of another target."
+                f"--init {published.path}: this version holds no {versions.ARCHITECTURE} (LiteRT "
+                "exports and those of earlier releases have none). Pass another version."
             )
         config = config.with_architecture(published.settings["config"], architecture)
     with without_lines():

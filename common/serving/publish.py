@@ -6,9 +6,10 @@ this project (`common/serving/check.py`) then runs these requests, compares its 
 recorded ones, and records its own. The task scores the export. Only then does the export get a
 version number and a place in TF Serving's list of models.
 
-A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies), `model.keras` (for
-notebooks and fine-tuning), `assets.extra/config.json` (the settings) and
-`assets.extra/tf_serving_warmup_requests` (which TF Serving runs before it accepts traffic).
+A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies),
+`assets.extra/config.json` (the settings), `assets.extra/architecture.json` (the Keras layers, for
+notebooks and fine-tuning) and `assets.extra/tf_serving_warmup_requests` (which TF Serving runs
+before it accepts traffic).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from common.files import make_public, make_public_folder, remove_abandoned, uniq
 from common.serving.models_config import list_version
 from common.serving.scan import scan
 from common.serving.targets import PORTABLE, Example, Function, Target
-from common.serving.versions import SETTINGS, versions
+from common.serving.versions import ARCHITECTURE, SETTINGS, versions
 
 from etils import epy
 
@@ -82,8 +83,8 @@ def publish(
         returns a dict of tensors; all with the batch as first dimension. `serving_default` and
         `tensors` are required. They are traced anew here, with compiled loops off, and with cuDNN
         off for every target but `gpu`.
-      model: the model that the functions call; also written as `model.keras`, without optimizer and
-        compile settings.
+      model: the model that the functions call. Its layers are written, too, so that
+        `common.serving.versions.find(...).model` makes it again from the weights of the SavedModel.
       resources: other objects that the functions use: tables, vocabularies, `tf.Module`s.
       examples: the requests for each signature, input name -> array; text as `str`, `bytes` or
         `object` arrays. They verify the export and warm a server up, so there should be one for
@@ -124,7 +125,7 @@ def publish(
     _require(signatures, examples)
 
     def write(staged: Path) -> None:
-        _save_keras(model, staged / "model.keras")
+        (staged / ARCHITECTURE).write_text(_architecture(model), encoding="utf-8")
         layers = [] if target.name == "gpu" else [model, *resources]
         with disable_cudnn(*layers), rnn_kernels.portable():
             live = _save_graph(signatures, model, resources, target, staged)
@@ -296,14 +297,11 @@ def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence
         raise ExportError(f"examples for {unknown}, which are no signatures")
 
 
-def _save_keras(model: keras.Model, path: Path) -> None:
-    """Save architecture and weights; the state of the optimizer would triple the size."""
-    optimizer, compiled = getattr(model, "optimizer", None), model.compiled
-    model.optimizer, model.compiled = None, False
-    try:
-        model.save(path)
-    finally:
-        model.optimizer, model.compiled = optimizer, compiled
+def _architecture(model: keras.Model) -> str:
+    """Return the layers of a model as JSON; the weights are those of the SavedModel."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return json.dumps(config)
 
 
 def _save_graph(

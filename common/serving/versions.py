@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ from etils import epy
 
 with epy.lazy_imports():
     import keras
+    import tensorflow as tf
 
 GRAPH = "saved_model.pb"
 SETTINGS = Path("assets.extra", "config.json")
+OWN_MODULE = re.compile(r'"module": "((?:common|tasks)\.[\w.]+)"')  # of a layer, in Keras' JSON
+ARCHITECTURE = Path("assets.extra", "architecture.json")
 LITERT = "model.tflite"
 MODELS = Path("saved_models")  # where commands look for the models of the tasks
 
@@ -41,16 +44,20 @@ class Published:
 
     @functools.cached_property
     def model(self) -> keras.Model:
-        """The Keras model, with its weights; for fine-tuning.
-
-        The modules of its own layers must have been imported, which registers them with Keras.
-        """
-        return keras.models.load_model(self.path / "model.keras")
+        """The Keras model with the weights of the SavedModel, for notebooks and fine-tuning."""
+        text = (self.path / ARCHITECTURE).read_text(encoding="utf-8")
+        for module in OWN_MODULE.findall(text):
+            importlib.import_module(module)  # registers its layers with Keras
+        model = keras.saving.deserialize_keras_object(json.loads(text))
+        weights = tf.train.load_checkpoint(str(self.path / "variables" / "variables"))
+        for index, variable in enumerate(model.variables):
+            variable.assign(weights.get_tensor(f"weights/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
+        return model
 
     def layer_settings(self, name: str) -> dict[str, Any]:
         """Return the settings of a layer of the Keras model, for `from_config`; builds nothing."""
-        with zipfile.ZipFile(self.path / "model.keras") as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        architecture = json.loads((self.path / ARCHITECTURE).read_text(encoding="utf-8"))
+        layers = architecture["config"]["layers"]
         return next(layer["config"] for layer in layers if layer["config"]["name"] == name)
 
     def asset(self, name: str) -> Path:

@@ -28,6 +28,7 @@ from common.commands import report
 from common.commands.config import EvaluateConfig
 from common.decoding import length_penalty
 from common.serving.served import load_export
+from common.serving.versions import find
 from tasks.translation import data, train
 from tasks.translation.subwords import END, PAD, START, Subwords
 
@@ -81,7 +82,7 @@ class DecoderStep(keras.Model):
 def by_keras(served, beam):
     """Return the search of `common.decoding.beam_search` with its loop in Python."""
     folder, config = served.path, served.settings["config"]
-    model = keras.models.load_model(folder / "model.keras")
+    model = find(folder).model
     shared = config["shared_subwords"]
     reader = Subwords(folder / "assets" / (train.TARGET if shared else train.SOURCE))
     writer = Subwords(folder / "assets" / train.TARGET)
@@ -225,7 +226,7 @@ def main():
     texts = texts[: options.sentences]
     served = load_export(options.model)
     beam = served.settings["config"]["beam"]
-    weights = keras.models.load_model(served.path / "model.keras").count_params()
+    weights = find(served.path).model.count_params()
 
     batches = in_batches(texts, options.batch_size)
     # Every k-th batch, so that both short and long sentences are included.

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from common.commands import report
 from common.serving.served import load_export
+from common.serving.versions import find
 from tasks.music import generation
 from tasks.music.midi import KEYS
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3, help="calls of the export")
     options = parser.parse_args()
     served = load_export(options.model)
-    layers = generation.parts(keras.models.load_model(served.path / "model.keras"))
+    layers = generation.parts(find(served.path).model)
 
     def by_export(steps, rows=1):
         ones = np.ones(rows)

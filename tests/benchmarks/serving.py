@@ -7,7 +7,7 @@ this measures the exports, the messages and the gain of batching, not TF Serving
 64 clients sends one row at a time by gRPC and waits for the response. The rows come from the
 export's warm-up records, without those that have empty outputs.
 
-`live` compares `predict` of the same network as a Keras model (`model.keras`) with signature
+`live` compares `predict` of the same network as a Keras model with signature
 `tensors` on the server, for one client and the same rows. Translation and music are left out, since
 they decode outside the network. Memory is that of the server, after the first load and after
 `--memory_requests` more requests. The last line is one JSON object; above 1.0, serving is faster.
@@ -27,10 +27,9 @@ from pathlib import Path
 
 from common.serving import check
 from common.serving.models_config import write_models_config
-from common.serving.versions import latest, versions
+from common.serving.versions import find, latest, versions
 
 import grpc
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
@@ -149,7 +148,7 @@ def live(root, model, options):
     """Return the time of `predict` of the Keras model over that of signature `tensors` served."""
     version = latest(root / model)
     importlib.import_module(f"tasks.{model}.model")  # registers its layers
-    network = keras.models.load_model(version / "model.keras", compile=False)
+    network = find(version).model
     names = set(network.input) if isinstance(network.input, dict) else None
     recorded = list(rows(version, "tensors"))
     if names is None or not names <= set(recorded[0]) or model in ("translation", "music"):

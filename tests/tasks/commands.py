@@ -8,9 +8,8 @@ import sys
 import time
 
 from common.commands import cli
-from common.serving.versions import versions
+from common.serving.versions import find, versions
 
-import keras
 import numpy as np
 import pytest
 
@@ -63,8 +62,7 @@ def check_resumed_training(task, *words, folder, environment, resume=()):
         done = run(f"{task}.train", *words, *changed, **user)
         assert done.returncode == 0, done.stderr
     resumed, whole = (
-        keras.models.load_model(folder / root / task / "1" / "model.keras").get_weights()
-        for root in ("saved_models", "whole")
+        find(folder / root / task / "1").model.get_weights() for root in ("saved_models", "whole")
     )
     for one, other in zip(resumed, whole, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -76,7 +74,7 @@ def check_no_keras_model(task, *words, folder):
         "import sys, keras\n"
         "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
         "keras.Model.__init__ = refuse\n"
-        "keras.models.load_model = refuse\n"
+        "keras.saving.deserialize_keras_object = refuse\n"
         f"from tasks.{task} import predict, evaluate\n"
         "predict.main(['--model', sys.argv[1], *sys.argv[2:]])\n"
         "evaluate.main(['--model', sys.argv[1]])\n"
@@ -124,7 +122,7 @@ def check_signatures(served, golden):
 
 def check_version(version, *expected):
     """Check that a version has all files and pictures, and its card the expected texts."""
-    for name in ("saved_model.pb", "variables", "assets", "model.keras", "model_card.md"):
+    for name in ("saved_model.pb", "variables", "assets", "assets.extra", "model_card.md"):
         assert (version / name).exists(), name
     card = (version / "model_card.md").read_text()
     for text in expected:

@@ -10,7 +10,8 @@ from common.commands.config import Count, RunConfig
 from common.commands.run import same_labels, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
-from common.serving.versions import GRAPH, LITERT, SETTINGS
+from common.serving.publish import _architecture
+from common.serving.versions import ARCHITECTURE, GRAPH, LITERT, SETTINGS
 
 import keras
 import numpy as np
@@ -31,7 +32,9 @@ def make_version(folder, *, task="toy", units=3, graph=GRAPH):
     (folder / graph).touch()
     model = make_model(units)
     if graph == GRAPH:
-        model.save(folder / "model.keras")
+        (folder / ARCHITECTURE).write_text(_architecture(model))
+        weights = tf.train.Checkpoint(weights=[variable.value for variable in model.variables])
+        weights.write(str(folder / "variables" / "variables"))
     return model
 
 
@@ -130,7 +133,7 @@ def test_init_takes_the_architecture_and_the_weights(tmp_path):
     ("version", "message"),
     [
         ({"task": "ner"}, "1 is a ner model; this command needs toy"),
-        ({"graph": LITERT}, r"--init .*1: this version holds no model.keras"),
+        ({"graph": LITERT}, r"--init .*1: this version holds no assets.extra/architecture.json"),
     ],
 )
 def test_init_refuses_a_model_that_cannot_be_fine_tuned(version, message, tmp_path):

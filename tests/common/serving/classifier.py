@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from common.rnn import length_mask
 from common.serving.publish import publish
 from common.serving.versions import GRAPH
 
@@ -44,10 +45,8 @@ def make_task() -> Task:
     keras.utils.set_random_seed(1)
     ids = keras.Input([None], dtype="int32", name="ids")
     length = keras.Input([], dtype="int32", name="length")
-    mask = keras.layers.Lambda(
-        lambda x: tf.sequence_mask(x[1], tf.shape(x[0])[1]), output_shape=(None,)
-    )([ids, length])
     x = keras.layers.Embedding(7, 4)(ids)
+    mask = length_mask(length, x)
     x = keras.layers.Bidirectional(keras.layers.LSTM(3, return_sequences=True))(x, mask=mask)
     x = keras.layers.GRU(3)(x, mask=mask)
     outputs = {"probabilities": keras.layers.Dense(2, activation="softmax")(x)}

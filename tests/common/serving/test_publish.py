@@ -19,7 +19,7 @@ from common.errors import ExportError
 from common.serving import publish as publishing
 from common.serving.publish import disable_cudnn, publish_folder
 from common.serving.served import load_export
-from common.serving.versions import GRAPH, SETTINGS, latest, versions
+from common.serving.versions import GRAPH, SETTINGS, find, latest, versions
 from tests.common.serving.classifier import IDS, OWN_SETTINGS, TEXTS, nothing_left
 
 import keras
@@ -40,7 +40,7 @@ def test_versions_count_up_and_hold_every_file(published):
     for file in (
         "saved_model.pb",
         "variables/variables.index",
-        "model.keras",
+        "assets.extra/architecture.json",
         "assets.extra/config.json",
         "assets.extra/tf_serving_warmup_requests",
     ):
@@ -91,8 +91,8 @@ def test_signatures_keep_names_types_and_batch_dimension(published):
     }
 
 
-def test_keras_file_reloads_equal_and_without_optimizer(task, published):
-    reloaded = keras.models.load_model(published.first / "model.keras", safe_mode=False)
+def test_the_model_is_made_again_from_the_export_equal_and_without_optimizer(task, published):
+    reloaded = find(published.first).model
     for ours, theirs in zip(task.model.weights, reloaded.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     assert not reloaded.compiled

@@ -1,12 +1,12 @@
 """The signatures of the export: their values, padding, and invalid rows."""
 
+from common.serving.versions import find
 from tasks.dna.genes import LABELS
 from tasks.dna.nucleotides import encode
 from tasks.dna.streaming import grammar_of
 from tests.tasks import commands
 from tests.tasks.own.dna import complement, spliced_record
 
-import keras
 import numpy as np
 import pytest
 
@@ -80,7 +80,7 @@ def test_probabilities_are_marginals_and_labels_the_best_path(served):
     length = [bases.shape[1]]
     outputs = served.call("tensors", bases=bases, length=length)
     signals = served.call("explain", sequence=[record.sequence])["signals"]
-    model = keras.models.load_model(served.path / "model.keras")
+    model = find(served.path).model
     emissions = model.get_layer("emissions")(signals, bases, np.array(length))
     chain, grammar = model.get_layer("crf"), grammar_of(served)
     np.testing.assert_array_equal(chain.viterbi(emissions, length)[0], outputs["states"])

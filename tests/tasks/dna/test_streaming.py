@@ -1,12 +1,12 @@
 """Paths of records of any length: long records in pieces, short ones in batches."""
 
 from common.errors import InputError
+from common.serving.versions import find
 from tasks.dna import streaming
 from tasks.dna.nucleotides import encode
 from tasks.dna.paths import genes_of
 from tests.tasks.own.dna import spliced_record
 
-import keras
 import numpy as np
 import pytest
 
@@ -26,7 +26,7 @@ def test_the_path_in_pieces_is_that_of_one_viterbi(served, monkeypatch):
         high = min(len(bases), end + 180)
         piece = served.call("network", bases=bases[None, low:high], length=[high - low])
         channels.append(piece["channels"][:, start - low : end - low])
-    model = keras.models.load_model(served.path / "model.keras")
+    model = find(served.path).model
     length = np.array([len(bases)])
     emissions = model.get_layer("emissions")(np.concatenate(channels, axis=1), bases[None], length)
     expected, _ = model.get_layer("crf").viterbi(emissions, length)

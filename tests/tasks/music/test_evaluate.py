@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 from common.errors import InputError
+from common.serving.versions import find
 from tasks.music import evaluate
 from tasks.music.midi import KEYS
 from tests.tasks import commands
 from tests.tasks.music.examples import nll, random_notes
 from tests.tasks.own.music import chord_piece, write_midi
 
-import keras
 import numpy as np
 import pytest
 
@@ -42,7 +42,7 @@ def test_evaluate_scores_a_midi_file_as_the_model_does(trained, capsys):
     evaluate.main(words)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["split"] == "all" and result["examples"] == 1
-    built = keras.models.load_model(version / "model.keras")
+    built = find(version).model
     expected = nll(built, frames[None].astype(np.float32))[0, 1:].mean()
     assert result["nll"] == pytest.approx(expected, rel=1e-4)
 

@@ -60,7 +60,7 @@ def test_predict_and_evaluate_build_no_keras_model(trained, tmp_path, monkeypatc
         raise AssertionError("a Keras model was built")
 
     monkeypatch.setattr(keras.Model, "__init__", refuse)
-    monkeypatch.setattr(keras.models, "load_model", refuse)
+    monkeypatch.setattr(keras.saving, "deserialize_keras_object", refuse)
     version = str(trained[0] / "saved_models" / "music" / "1")
     predict.main(["--model", version, "--steps", "2", "--out", str(tmp_path / "a.mid")])
     evaluate.main(["--model", version, "--samples", "0", "--data", str(trained[0] / "midi")])

@@ -1,11 +1,11 @@
 """The signatures of the export: equal results on every way in, and invalid rows."""
 
+from common.serving.versions import find
 from common.text import Vocabulary
 from tasks.ner import data, evaluate, serving, train
 from tests.tasks import commands
 from tests.tasks.own.ner import own_sentences
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -116,8 +116,8 @@ def test_a_batch_has_any_size(served, size):
         assert all(len(value) == size for value in outputs.values())
 
 
-def test_the_keras_file_loads_and_equals_the_export(served):
-    model = keras.models.load_model(served.path / "model.keras")
+def test_the_keras_model_equals_the_export(served):
+    model = find(served.path).model
     random = np.random.default_rng(1)
     inputs = {
         "words": random.integers(1, 30, (2, 5)).astype(np.int32),

@@ -1,11 +1,11 @@
 """The signatures of the export: equal results on every way in, and invalid rows."""
 
+from common.serving.versions import find
 from common.text import Vocabulary
 from tasks.sentiment import serving, train
 from tests.tasks import commands
 from tests.tasks.own.sentiment import own_reviews
 
-import keras
 import numpy as np
 import pytest
 
@@ -84,8 +84,8 @@ def test_explain_returns_every_token_and_weights_that_sum_to_one(served):
     assert not outputs["attention"][1, 1:].any()
 
 
-def test_the_keras_file_loads_and_equals_the_export(served):
-    live = keras.models.load_model(served.path / "model.keras")
+def test_the_keras_model_equals_the_export(served):
+    live = find(served.path).model
     ids, length = np.array([[2, 5, 7], [3, 0, 0]], np.int32), np.array([3, 1], np.int32)
     np.testing.assert_allclose(
         live({"ids": ids, "length": length})["probabilities"],

@@ -4,12 +4,12 @@ import itertools
 import math
 
 from common import ctc
+from common.serving.versions import find
 from tasks.speech import audio, serving
 from tests.tasks import commands
 from tests.tasks.own.speech import speak
 from tests.tasks.speech.recordings import spoken
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -126,8 +126,8 @@ def test_explain_aligns_each_letter_with_its_steps(served):
         np.testing.assert_allclose(probabilities[:count].sum(axis=1), 1.0, atol=1e-5)
 
 
-def test_the_keras_file_loads_and_equals_the_export(served):
-    model = keras.models.load_model(served.path / "model.keras")
+def test_the_keras_model_equals_the_export(served):
+    model = find(served.path).model
     inputs = audio.request([sound for _, sound in spoken(3, seed=14)])
     live, exported = model(inputs), served.call("tensors", **inputs)
     np.testing.assert_array_equal(live["frames"], exported["frames"])

@@ -1,11 +1,11 @@
 """The signatures of the export: equal results for text and tensors, and invalid rows."""
 
+from common.serving.versions import find
 from tasks.translation import data, model, train
 from tasks.translation.subwords import Subwords
 from tests.tasks import commands
 from tests.tasks.own.translation import own_pairs
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -112,8 +112,8 @@ def test_explain_returns_subwords_hypotheses_and_attention(served):
     assert len(tokens) == explained["attention"].shape[2]
 
 
-def test_the_keras_file_loads_and_equals_the_export(served):
-    live = keras.models.load_model(served.path / "model.keras")
+def test_the_keras_model_equals_the_export(served):
+    live = find(served.path).model
     ids, length = as_ids(served, ["Le chat noir dort.", "Un chien court."])
     outputs = model.translate(
         live, tf.constant(ids), tf.constant(length), max_length=24, beam=5, alpha=0.6

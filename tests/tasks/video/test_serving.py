@@ -1,11 +1,11 @@
 """The signatures of the export: equal results of every signature, and invalid rows."""
 
+from common.serving.versions import find
 from tasks.video import clips, gaits, render, serving
 from tests.tasks import commands
 from tests.tasks.own.video import CLASSES, RATE, SIDE, body
 from tests.tasks.video.samples import call, noise
 
-import keras
 import numpy as np
 import pytest
 
@@ -129,8 +129,8 @@ def test_a_clip_is_truncated_to_the_longest_length(served):
     np.testing.assert_allclose(whole, cut, atol=1e-6)
 
 
-def test_the_keras_file_loads_and_equals_the_export(served):
-    model = keras.models.load_model(served.path / "model.keras")
+def test_the_keras_model_equals_the_export(served):
+    model = find(served.path).model
     inputs = {
         "frames": noise(10).reshape(2, 5, SIDE, SIDE, 3),
         "length": np.array([5, 2], np.int32),
