@@ -52,7 +52,9 @@ def measure(python, version, model, options):
                     count = max(options.requests, 2 * clients)
                     figures = load(server, model, requests, clients, count)
                     state = "on" if merging else "off"
-                    print("|", " | ".join(map(str, (model, clients, state, *figures.values()))), "|")
+                    print(
+                        "|", " | ".join(map(str, (model, clients, state, *figures.values()))), "|"
+                    )
                     result[f"{clients}_clients" + "_merging" * merging] = figures
                 if merging and options.memory_requests:
                     before = server.megabytes()

@@ -1,7 +1,7 @@
 """An export as a model of Triton's Python backend.
 
-Triton imports this file in a process of its own for each version of a model, with the interpreter
-of the environment of `server.py`. The folder of the version holds it next to `export`, a SavedModel.
+Triton imports this file in a process of its own for each version of a model, with the packages of
+the environment of `server.py`. The folder of the version holds it and `export`, a SavedModel.
 Triton decides which requests are merged; this file stacks their rows, padded as TF Serving pads
 them, and gives each request its rows of the outputs.
 """

@@ -22,7 +22,6 @@ from pathlib import Path
 from common.serving import check
 from tests.ports import free_ports
 
-import numpy as np
 from tensorflow.core.framework import types_pb2
 
 PACKAGES = (
@@ -54,7 +53,9 @@ def make_environment(folder=ENVIRONMENT):
         triton = triton_folder(python)
         stub = "triton_python_backend_stub"
         version = "{}.{}".format(*sys.version_info)
-        shutil.copy(triton / "python_backend_stubs" / version / stub, triton / "backends" / "python")
+        shutil.copy(
+            triton / "python_backend_stubs" / version / stub, triton / "backends" / "python"
+        )
         stamp.write_text(json.dumps(PACKAGES))
     return python
 
@@ -66,7 +67,8 @@ def triton_folder(python):
 
 def bare_environment():
     """Return the environment variables without those of this project's interpreter."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return {**kept, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def run(python, script, job):
@@ -93,7 +95,9 @@ def tensors(kind, signatures, side):
             line = f'{kind} {{ name: "{signature}.{name}" data_type: {TYPES[info.dtype]} '
             line += f"dims: {dims or [1]} " + ("" if dims else "reshape { shape: [] } ")
             # Ragged inputs may be merged; those of other signatures are left out of a request.
-            lines.append(line + ("optional: true allow_ragged_batch: true }" if kind == "input" else "}"))
+            lines.append(
+                line + ("optional: true allow_ragged_batch: true }" if kind == "input" else "}")
+            )
     return "\n".join(lines)
 
 
@@ -101,11 +105,12 @@ def config(version, batching):
     """Return the `config.pbtxt` of a version folder, with the limits of `batching.config`."""
     limits = dict(re.findall(r"(\w+) \{ value: (\d+) \}", BATCHING.read_text()))
     signatures = check.read_signatures(version)
-    merge = "dynamic_batching { max_queue_delay_microseconds: %s }" % limits["batch_timeout_micros"]
+    delay = limits["batch_timeout_micros"]
+    merge = f"dynamic_batching {{ max_queue_delay_microseconds: {delay} }}" if batching else ""
     return f"""backend: "python"
 max_batch_size: {limits["max_batch_size"]}
 instance_group {{ kind: KIND_CPU count: 1 }}
-{merge if batching else ""}
+{merge}
 {tensors("input", signatures, "inputs")}
 {tensors("output", signatures, "outputs")}
 """
@@ -143,18 +148,22 @@ class Server:
         line += [f"--backend-directory={folder / 'backends'}", "--disable-auto-complete-config"]
         line += ["--model-control-mode=explicit", "--load-model=*"]
         line += [f"--{name}-port={port}" for name, port in ports.items()]
-        line += ["--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--allow-gpu-metrics=false"]
+        line += [
+            "--http-address=127.0.0.1",
+            "--grpc-address=127.0.0.1",
+            "--allow-gpu-metrics=false",
+        ]
         environment = bare_environment()
         # The stub is linked to the shared library of this Python, and finds packages by PATH.
         environment["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
         environment["PATH"] = f"{python.parent}:{environment['PATH']}"
-        environment["TF_CPP_MIN_LOG_LEVEL"] = "2"
-        self._log = open(repository.with_suffix(".log"), "w+")
-        self._process = subprocess.Popen(line, stdout=self._log, stderr=self._log, env=environment)
+        self._log = repository.with_suffix(".log")
+        with open(self._log, "w") as log:
+            self._process = subprocess.Popen(line, stdout=log, stderr=log, env=environment)
 
     def __enter__(self):
         try:
-            self._wait(300)
+            self._wait(600)
         except BaseException:
             self.__exit__()
             raise
@@ -162,8 +171,11 @@ class Server:
 
     def __exit__(self, *_):
         self._process.terminate()
-        self._process.wait(60)
-        self._log.close()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _wait(self, seconds):
         for _ in range(2 * seconds):
@@ -173,8 +185,7 @@ class Server:
                 self.fetch("v2/health/ready")
                 return
             time.sleep(0.5)
-        self._log.seek(0)
-        raise RuntimeError(f"Triton did not start:\n{self._log.read()[-4000:]}")
+        raise RuntimeError(f"Triton did not start:\n{self._log.read_text()[-4000:]}")
 
     def fetch(self, path, body=None, server="http"):
         """Return the text of an address; with a body, the request is a POST."""
@@ -210,8 +221,8 @@ class Server:
                     name = Path(line[1]).parents[1].name
                 else:
                     continue
-                size = int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) / 1024
-                sizes[name] = sizes.get(name, 0.0) + size
+                for size in re.findall(r"VmRSS:\s+(\d+) kB", text):  # a zombie has none
+                    sizes[name] = sizes.get(name, 0.0) + int(size) / 1024
         return sizes
 
     def send(self, requests, clients=1, protocol="grpc", outputs=True):

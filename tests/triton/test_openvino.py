@@ -1,6 +1,8 @@
-"""The numeric signature of each export in OpenVINO, which shares no kernel with TensorFlow.
+"""The numeric signature of each export in OpenVINO, which shares no code with TensorFlow.
 
     python -m pytest -n 0 tests -m triton
+
+TensorFlow saves the signature alone; OpenVINO reads, compiles and runs it.
 """
 
 from common.serving import check
@@ -11,23 +13,29 @@ import pytest
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(3600)]
 
-
-def call(python, version, signature):
-    """Return the records of a signature, and their outputs in OpenVINO or its error."""
-    records = [
-        tuple(check.to_arrays(x) for x in (record.request.inputs, record.response.outputs))
-        for record in check.read_records(version)
-        if record.request.model_spec.signature_name == signature
-    ]
-    job = {"export": str(version), "signature": signature}
-    return records, run(python, "openvino_runtime.py", {**job, "requests": [x for x, _ in records]})
+# Raw text, sound and pictures need operations on strings, which OpenVINO lacks on a CPU. The graph
+# of music converts, but OpenVINO 2026.4.1 reads memory that nothing has written: the same request
+# gets different probabilities each time, up to 1e34.
+UNINITIALISED = pytest.mark.xfail(reason="OpenVINO returns uninitialised memory", strict=False)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=UNINITIALISED if t == "music" else ()) for t in TASKS]
+)
 def test_openvino_returns_the_recorded_outputs(task, python, root):
-    records, results = call(python, root / task / "1", "tensors")
-    assert isinstance(results, list), results
-    for (inputs, recorded), outputs in zip(records, results, strict=True):
-        assert set(outputs) == set(recorded)
-        gaps = {n: check.difference(outputs[n], array) for n, array in recorded.items()}
-        print(task, {n: x.shape for n, x in inputs.items()}, gaps)
+    version = root / task / "1"
+    inputs, outputs = zip(
+        *(
+            (check.to_arrays(record.request.inputs), check.to_arrays(record.response.outputs))
+            for record in check.read_records(version)
+            if record.request.model_spec.signature_name == "tensors"
+        ),
+        strict=True,
+    )
+    job = {"export": str(version), "signature": "tensors", "requests": inputs}
+    results = run(python, "openvino_runtime.py", job)
+    assert isinstance(results, list), results  # the message of an error
+    for result, recorded in zip(results, outputs, strict=True):
+        assert set(result) == set(recorded)
+        for name, array in recorded.items():
+            assert check.difference(result[name], array) <= 1e-3, name
