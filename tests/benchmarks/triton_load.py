@@ -26,7 +26,7 @@ import numpy as np
 
 
 def load(server, model, requests, clients, count):
-    """Return the requests per second and the percentiles of milliseconds."""
+    """Return the requests per second, the percentiles of milliseconds, and the size of a batch."""
     repeated = list(itertools.islice(itertools.cycle(requests), count))
     server.send(repeated[: 2 * len(requests)], clients, outputs=False)  # warm up
     before = server.counts(model)
@@ -35,36 +35,41 @@ def load(server, model, requests, clients, count):
     done, executions = np.subtract(server.counts(model), before)
     p50, p95, p99 = np.percentile([1000 * one for one, _, _ in results], [50, 95, 99])
     figures = {"requests_per_second": count / seconds, "p50": p50, "p95": p95, "p99": p99}
-    figures["rows_per_execution"] = done / executions
+    figures["rows_per_batch"] = done / executions
     return {name: round(float(value), 1) for name, value in figures.items()}
 
 
-def measure(python, version, model, options):
-    """Return the figures of one export, and print its rows of the table."""
+def measure(python, version, model, merging, options):
+    """Return the figures of one export by the number of clients, and the memory."""
     result = {}
     requests = [(model, "serving_default", row) for row in rows(version, "serving_default")]
-    for merging in (False, True):
-        with tempfile.TemporaryDirectory() as folder:
-            repository = Path(folder) / "models"
-            add_version(repository, model, 1, version, merging)
-            with Server(python, repository) as server:
-                for clients in options.clients:
-                    count = max(options.requests, 2 * clients)
-                    figures = load(server, model, requests, clients, count)
-                    state = "on" if merging else "off"
-                    print(
-                        "|", " | ".join(map(str, (model, clients, state, *figures.values()))), "|"
-                    )
-                    result[f"{clients}_clients" + "_merging" * merging] = figures
-                if merging and options.memory_requests:
-                    before = server.megabytes()
-                    load(server, model, requests, 8, options.memory_requests)
-                    after = server.megabytes()
-                    result["megabytes"] = {
-                        name: [round(size), round(after[name])] for name, size in before.items()
-                    }
-                    print(f"  {model}: MB before and after: {result['megabytes']}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "models"
+        add_version(repository, model, 1, version, merging)
+        with Server(python, repository) as server:
+            for clients in options.clients:
+                count = max(options.requests, 2 * clients)
+                result[clients] = load(server, model, requests, clients, count)
+            if merging and options.memory_requests:
+                before = server.megabytes()
+                load(server, model, requests, 8, options.memory_requests)
+                after = server.megabytes()
+                result["megabytes"] = {
+                    name: [round(size), round(after[name])] for name, size in before.items()
+                }
     return result
+
+
+def print_rows(model, off, on):
+    """Print the rows of the table for one export, and its memory."""
+    for clients in (key for key in off if key in on):
+        cells = [model, clients]
+        for figures in (off[clients], on[clients]):
+            cells.append(figures["requests_per_second"])
+            cells.append(" / ".join(str(figures[name]) for name in ("p50", "p95", "p99")))
+        print("|", " | ".join(map(str, cells)), "|", flush=True)
+    if "megabytes" in on:
+        print(f"  {model}: MB before and after: {on['megabytes']}", flush=True)
 
 
 def main():
@@ -98,9 +103,15 @@ def main():
     options = parser.parse_args()
     models = options.models or sorted(p.name for p in options.root.iterdir() if versions(p))
     python = make_environment(ENVIRONMENT)
-    print("| model | clients | merging | requests/s | p50 ms | p95 ms | p99 ms | rows/execution |")
-    print("|---|---|---|---|---|---|---|---|")
-    result = {m: measure(python, latest(options.root / m), m, options) for m in models}
+    times = "p50 / p95 / p99 ms"
+    print(f"| export | clients | requests/s, merging off | {times} | requests/s, on | {times} |")
+    print("|---|---|---|---|---|---|")
+    result = {}
+    for model in models:
+        version = latest(options.root / model)
+        off, on = (measure(python, version, model, merging, options) for merging in (False, True))
+        print_rows(model, off, on)
+        result[model] = {"off": off, "on": on}
     print(json.dumps(result))
 
 

@@ -126,6 +126,7 @@ def test_versions_are_replaced_under_traffic_without_an_error(server, repository
     finally:
         stop.set()
         thread.join()
+    results.extend(server.send(requests, clients=8)[1])
     versions = [version for _, version, _ in results]
     assert versions[0] == 1 and set(versions) == {1, 2, 3, 4, 5}
     for (_, _, outputs), (_, recorded) in zip(results, chosen * len(results), strict=False):
