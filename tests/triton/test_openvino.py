@@ -1,4 +1,4 @@
-"""The numeric signature of each export in OpenVINO, which shares no code with TensorFlow.
+"""The numeric signature of each export in OpenVINO, an independent runtime.
 
     python -m pytest -n 0 tests -m triton
 
@@ -13,8 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(3600)]
 
-# Raw text, sound and pictures need operations on strings, which OpenVINO lacks on a CPU. The graph
-# of music converts, but OpenVINO 2026.4.1 reads memory that nothing has written: the same request
+# `serving_default` runs for none; see `saved_models/README.md`. The graph of music converts, but OpenVINO 2026.4.1 reads memory that nothing has written: the same request
 # gets different probabilities each time, up to 1e34.
 UNINITIALISED = pytest.mark.xfail(reason="OpenVINO returns uninitialised memory", strict=False)
 
