@@ -13,9 +13,9 @@ import pytest
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(3600)]
 
-# `serving_default` runs for no export; see `saved_models/README.md`. The graph of music converts, but
-# its first call in OpenVINO 2026.4.1 returns probabilities up to 1e34, and later calls other wrong
-# ones, as if it read memory that nothing has written.
+# `serving_default` runs for no export; see `saved_models/README.md`. The graph of music converts,
+# but its first call in OpenVINO 2026.4.1 returns probabilities up to 1e34, and later calls other
+# wrong ones, as if it read memory that nothing has written.
 WRONG = pytest.mark.xfail(reason="OpenVINO returns wrong probabilities for music", strict=False)
 
 
