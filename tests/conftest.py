@@ -43,6 +43,8 @@ END_TO_END = "sentiment"
 def pytest_collection_modifyitems(items):
     for item in items:
         is_end_to_end = END_TO_END in (item.path.parent.name, *_parameters(item))
+        if item.get_closest_marker("triton"):
+            continue  # it needs an environment of its own, so no other mark may choose it
         if "exports" in item.fixturenames and not is_end_to_end:
             item.add_marker(pytest.mark.commands)
         if "shared_data" in item.fixturenames:
