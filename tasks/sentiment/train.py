@@ -143,7 +143,12 @@ def main(argv: list[str]) -> None:
         model=built,
         resources=[vocabulary],
         examples=serving.examples(config.bucket_lengths()),
-        settings={"labels": reviews.labels, "max_tokens": config.max_length},
+        settings={
+            "labels": reviews.labels,
+            "max_tokens": config.max_length,
+            "max_bytes": serving.LONGEST_TEXT,
+            "max_rows": serving.max_rows(config.max_length),
+        },
         score=score,
         card=make_card(reviews, config),
         publish=litert_export.publish if run.target.name == "litert" else publish,
