@@ -31,6 +31,9 @@ from etils import epy
 with epy.lazy_imports():
     import tensorflow as tf
 
+LONGEST_TEXT = 16_384  # bytes of a text that are read
+MOST_TEXT = 1 << 22  # bytes of the texts of a request: its rows times the longest of them
+
 
 def length_fits(
     length: tf.Tensor, sequences: tf.Tensor, *, at_least: int = 1, at_most: int | None = None
@@ -82,7 +85,7 @@ def within_budget(valid: tf.Tensor, length: tf.Tensor, budget: int) -> tf.Tensor
     return valid & (rank <= budget // tf.maximum(length, 1))  # a product could overflow
 
 
-def shorten(text: tf.Tensor, *, longest: int, budget: int) -> tf.Tensor:
+def shorten(text: tf.Tensor, *, longest: int = LONGEST_TEXT, budget: int = MOST_TEXT) -> tf.Tensor:
     """Bound the cost of reading texts, before they are split into words.
 
     Args:
@@ -100,6 +103,30 @@ def shorten(text: tf.Tensor, *, longest: int, budget: int) -> tf.Tensor:
     text = tf.strings.substr(text, 0, longest)
     computed = within_budget(tf.ones_like(text, tf.bool), tf.strings.length(text), budget)
     return tf.where(computed, text, "")
+
+
+def text_limits(unit: str, longest: int, budget: int) -> dict[str, int]:
+    """Return the settings that state the limits of a task that reads texts.
+
+    Args:
+      unit: what a text is split into, such as `tokens`.
+      longest: how many of them are read of a text.
+      budget: of those of a request.
+
+    Returns:
+      These, the limits of `shorten`, and `max_rows`: how many texts a request may have at least.
+
+    Example:
+      >>> text_limits("tokens", 64, 131_072)["max_rows"]
+      256
+    """
+    return {
+        f"max_{unit}": longest,
+        f"max_batch_{unit}": budget,
+        "max_bytes": LONGEST_TEXT,
+        "max_batch_bytes": MOST_TEXT,
+        "max_rows": min(budget // longest, MOST_TEXT // LONGEST_TEXT),
+    }
 
 
 def run_valid(

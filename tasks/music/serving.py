@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 LONGEST = 4096  # maximum number of frames of a row, including the prime
-STEPS = 1024  # maximum number of frames that a request adds to a row
-MOST = 12_288  # frames of a request: its rows times the longest of them
+STEPS = 768  # maximum number of frames that a request adds to a row
+MOST = 8_192  # frames of a request: its rows times the longest of them
 MOST_ROWS = 512  # rows of a request; `notes` holds all of them
 HOTTEST = 1000.0  # maximum temperature
 LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made

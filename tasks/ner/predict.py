@@ -77,6 +77,7 @@ def predict(
 ) -> Iterator[tuple[str, Tagged]]:
     """Tag texts of any length; yield each text with its tags, in order."""
     limit = served.settings["max_tokens"]
+    batch_size = min(batch_size, served.settings.get("max_rows", batch_size))
 
     def tag(batch: list[str]) -> list[tuple[str, Tagged]]:
         """Tag the first piece of each text, then the next piece of each longer one, and so on."""

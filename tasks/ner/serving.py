@@ -14,7 +14,6 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 49_152  # tokens of a request: its rows times the longest of them
-LONGEST_TEXT, MOST_TEXT = 16_384, 1 << 20  # bytes of a text that are read, and of a request
 LONGEST_TOKEN = 1_024  # bytes of a token that are read by signature `tokens`
 
 # Requests that verify an export and warm a server up.
@@ -43,10 +42,10 @@ def signatures(
     - `tokens`: `tokens` `<string>[batch, time]`, `length` `<int32>[batch]` -> `tags`
       `<string>[batch, time]`.
 
-    Texts are truncated to `max_length` tokens (and to `LONGEST_TEXT` bytes); `tensors` and `tokens`
+    Texts are truncated to `max_length` tokens (and to 16,384 bytes); `tensors` and `tokens`
     accept any number. Outputs after the end of a row are "" or 0. A row without a token, or with a
     `length` outside 1..`time`, has nothing but these. So has a row beyond the budget of `MOST`
-    tokens or `MOST_TEXT` bytes; see `common.serving.rows.within_budget`.
+    tokens or 4 MiB of text; see `common.serving.rows.within_budget`.
     """
     run = _make_run(model, target)
     names = tf.constant(list(tags))
@@ -67,7 +66,7 @@ def signatures(
         return {**run(fit(words, time), fit(characters, time), length), "length": length}
 
     def tag_text(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        text = shorten(text, longest=LONGEST_TEXT, budget=MOST_TEXT)
+        text = shorten(text)
         tokens, start, end = (part[:, :max_length] for part in locate(text))
         outputs = tag_tokens(tokens.to_tensor(), tf.cast(tokens.row_lengths(), tf.int32))
         real = outputs["real"]

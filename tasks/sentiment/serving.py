@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 131_072  # tokens of a request: its rows times the longest of them
-LONGEST_TEXT, MOST_TEXT = 16_384, 1 << 22  # bytes of a text that are read, and of a request
 
 # Requests that verify an export and warm a server up.
 SAMPLES = (
@@ -47,9 +46,9 @@ def signatures(
     - `tensors`: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]` -> `probabilities`.
     - `explain`: `text` -> `tokens` `<string>[batch, time]`, `attention` `<float32>[batch, time]`.
 
-    Texts are truncated to `max_length` tokens (and to `LONGEST_TEXT` bytes); `tensors` accepts any
+    Texts are truncated to `max_length` tokens (and to 16,384 bytes); `tensors` accepts any
     number. A row without a token, or with a `length` outside 1..`time`, has the label "", 0 stars
-    and probabilities of 0. So has a row beyond the budget of `MOST` tokens or `MOST_TEXT` bytes;
+    and probabilities of 0. So has a row beyond the budget of `MOST` tokens or 4 MiB of text;
     see `common.serving.rows.within_budget`.
     """
     run = _make_run(model, target)
@@ -60,7 +59,7 @@ def signatures(
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     def encode(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
-        text = shorten(text, longest=LONGEST_TEXT, budget=MOST_TEXT)
+        text = shorten(text)
         tokens = tokenize(text)[:, :max_length]
         return tokens, vocabulary.ids(tokens).to_tensor(), tf.cast(tokens.row_lengths(), tf.int32)
 

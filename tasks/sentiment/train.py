@@ -19,6 +19,7 @@ from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.publish import publish
+from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.sentiment import evaluate, predict
@@ -145,9 +146,7 @@ def main(argv: list[str]) -> None:
         examples=serving.examples(config.bucket_lengths()),
         settings={
             "labels": reviews.labels,
-            "max_tokens": config.max_length,
-            "max_bytes": serving.LONGEST_TEXT,
-            "max_rows": serving.max_rows(config.max_length),
+            **text_limits("tokens", config.max_length, serving.MOST),
         },
         score=score,
         card=make_card(reviews, config),

@@ -204,6 +204,8 @@ def main(argv: list[str]) -> None:
             "letters": prepared.letters,
             "sample_rate": RATE,
             "max_samples": recognizer.max_samples,
+            "max_batch_samples": serving.MOST,
+            "max_rows": serving.MOST // recognizer.max_samples,
             "step_seconds": 0.01 * math.prod(config.strides),
             "lm_weight": recognizer.weight,
             "bonus": recognizer.bonus,

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 16_384  # subwords of a request: its rows times the longest translation
-LONGEST_TEXT, MOST_TEXT = 16_384, 1 << 20  # bytes of a text that are read, and of a request
 
 # Requests that verify an export and warm a server up; the middle ones are unusual.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
@@ -40,10 +39,10 @@ def signatures(
       `<string>[batch, steps]`, those of the best translation; `attention`
       `<float32>[batch, steps, time]`, the attention weights of each of them.
 
-    Texts and translations are truncated to `max_length` subwords (texts also to `LONGEST_TEXT`
+    Texts and translations are truncated to `max_length` subwords (texts also to 16,384
     bytes). The translation of an empty text is "" with score 0. So is that of a row whose `length`
     is not in 1..`time`, exceeds `max_length + 1`, or covers an id that is no subword; and that of a
-    row beyond the budget of `MOST` subwords or `MOST_TEXT` bytes, see
+    row beyond the budget of `MOST` subwords or 4 MiB of text, see
     `common.serving.rows.within_budget`.
 
     Args:
@@ -61,7 +60,7 @@ def signatures(
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        text = shorten(text, longest=LONGEST_TEXT, budget=MOST_TEXT)
+        text = shorten(text)
         return encode_source(reader, text, max_length=max_length)
 
     @tf.function(input_signature=[text_spec])

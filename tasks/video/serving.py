@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 6_144  # frames of a request: its rows times the longest of them, at the network's rate
-LARGEST, MOST_PIXELS = 1 << 26, 1 << 28  # pixels in all frames of a clip, and of a request
+LARGEST, MOST_PIXELS = 1 << 25, 1 << 27  # pixels in all frames of a clip, and of a request
 RATES = (1.0, 1000.0)  # frames per second that a clip may have
 
 RAW = (

@@ -109,6 +109,21 @@ def test_rows_of_an_invalid_length_are_empty(served):
     assert served.call("tokens", tokens=odd, length=[3])["tags"].shape == (1, 3)
 
 
+def test_the_longest_rows_beyond_the_limits_are_empty(served):
+    tokens = np.full((2, 49_153), "Rome", object)
+    tags = served.call("tokens", tokens=tokens, length=[49_153, 2])["tags"]
+    alone = served.call("tokens", tokens=tokens[:1, :2], length=[2])["tags"][0]
+    assert not tags[0].astype(bool).any() and tags[1, :2].tolist() == alone.tolist()
+    texts = ["!?" * 12] * 2_050 + ["Ada Byron sleeps"]
+    outputs = served.call("explain", text=texts)
+    # With the short text, 2,048 rows of 24 tokens are within 49,152 tokens.
+    assert outputs["length"].tolist() == [24] * 2_047 + [0] * 3 + [3]
+    for name in ("tokens", "tags", "start", "end", "probabilities"):
+        assert outputs[name][2_046].astype(bool).any()
+        assert not outputs[name][2_047:2_050].astype(bool).any()
+    assert outputs["tags"][-1, :3].tolist() == [b"B-PER", b"I-PER", b"O"]
+
+
 @pytest.mark.parametrize("size", [0, 1, 129])
 def test_a_batch_has_any_size(served, size):
     for name in ("serving_default", "explain"):
