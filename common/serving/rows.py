@@ -15,8 +15,7 @@ of the others blank:
         steps={"attention": same},
     )
 
-So a rejected row costs nothing, and `LONGEST` and `MOST` bound the cost of a request, whatever its
-rows hold.
+So a rejected row costs nothing, and `LONGEST`, `MOST` and `MOST_ROWS` bound the cost of a request.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from etils import epy
 with epy.lazy_imports():
     import tensorflow as tf
 
+MOST_ROWS = 1024  # of a request; its outputs hold all of them
 LONGEST_TEXT = 16_384  # bytes of a text that are read
 MOST_TEXT = 1 << 22  # bytes of the texts of a request: its rows times the longest of them
 
@@ -64,7 +64,8 @@ def within_budget(valid: tf.Tensor, length: tf.Tensor, budget: int) -> tf.Tensor
     A batch costs as much as its rows times its longest row. In order of length (and, among equals,
     in the order of the batch), a row is computed if the number of rows up to it, times its length,
     is within the budget. So only rows that are not longer than a row can displace it; and every row
-    is computed if the rows of the batch, times the longest one, are within the budget.
+    is computed if the rows of the batch, times the longest one, are within the budget. No row of a
+    batch of more than `MOST_ROWS` is computed.
 
     Args:
       valid: `<bool>[batch]`; other rows cost nothing.
@@ -82,6 +83,7 @@ def within_budget(valid: tf.Tensor, length: tf.Tensor, budget: int) -> tf.Tensor
     length = tf.cast(length, tf.int64)
     order = tf.argsort(tf.where(valid, length, length.dtype.max), stable=True)
     rank = tf.cast(tf.math.invert_permutation(order), tf.int64) + 1
+    valid &= tf.size(length) <= MOST_ROWS
     return valid & (rank <= budget // tf.maximum(length, 1))  # a product could overflow
 
 
@@ -125,7 +127,7 @@ def text_limits(unit: str, longest: int, budget: int) -> dict[str, int]:
         f"max_batch_{unit}": budget,
         "max_bytes": LONGEST_TEXT,
         "max_batch_bytes": MOST_TEXT,
-        "max_rows": min(budget // longest, MOST_TEXT // LONGEST_TEXT),
+        "max_rows": min(budget // longest, MOST_TEXT // LONGEST_TEXT, MOST_ROWS),
     }
 
 

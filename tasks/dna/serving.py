@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 131_072  # bases of a request: its rows times the longest of them
-MOST_ROWS = 512  # rows of a request; `probabilities` holds all of them
 LENGTHS = (900, 3_600, PIECE + 2 * CONTEXT)  # bases of the static networks of a TPU
 
 # Requests that verify an export and warm a server up.
@@ -106,7 +105,7 @@ class GeneFinder:
 
     def computed(self, valid: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Return which valid rows are computed, `<bool>[batch]`; see `signatures`."""
-        valid &= (length > 0) & (length <= self.max_length) & (tf.size(length) <= MOST_ROWS)
+        valid &= (length > 0) & (length <= self.max_length)
         return within_budget(valid, length, MOST)
 
     def run(self, bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -214,8 +213,8 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     The network reads a row in pieces with context on both sides, on both strands, and averages the
     two. One Viterbi decodes the whole row. A row without a base, with a letter outside IUPAC, with
     an invalid `length`, or of more than `config.max_length` bases has labels "" (or 0) and
-    probabilities 0. So has a row beyond the budget of `MOST` bases, see
-    `common.serving.rows.within_budget`, and each row of a request of more than `MOST_ROWS`.
+    probabilities 0. So has a row beyond the budget of `MOST` bases; see
+    `common.serving.rows.within_budget`.
     """
     finder = GeneFinder(model, config, target)
     run = shared(finder.run)

@@ -18,6 +18,7 @@ from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
+from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
@@ -148,6 +149,7 @@ def main(argv: list[str]) -> None:
             "channels": grammar.channels,
             "max_bases": config.max_length,
             "max_batch_bases": serving.MOST,
+            "max_rows": MOST_ROWS,
         },
         score=score,
         card=make_card(corpus, config),

@@ -136,6 +136,7 @@ def compose(
     count, given = primes.shape[:2]
     total = given + steps
     rows = max(1, served.settings.get("max_batch_frames", count * total) // max(1, total))
+    rows = min(rows, served.settings.get("max_rows", rows))
     if count > rows:
         parts = [slice(start, start + rows) for start in range(0, count, rows)]
         options: dict[str, Any] = {"steps": steps, "temperature": temperature, "top_p": top_p}

@@ -19,7 +19,6 @@ import tensorflow as tf
 LONGEST = 4096  # maximum number of frames of a row, including the prime
 STEPS = 768  # maximum number of frames that a request adds to a row
 MOST = 8_192  # frames of a request: its rows times the longest of them
-MOST_ROWS = 512  # rows of a request; `notes` holds all of them
 HOTTEST = 1000.0  # maximum temperature
 LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made
 CHUNK = 2048  # frames that are scored at a time; bounds the memory of a request
@@ -48,8 +47,7 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
     - `steps` is outside 0..`STEPS`: longer music is composed in several requests, each with the
       notes so far as its prime, and is the same as in one,
     - it has more than `LONGEST` frames in all, or, in `tensors`, fewer than two,
-    - it is beyond the budget of `MOST` frames, see `common.serving.rows.within_budget`, or the
-      request has more than `MOST_ROWS` rows.
+    - it is beyond the budget of `MOST` frames; see `common.serving.rows.within_budget`.
     """
     layers = parts(model)
     compose = _make_compose(layers, target)
@@ -78,7 +76,7 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
         valid &= (steps >= 0) & (steps <= STEPS) & (prime_length <= LONGEST - steps)
         # False for NaN.
         valid &= (temperature >= 0.0) & (temperature <= HOTTEST) & (top_p >= 0.0) & (top_p <= 1.0)
-        valid = _computed(valid, prime_length + steps)
+        valid = within_budget(valid, prime_length + steps, MOST)
         length = tf.where(valid, prime_length + steps, 0)
         inputs = {
             "prime": prime,
@@ -100,7 +98,7 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
     )
     def tensors(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = length_fits(length, notes, at_least=2, at_most=LONGEST)
-        valid = _computed(valid & _finite_rows(notes, length), length)
+        valid = within_budget(valid & _finite_rows(notes, length), length, MOST)
         return run_valid(
             score,
             {"notes": notes, "length": length},
@@ -111,11 +109,6 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
         )
 
     return {"serving_default": serving_default, "tensors": tensors}
-
-
-def _computed(valid: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Return which valid rows are computed, `<bool>[batch]`; see `signatures`."""
-    return within_budget(valid & (tf.size(length) <= MOST_ROWS), length, MOST)
 
 
 def _finite_rows(notes: tf.Tensor, length: tf.Tensor) -> tf.Tensor:

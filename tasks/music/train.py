@@ -20,6 +20,7 @@ from common.commands.release import Card, release
 from common.commands.run import Run, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
+from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.music import evaluate, midi, sample_statistics
@@ -128,6 +129,7 @@ def main(argv: list[str]) -> None:
             "max_frames": serving.LONGEST,
             "max_steps": serving.STEPS,
             "max_batch_frames": serving.MOST,
+            "max_rows": MOST_ROWS,
             "sample_frames": int(np.median([len(row.notes) for row in rows["train"]])),
         },
         score=score,

@@ -108,6 +108,8 @@ def test_the_longest_rows_lose_when_a_batch_exceeds_its_budget():
     assert computed([4, 1, 1], 11, [True, False, True]) == [0, 2]  # invalid rows cost nothing
     assert computed([2**31 - 1, 0, -5, 2], 6, [True, True, False, True]) == [1, 3]
     assert computed([], 6) == []
+    assert computed([1] * 1024, 10**6) == list(range(1024))
+    assert computed([1] * 1025, 10**6) == []  # their outputs alone would be too large
     # Rows that are longer never matter to a row.
     random = np.random.default_rng(0)
     for _ in range(20):

@@ -74,7 +74,7 @@ def test_the_longest_rows_beyond_the_limits_are_empty(served):
     length = served.call("serving_default", **request(33, steps=steps))["length"]
     # 27 rows of 300 frames are within 8,192 frames; the shorter row is one of them.
     assert length.tolist() == [0, 0] + [300] * 26 + [0] * 4 + [3]
-    many = served.call("serving_default", **request(513, steps=np.full(513, 1)))
+    many = served.call("serving_default", **request(1025, steps=np.full(1025, 1)))
     assert not many["length"].any()
     long = served.call("tensors", notes=random_notes((1, 4097)), length=[4097])
     assert not long["nll"].any() and long["nll"].shape == (1, 4096)

@@ -114,13 +114,15 @@ def test_the_longest_rows_beyond_the_limits_are_empty(served):
     tags = served.call("tokens", tokens=tokens, length=[49_153, 2])["tags"]
     alone = served.call("tokens", tokens=tokens[:1, :2], length=[2])["tags"][0]
     assert not tags[0].astype(bool).any() and tags[1, :2].tolist() == alone.tolist()
-    texts = ["!?" * 12] * 2_050 + ["Ada Byron sleeps"]
+    # With the short row, 491 rows of 100 tokens are within 49,152 tokens.
+    tokens = np.full((500, 100), "Rome", object)
+    tags = served.call("tokens", tokens=tokens, length=[100] * 499 + [2])["tags"].astype(bool)
+    assert tags.sum(axis=1).tolist() == [100] * 490 + [0] * 9 + [2]
+    texts = ["Rome " * 4_000] * 300 + ["Ada Byron sleeps"]  # 16,384 bytes are read
     outputs = served.call("explain", text=texts)
-    # With the short text, 2,048 rows of 24 tokens are within 49,152 tokens.
-    assert outputs["length"].tolist() == [24] * 2_047 + [0] * 3 + [3]
+    assert outputs["length"].tolist() == [24] * 255 + [0] * 45 + [3]
     for name in ("tokens", "tags", "start", "end", "probabilities"):
-        assert outputs[name][2_046].astype(bool).any()
-        assert not outputs[name][2_047:2_050].astype(bool).any()
+        assert not outputs[name][255:300].astype(bool).any()
     assert outputs["tags"][-1, :3].tolist() == [b"B-PER", b"I-PER", b"O"]
 
 
