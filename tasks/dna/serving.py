@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-MOST = 131_072  # bases of a request: its rows times the longest of them
+MOST = 98_304  # bases of a request: its rows times the longest of them
 LENGTHS = (900, 3_600, PIECE + 2 * CONTEXT)  # bases of the static networks of a TPU
 
 # Requests that verify an export and warm a server up.
@@ -131,9 +131,15 @@ class GeneFinder:
         )
         return outputs["channels"]
 
-    def walk(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    def walk(
+        self,
+        bases: tf.Tensor,
+        channels: tf.Tensor,
+        beyond: tf.Tensor,
+        before: tf.Tensor,
+        first: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """Return the outputs of `viterbi_piece`; 0 for rows that are not finite or too many."""
-        channels, before = inputs["channels"], inputs["before"]
         length = tf.fill(tf.shape(before)[:1], tf.shape(channels)[1])
         valid = (length > 0) & tf.reduce_all(tf.math.is_finite(before), axis=1)
         valid &= tf.reduce_all(tf.math.is_finite(channels), axis=[1, 2])
@@ -144,7 +150,14 @@ class GeneFinder:
 
         return run_valid(
             run,
-            {**inputs, "length": length},
+            {
+                "bases": bases,
+                "channels": channels,
+                "beyond": beyond,
+                "before": before,
+                "first": first,
+                "length": length,
+            },
             within_budget(valid, length, MOST),
             fill={},
             timed=["channels"],
@@ -250,26 +263,15 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     def network(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"channels": finder.read_piece(bases, length)}
 
-    @tf.function(
-        input_signature=[
-            bases_spec,
-            tf.TensorSpec([None, None, len(finder.grammar.channels)], tf.float32, name="channels"),
-            tf.TensorSpec([None, 2], tf.int32, name="beyond"),
-            tf.TensorSpec([None, finder.grammar.states], tf.float32, name="before"),
-            tf.TensorSpec([None], tf.bool, name="first"),
-        ]
-    )
-    def walk(
-        bases: tf.Tensor,
-        channels: tf.Tensor,
-        beyond: tf.Tensor,
-        before: tf.Tensor,
-        first: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
-        return finder.walk(
-            bases=bases, channels=channels, beyond=beyond, before=before, first=first
-        )
-
+    channels_shape = [None, None, len(finder.grammar.channels)]
+    walk_specs = [
+        bases_spec,
+        tf.TensorSpec(channels_shape, tf.float32, name="channels"),
+        tf.TensorSpec([None, 2], tf.int32, name="beyond"),
+        tf.TensorSpec([None, finder.grammar.states], tf.float32, name="before"),
+        tf.TensorSpec([None], tf.bool, name="first"),
+    ]
+    walk = tf.function(finder.walk, input_signature=walk_specs)
     return {
         "serving_default": serving_default,
         "tensors": tensors,

@@ -63,39 +63,18 @@ def signatures(
     names = tf.constant(list(labels))
     run = _make_run(model, target)
 
+    options = {"rate": rate, "longest": longest}
+
     def run_clips(**clips: tf.Tensor) -> dict[str, tf.Tensor]:
-        count = resampling.count_frames(
-            clips["length"], clips["frame_rate"], rate=rate, longest=longest
-        )
-        most = tf.reduce_max(count)
-
-        def resample(clip: dict[str, tf.Tensor]) -> tf.Tensor:
-            """Bring one clip to size and rate; without the margins of larger ones in the batch."""
-            time, (height, width) = clip["length"], tf.unstack(clip["size"])
-            clip["frames"] = clip["frames"][:time, :height, :width]
-            batch = {name: value[None] for name, value in clip.items()}
-            frames, _ = resampling.preprocess(**batch, side=side, rate=rate, longest=longest)
-            return tf.ensure_shape(fit(frames, most)[0], [None, side, side, 3])
-
-        spec = tf.TensorSpec([None, side, side, 3], tf.uint8)
-        frames = tf.map_fn(resample, clips, parallel_iterations=1, fn_output_signature=spec)
-        return {**run(frames, count), "length": count}
+        frames, length = _preprocess(clips, side=side, **options)
+        return {**run(frames, length), "length": length}
 
     @shared
     def run_raw(
         frames: tf.Tensor, length: tf.Tensor, size: tf.Tensor, frame_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        valid = length_fits(length, frames)
-        valid &= tf.reduce_all((size > 0) & (size <= tf.shape(frames)[2:4]), axis=1)
-        valid &= (frame_rate >= RATES[0]) & (frame_rate <= RATES[1])  # false for NaN
-        safe_rate = tf.where(valid, frame_rate, rate)
-        safe_length = tf.where(valid, length, 1)
-        count = resampling.count_frames(safe_length, safe_rate, rate=rate, longest=longest)
-        area = tf.reduce_prod(tf.cast(size, tf.int64), axis=1)
-        pixels = tf.where(valid, tf.cast(count, tf.int64) * area, 0)
-        valid = within_budget(valid, count, MOST)
-        valid = within_budget(valid & (pixels <= LARGEST), pixels, MOST_PIXELS)
         inputs = {"frames": frames, "length": length, "size": size, "frame_rate": frame_rate}
+        valid = _computed(**inputs, **options)
         fill = {"length": 1, "size": 1, "frame_rate": rate}
         outputs = run_valid(run_clips, inputs, valid, fill=fill, timed=["frames"])
         return {**outputs, "valid": valid}
@@ -131,6 +110,55 @@ def signatures(
         return {name: outputs[name] for name in ("frame_probabilities", "length")}
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
+
+
+def _computed(
+    frames: tf.Tensor,
+    length: tf.Tensor,
+    size: tf.Tensor,
+    frame_rate: tf.Tensor,
+    *,
+    rate: float,
+    longest: int,
+) -> tf.Tensor:
+    """Return which clips are computed, `<bool>[batch]`; see `signatures`."""
+    valid = length_fits(length, frames)
+    valid &= tf.reduce_all((size > 0) & (size <= tf.shape(frames)[2:4]), axis=1)
+    valid &= (frame_rate >= RATES[0]) & (frame_rate <= RATES[1])  # false for NaN
+    count = resampling.count_frames(
+        tf.where(valid, length, 1), tf.where(valid, frame_rate, rate), rate=rate, longest=longest
+    )
+    area = tf.reduce_prod(tf.cast(size, tf.int64), axis=1)
+    pixels = tf.where(valid, tf.cast(count, tf.int64) * area, 0)
+    valid = within_budget(valid & (pixels <= LARGEST), count, MOST)
+    return within_budget(valid, pixels, MOST_PIXELS)
+
+
+def _preprocess(
+    clips: dict[str, tf.Tensor], *, side: int, rate: float, longest: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bring valid clips to the size and the rate of the network.
+
+    One by one, so that no clip costs the margins that the largest of the batch gives it.
+
+    Returns:
+      See `resampling.preprocess`; 0 after the end of a clip.
+    """
+    count = resampling.count_frames(
+        clips["length"], clips["frame_rate"], rate=rate, longest=longest
+    )
+    most = tf.reduce_max(count)
+
+    def preprocess(clip: dict[str, tf.Tensor]) -> tf.Tensor:
+        height, width = tf.unstack(clip["size"])
+        frames = clip["frames"][: clip["length"], :height, :width]
+        batch = {name: value[None] for name, value in {**clip, "frames": frames}.items()}
+        frames, _ = resampling.preprocess(**batch, side=side, rate=rate, longest=longest)
+        return tf.ensure_shape(fit(frames, most)[0], [None, side, side, 3])
+
+    spec = tf.TensorSpec([None, side, side, 3], tf.uint8)
+    frames = tf.map_fn(preprocess, clips, parallel_iterations=1, fn_output_signature=spec)
+    return frames, count
 
 
 def _make_run(model: keras.Model, target: Target) -> Run:

@@ -367,7 +367,7 @@ def beyond_the_budget(task, rows):
             ("serving_default", request(task, [*rows, {**row, "prime": long, "steps": 10**9}])),
             ("tensors", {"notes": pieces, "length": [2, 2, 4096, 4096, 4096, 4096]}),
         ]
-    if task == "dna":  # 131,072 bases, of which a row may have 20,000
+    if task == "dna":  # 98,304 bases, of which a row may have 20,000
         return [("serving_default", request(task, [*rows, *[b"ACGT" * 5_000] * 60, b"A" * 10**7]))]
     if task == "speech":  # 20,480,000 samples
         sound = np.resize(rows[0][0], 80_000)
