@@ -63,10 +63,8 @@ def signatures(
     names = tf.constant(list(labels))
     run = _make_run(model, target)
 
-    options = {"rate": rate, "longest": longest}
-
     def run_clips(**clips: tf.Tensor) -> dict[str, tf.Tensor]:
-        frames, length = _preprocess(clips, side=side, **options)
+        frames, length = _preprocess(clips, side=side, rate=rate, longest=longest)
         return {**run(frames, length), "length": length}
 
     @shared
@@ -74,7 +72,7 @@ def signatures(
         frames: tf.Tensor, length: tf.Tensor, size: tf.Tensor, frame_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         inputs = {"frames": frames, "length": length, "size": size, "frame_rate": frame_rate}
-        valid = _computed(**inputs, **options)
+        valid = _computed(**inputs, rate=rate, longest=longest)
         fill = {"length": 1, "size": 1, "frame_rate": rate}
         outputs = run_valid(run_clips, inputs, valid, fill=fill, timed=["frames"])
         return {**outputs, "valid": valid}
