@@ -131,11 +131,20 @@ def map_in_order(
     batch_size: int,
     length_of: Callable[[Row], int],
     window: int = 64,
+    budget: int | None = None,
 ) -> Iterator[Result]:
     """Map rows in batches of similar length; yield the results in the order of the rows.
 
     Memory is bounded: `window` batches are read ahead, sorted by length, mapped, and put back in
     order.
+
+    Args:
+      function: batch -> the results of its rows.
+      rows: read lazily.
+      batch_size: maximum number of rows in a batch.
+      length_of: the length by which rows are sorted.
+      window: batches that are read ahead.
+      budget: maximum number of rows of a batch times its longest length; one row may exceed it.
 
     Example:
       >>> rows = ["abc", "a"]
@@ -146,8 +155,11 @@ def map_in_order(
     while chunk := [row for _, row in zip(range(window * batch_size), iterator, strict=False)]:
         order = sorted(range(len(chunk)), key=lambda index: length_of(chunk[index]))
         results: list[Any] = [None] * len(chunk)
-        for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
+        while order:
+            count = min(batch_size, len(order))
+            while budget and count > 1 and count * length_of(chunk[order[count - 1]]) > budget:
+                count -= 1
+            places, order = order[:count], order[count:]
             batch = function([chunk[place] for place in places])
             for place, result in zip(places, batch, strict=True):
                 results[place] = result

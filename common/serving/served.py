@@ -75,8 +75,11 @@ class Served(Protocol):
         batch_size: int,
         length_of: Callable[[Row], int] = len,  # type: ignore[assignment]  # rows are mostly sized
         window: int = 64,
+        budget: int | None = None,
     ) -> Iterator[tuple[Row, dict[str, Any]]]:
         """Run any number of rows through a signature, in batches of similar length.
+
+        A batch has no more rows than the export computes: `max_rows` of its settings.
 
         Args:
           signature: its name.
@@ -85,6 +88,7 @@ class Served(Protocol):
           batch_size: rows in a request.
           length_of: the length by which rows are batched.
           window: batches that are read ahead and sorted by length; bounds the memory.
+          budget: maximum number of rows of a batch times its longest length.
 
         Yields:
           Each row with its outputs, in the order of `rows`.
@@ -97,7 +101,14 @@ class Served(Protocol):
                 for place, row in enumerate(batch)
             ]
 
-        return map_in_order(run, rows, batch_size=batch_size, length_of=length_of, window=window)
+        return map_in_order(
+            run,
+            rows,
+            batch_size=min(batch_size, self.settings.get("max_rows", batch_size)),
+            length_of=length_of,
+            window=window,
+            budget=budget,
+        )
 
 
 def text_request(texts: Sequence[str]) -> dict[str, np.ndarray]:

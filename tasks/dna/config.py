@@ -34,7 +34,7 @@ class Config(RunConfig):
     """length of a training window in bases, a multiple of 9"""
     windows: int = 0
     """maximum windows per epoch, drawn anew for each epoch; 0 for all"""
-    max_length: int = 262_144
+    max_length: int = 65_536
     """maximum bases of a sequence in a request to the export; `predict` has no maximum"""
 
     filters: Count = 48

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from common import crf
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Signatures, Target, fit, same, shared
+from common.serving.rows import length_fits, run_valid, within_budget
+from common.serving.targets import PORTABLE, Examples, Signatures, Target, same, shared
 from tasks.dna.config import STRIDE, Config
 from tasks.dna.genes import LABELS
 from tasks.dna.grammar import CONTEXT as MARGIN
@@ -18,6 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+MOST = 98_304  # bases of a request: its rows times the longest of them
 LENGTHS = (900, 3_600, PIECE + 2 * CONTEXT)  # bases of the static networks of a TPU
 
 # Requests that verify an export and warm a server up.
@@ -88,45 +89,80 @@ class GeneFinder:
 
     def decode(self, bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return labels, states, probabilities and signals of rows of valid bases."""
-        size = tf.shape(bases)[1]
-        # The padding after the longest valid row is not computed.
-        time = tf.reduce_max(tf.concat([length, [1]], axis=0))
-        bases = bases[:, :time]
         signals = self.channels(bases, length)
         emissions = self.emissions(signals, bases, length)
         states, _ = self.chain.viterbi(emissions, length)
         label_of = tf.constant(self.grammar.labels)
         to_label = tf.one_hot(label_of, len(LABELS))
-        real = tf.sequence_mask(length, time)
-        outputs = {
+        real = tf.sequence_mask(length, tf.shape(bases)[1])
+        return {
+            "length": length,
             "states": states,
             "probabilities": tf.tensordot(self.chain.marginals(emissions, length), to_label, 1),
             "signals": tf.where(real[..., None], signals, 0.0),
             "labels": tf.where(real, tf.gather(label_of, states), 0),
         }
-        return {"length": length, **{name: fit(value, size) for name, value in outputs.items()}}
+
+    def computed(self, valid: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return which valid rows are computed, `<bool>[batch]`; see `signatures`."""
+        valid &= (length > 0) & (length <= self.max_length)
+        return within_budget(valid, length, MOST)
 
     def run(self, bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Return the outputs of `decode`; invalid rows have length 0, and 0 everywhere."""
         real = tf.sequence_mask(length, tf.shape(bases)[1])
-        valid = length_fits(length, bases, at_most=self.max_length)
+        valid = length_fits(length, bases)
         valid &= tf.reduce_all(_is_base(bases) | ~real, axis=1)
+        valid = self.computed(valid, length)
         inputs = {"bases": tf.where(_is_base(bases) & real, bases, 0), "length": length}
         steps = dict.fromkeys(("states", "probabilities", "signals", "labels"), same)
         return run_valid(
-            self.decode, inputs, valid, fill={"length": 0}, timed=["bases"], steps=steps
+            self.decode, inputs, valid, fill={"length": 1}, timed=["bases"], steps=steps
         )
 
     def read_piece(self, bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Return the channels of a piece of a long record; see `streaming.stream_path`."""
-        inputs = {
-            "bases": tf.where(_is_base(bases), bases, 0),
-            "length": tf.clip_by_value(length, 0, tf.shape(bases)[1]),
-        }
-        valid = tf.ones_like(length, tf.bool)
+        length = tf.clip_by_value(length, 0, tf.shape(bases)[1])
+        inputs = {"bases": tf.where(_is_base(bases), bases, 0), "length": length}
+        valid = within_budget(length > 0, length, MOST)
         steps = {"channels": same}
-        outputs = run_valid(self.core, inputs, valid, fill={}, timed=["bases"], steps=steps)
+        outputs = run_valid(
+            self.core, inputs, valid, fill={"length": 1}, timed=["bases"], steps=steps
+        )
         return outputs["channels"]
+
+    def walk(
+        self,
+        bases: tf.Tensor,
+        channels: tf.Tensor,
+        beyond: tf.Tensor,
+        before: tf.Tensor,
+        first: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Return the outputs of `viterbi_piece`; 0 for rows that are not finite or too many."""
+        length = tf.fill(tf.shape(before)[:1], tf.shape(channels)[1])
+        valid = (length > 0) & tf.reduce_all(tf.math.is_finite(before), axis=1)
+        valid &= tf.reduce_all(tf.math.is_finite(channels), axis=[1, 2])
+
+        def run(bases: tf.Tensor, length: tf.Tensor, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            size = tf.shape(inputs["channels"])[1] + 2 * MARGIN
+            return self.viterbi_piece(bases[:, :size], **inputs)
+
+        return run_valid(
+            run,
+            {
+                "bases": bases,
+                "channels": channels,
+                "beyond": beyond,
+                "before": before,
+                "first": first,
+                "length": length,
+            },
+            within_budget(valid, length, MOST),
+            fill={},
+            timed=["channels"],
+            steps={"pointers": same},
+        )
 
     def viterbi_piece(
         self,
@@ -190,7 +226,8 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     The network reads a row in pieces with context on both sides, on both strands, and averages the
     two. One Viterbi decodes the whole row. A row without a base, with a letter outside IUPAC, with
     an invalid `length`, or of more than `config.max_length` bases has labels "" (or 0) and
-    probabilities 0.
+    probabilities 0. So has a row beyond the budget of `MOST` bases; see
+    `common.serving.rows.within_budget`.
     """
     finder = GeneFinder(model, config, target)
     run = shared(finder.run)
@@ -200,6 +237,8 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     def label_text(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
+        length = tf.strings.length(sequence)
+        sequence = tf.where(finder.computed(length > 0, length), sequence, "")
         outputs = run(*_encode_text(sequence))
         characters = tf.gather(letters, outputs["labels"])
         rows = tf.RaggedTensor.from_tensor(characters, outputs["length"])
@@ -232,7 +271,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         tf.TensorSpec([None, finder.grammar.states], tf.float32, name="before"),
         tf.TensorSpec([None], tf.bool, name="first"),
     ]
-    walk = tf.function(finder.viterbi_piece, input_signature=walk_specs)
+    walk = tf.function(finder.walk, input_signature=walk_specs)
     return {
         "serving_default": serving_default,
         "tensors": tensors,

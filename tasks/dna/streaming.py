@@ -43,10 +43,11 @@ def predict_paths(
       InputError: a sequence has a letter outside IUPAC.
     """
     grammar = grammar_of(served)
+    longest = min(SHORT, served.settings["max_bases"])
     short: list[tuple[str, np.ndarray]] = []
     for sequence in sequences:
         bases = _encode(sequence)
-        if len(bases) > SHORT:
+        if len(bases) > longest:
             yield from _predict_short(served, short, batch_size)
             short = []
             yield sequence, np.concatenate(list(stream_path(served, grammar, bases)))
@@ -71,7 +72,12 @@ def _predict_short(
     served: Served, records: Sequence[tuple[str, np.ndarray]], batch_size: int
 ) -> Iterator[tuple[str, np.ndarray]]:
     predictions = served.predict(
-        "tensors", records, _request, batch_size=batch_size, length_of=lambda record: len(record[1])
+        "tensors",
+        records,
+        _request,
+        batch_size=batch_size,
+        length_of=lambda record: len(record[1]),
+        budget=served.settings.get("max_batch_bases"),
     )
     for (sequence, bases), outputs in predictions:
         yield sequence, outputs["states"][: len(bases)]

@@ -18,6 +18,7 @@ from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
+from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
@@ -147,6 +148,8 @@ def main(argv: list[str]) -> None:
             "states": grammar.names,
             "channels": grammar.channels,
             "max_bases": config.max_length,
+            "max_batch_bases": serving.MOST,
+            "max_rows": MOST_ROWS,
         },
         score=score,
         card=make_card(corpus, config),
@@ -177,7 +180,9 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             '```\ncurl -d \'{"inputs": {"sequence": ["AGCCCCTGTGAGGAACTAG"]}}\' \\\n'
             "  http://localhost:8501/v1/models/dna:predict\n```\n\n"
             f"A sequence that is empty, longer than {config.max_length:,} bases or holds a letter "
-            'that is not IUPAC gets labels "" and probabilities 0. `predict` accepts any length.'
+            'that is not IUPAC gets labels "" and probabilities 0. So do the longest rows of a '
+            f"request whose rows, times the longest of them, are more than {serving.MOST:,} bases. "
+            "`predict` accepts any length."
         ),
         data=f"Start codons: {', '.join(config.start_codons)}.",
     )

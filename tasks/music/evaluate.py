@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from common.commands import cli
 from common.commands.cli import Scored
@@ -91,6 +92,27 @@ def piece_request(pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
     return {"notes": notes, "length": length}
 
 
+class Part(NamedTuple):
+    """A part of a piece whose first `known` frames are only read; the others are scored."""
+
+    piece: Piece
+    known: int
+
+
+def split(piece: Piece, longest: int) -> Iterator[Part]:
+    """Split a piece that is longer than an export reads; half of each later part is known.
+
+    Example:
+      >>> parts = list(split(Piece("long", np.zeros((10, 88))), longest=4))
+      >>> [(len(part.piece.notes), part.known) for part in parts]
+      [(4, 1), (4, 2), (4, 2), (4, 2)]
+    """
+    notes, hop = piece.notes, longest // 2
+    for start in range(0, max(1, len(notes) - (longest - hop)), hop):
+        part = Piece(piece.name, notes[start : start + longest])
+        yield Part(part, known=longest - hop if start else 1)
+
+
 def score(served: Served, rows: Sequence[Piece], *, batch_size: int = 8) -> Scored:
     """Score an export on pieces; those of fewer than two frames are left out.
 
@@ -106,20 +128,24 @@ def score(served: Served, rows: Sequence[Piece], *, batch_size: int = 8) -> Scor
     rows = [row for row in rows if len(row.notes) >= 2]
     if not rows:
         raise InputError("no piece of two frames or more in this split")
-    nll, probabilities = [], []
+    nll: list[np.ndarray] = []
+    probabilities: list[np.ndarray] = []
+    parts = [part for row in rows for part in split(row, served.settings["max_frames"])]
     predictions = served.predict(
         "tensors",
-        rows,
-        piece_request,
+        parts,
+        lambda parts: piece_request([part.piece for part in parts]),
         batch_size=batch_size,
-        length_of=lambda piece: len(piece.notes),
+        length_of=lambda part: len(part.piece.notes),
+        budget=served.settings.get("max_batch_frames"),
     )
-    for piece, outputs in predictions:
-        count = len(piece.notes) - 1
-        nll.append(outputs["nll"][:count])
-        probabilities.append(outputs["probabilities"][:count])
+    for part, outputs in predictions:
+        scored = slice(part.known - 1, len(part.piece.notes) - 1)
+        nll.append(outputs["nll"][scored])
+        probabilities.append(outputs["probabilities"][scored])
     seconds = time.perf_counter() - start
-    return Scored(len(rows), seconds, metrics([row.notes for row in rows], nll, probabilities))
+    truth = [part.piece.notes[part.known - 1 :] for part in parts]
+    return Scored(len(rows), seconds, metrics(truth, nll, probabilities))
 
 
 def check_no_leak(trained_on: str | None, dataset: str | None) -> None:

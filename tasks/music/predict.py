@@ -12,7 +12,6 @@ quarter note has.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,8 @@ class Predict(PredictConfig):
         super().__post_init__()
         if self.steps < 0:
             raise InputError(f"--steps must be 0 or more, got {self.steps}")
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise InputError(f"--temperature must be 0 or more, got {self.temperature}")
+        if not 0 <= self.temperature <= 1000:
+            raise InputError(f"--temperature must be 0 to 1000, got {self.temperature}")
         if not 0 <= self.top_p <= 1:
             raise InputError(f"--top_p must be in [0, 1], got {self.top_p}")
         if not 0 <= self.seed < 2**63:
@@ -104,16 +103,58 @@ def generate(served: Served, prime: np.ndarray, flags: Predict) -> np.ndarray:
             "frames; shorten the prime by --prime_steps"
         )
     halves = np.array([[flags.seed >> 32, flags.seed & 0xFFFFFFFF]], np.int64)
-    outputs = served.call(
-        "serving_default",
-        prime=np.concatenate([prime, np.zeros((1, KEYS))])[None],  # at least one frame
-        prime_length=[len(prime)],
-        steps=[flags.steps],
-        temperature=[flags.temperature],
-        top_p=[flags.top_p],
-        seed=halves.astype(np.uint32).view(np.int32),
-    )
-    return outputs["notes"][0, : outputs["length"][0]]
+    seeds = halves.astype(np.uint32).view(np.int32)
+    options = {"temperature": flags.temperature, "top_p": flags.top_p}
+    return compose(served, prime[None], seeds, steps=flags.steps, **options)[0]
+
+
+def compose(
+    served: Served,
+    primes: np.ndarray,
+    seeds: np.ndarray,
+    *,
+    steps: int,
+    temperature: float,
+    top_p: float,
+) -> np.ndarray:
+    """Continue pieces, in as many requests as the limits of the export demand.
+
+    Each request continues the frames so far. Its random numbers depend on the place of a frame in
+    its piece, so the music is the same as in one request.
+
+    Args:
+      served: the export.
+      primes: `<float32>[pieces, time, 88]`, the frames to continue.
+      seeds: `<int32>[pieces, 2]`.
+      steps: frames to add to each.
+      temperature: of the choice of notes.
+      top_p: see `Predict`.
+
+    Returns:
+      `<float32>[pieces, time + steps, 88]`, the prime first.
+    """
+    count, given = primes.shape[:2]
+    total = given + steps
+    rows = max(1, served.settings.get("max_batch_frames", count * total) // max(1, total))
+    rows = min(rows, served.settings.get("max_rows", rows))
+    if count > rows:
+        parts = [slice(start, start + rows) for start in range(0, count, rows)]
+        options: dict[str, Any] = {"steps": steps, "temperature": temperature, "top_p": top_p}
+        return np.concatenate([compose(served, primes[p], seeds[p], **options) for p in parts])
+    notes, ones = primes, np.ones(count)
+    for start in range(given, total, served.settings.get("max_steps", max(1, steps))):
+        end = min(total, start + served.settings.get("max_steps", steps))
+        outputs = served.call(
+            "serving_default",
+            prime=np.pad(notes, [(0, 0), (0, 1), (0, 0)]),  # at least one frame
+            prime_length=start * ones,
+            steps=(end - start) * ones,
+            temperature=temperature * ones,
+            top_p=top_p * ones,
+            seed=seeds,
+        )
+        notes = outputs["notes"][:, :end]
+    return notes
 
 
 def write_music(

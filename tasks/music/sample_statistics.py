@@ -11,6 +11,7 @@ from common.serving.served import Served
 from tasks.music import midi
 from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
+from tasks.music.predict import compose
 
 import numpy as np
 from etils import epy
@@ -200,17 +201,16 @@ def sample(
     samples: list[np.ndarray] = []
     for start in range(0, count, batch_size):
         seeds = np.arange(start, min(count, start + batch_size))
-        ones = np.ones(len(seeds))
-        outputs = served.call(
-            "serving_default",
-            prime=np.zeros((len(seeds), 1, KEYS)),
-            prime_length=0 * seeds,
-            steps=steps * ones,
-            temperature=temperature * ones,
-            top_p=top_p * ones,
-            seed=np.stack([0 * seeds, seeds], axis=1),
+        samples += list(
+            compose(
+                served,
+                np.zeros((len(seeds), 0, KEYS), np.float32),
+                np.stack([0 * seeds, seeds], axis=1),
+                steps=min(steps, served.settings["max_frames"]),
+                temperature=temperature,
+                top_p=top_p,
+            )
         )
-        samples += list(outputs["notes"][:, :steps])
     return samples
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.rnn import length_mask
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, same
+from common.serving.rows import length_fits, run_valid, within_budget
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same
 from tasks.music.features import Past, look_back
 from tasks.music.generation import Frame, Parts, generate, parts
 from tasks.music.midi import KEYS
@@ -17,6 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 LONGEST = 4096  # maximum number of frames of a row, including the prime
+STEPS = 768  # maximum number of frames that a request adds to a row
+MOST = 8_192  # frames of a request: its rows times the longest of them
+HOTTEST = 1000.0  # maximum temperature
 LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made
 CHUNK = 2048  # frames that are scored at a time; bounds the memory of a request
 TRIAD = (39, 43, 46)  # the keys of C, E and G in the middle of the piano, for example requests
@@ -40,8 +43,11 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
 
     - one of its frames has a NaN or an infinity,
     - its length is negative or exceeds its tensor,
-    - `temperature` is below 0, `top_p` is outside 0..1, or either is NaN,
-    - it has more than `LONGEST` frames in all, or, in `tensors`, fewer than two.
+    - `temperature` is outside 0..`HOTTEST`, `top_p` is outside 0..1, or either is NaN,
+    - `steps` is outside 0..`STEPS`: longer music is composed in several requests, each with the
+      notes so far as its prime, and is the same as in one,
+    - it has more than `LONGEST` frames in all, or, in `tensors`, fewer than two,
+    - it is beyond the budget of `MOST` frames; see `common.serving.rows.within_budget`.
     """
     layers = parts(model)
     compose = _make_compose(layers, target)
@@ -67,20 +73,20 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
     ) -> dict[str, tf.Tensor]:
         valid = length_fits(prime_length, prime, at_least=0) & _finite_rows(prime, prime_length)
         # Compared one by one: the sum of two large numbers would overflow.
-        valid &= (steps >= 0) & (steps <= LONGEST)
-        valid &= (prime_length <= LONGEST) & (prime_length <= LONGEST - steps)
-        valid &= (temperature >= 0.0) & (top_p >= 0.0) & (top_p <= 1.0)  # false for NaN
+        valid &= (steps >= 0) & (steps <= STEPS) & (prime_length <= LONGEST - steps)
+        # False for NaN.
+        valid &= (temperature >= 0.0) & (temperature <= HOTTEST) & (top_p >= 0.0) & (top_p <= 1.0)
+        valid = within_budget(valid, prime_length + steps, MOST)
         length = tf.where(valid, prime_length + steps, 0)
-        longest = tf.reduce_max(tf.concat([length, [1]], axis=0))
         inputs = {
-            "prime": fit(prime, longest),
+            "prime": prime,
             "prime_length": prime_length,
             "length": length,
             "temperature": temperature,
             "top_p": top_p,
             "seed": seed,
         }
-        fill = {"prime_length": 0, "length": 0, "temperature": 1.0, "top_p": 1.0}
+        fill = {"temperature": 1.0, "top_p": 1.0}
         outputs = run_valid(compose, inputs, valid, fill=fill, timed=["prime"])
         return {"notes": outputs["notes"], "length": length}
 
@@ -91,9 +97,16 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
         ]
     )
     def tensors(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        valid = length_fits(length, notes, at_least=2) & _finite_rows(notes, length)
-        inputs = {"notes": notes, "length": length}
-        return run_valid(score, inputs, valid, fill={"length": 1}, timed=["notes"])
+        valid = length_fits(length, notes, at_least=2, at_most=LONGEST)
+        valid = within_budget(valid & _finite_rows(notes, length), length, MOST)
+        return run_valid(
+            score,
+            {"notes": notes, "length": length},
+            valid,
+            fill={"length": 1},
+            timed=["notes"],
+            steps=dict.fromkeys(("nll", "probabilities"), lambda time: tf.maximum(time - 1, 0)),
+        )
 
     return {"serving_default": serving_default, "tensors": tensors}
 

@@ -20,6 +20,7 @@ from common.commands.release import Card, release
 from common.commands.run import Run, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
+from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.music import evaluate, midi, sample_statistics
@@ -127,6 +128,9 @@ def main(argv: list[str]) -> None:
             "low": keys.low,
             "high": keys.high,
             "max_frames": serving.LONGEST,
+            "max_steps": serving.STEPS,
+            "max_batch_frames": serving.MOST,
+            "max_rows": MOST_ROWS,
             "sample_frames": int(np.median([len(row.notes) for row in rows["train"]])),
         },
         score=score,
@@ -164,9 +168,12 @@ def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
             'curl -d "{\\"inputs\\": {\\"prime\\": [[[$zeros]]], \\"prime_length\\": [0], '
             '\\"steps\\": [32], \\"temperature\\": [1.0], \\"top_p\\": [1.0], \\"seed\\": '
             '[[0, 7]]}}" \\\n  http://localhost:8501/v1/models/music:predict\n```\n\n'
-            f"The prime and the steps together have at most {serving.LONGEST:,} frames. A row "
-            "with more, or with NaN, a negative length or temperature, or a `top_p` outside 0..1, "
-            "has `length` 0."
+            f"The prime and the steps together have at most {serving.LONGEST:,} frames, the steps "
+            f"{serving.STEPS:,}; for more, send the notes so far as the prime of another request. "
+            "A row with more, or with NaN, a negative length, a temperature outside "
+            f"0..{serving.HOTTEST:g} or a `top_p` outside 0..1, has `length` 0. So do the longest "
+            "rows of a request whose rows, times the longest of them, are more than "
+            f"{serving.MOST:,} frames."
         ),
     )
 

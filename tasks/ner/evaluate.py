@@ -105,7 +105,13 @@ def token_request(sentences: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
 
 def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) -> list[list[str]]:
     """Return the predicted tags of sentences of tokens, in order."""
-    predictions = served.predict("tokens", sentences, token_request, batch_size=batch_size)
+    predictions = served.predict(
+        "tokens",
+        sentences,
+        token_request,
+        batch_size=batch_size,
+        budget=served.settings.get("max_batch_tokens"),
+    )
     return [
         [name.decode() for name in outputs["tags"][: len(tokens)]]
         for tokens, outputs in predictions

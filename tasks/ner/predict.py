@@ -77,13 +77,16 @@ def predict(
 ) -> Iterator[tuple[str, Tagged]]:
     """Tag texts of any length; yield each text with its tags, in order."""
     limit = served.settings["max_tokens"]
+    batch_size = min(batch_size, served.settings.get("max_rows", batch_size))
+    # A character has up to four bytes.
+    characters = min(limit * CHARACTERS_PER_TOKEN, served.settings.get("max_bytes", 1 << 20) // 4)
 
     def tag(batch: list[str]) -> list[tuple[str, Tagged]]:
         """Tag the first piece of each text, then the next piece of each longer one, and so on."""
         tagged = [Tagged() for _ in batch]
         places = [0] * len(batch)  # of each text, the end of its tagged part
         while rows := [row for row, text in enumerate(batch) if places[row] < len(text)]:
-            pieces = [_piece(batch[row], places[row], limit * CHARACTERS_PER_TOKEN) for row in rows]
+            pieces = [_piece(batch[row], places[row], characters) for row in rows]
             outputs = served.call("serving_default", **text_request(pieces))
             for index, (row, piece) in enumerate(zip(rows, pieces, strict=True)):
                 part = _to_tagged(outputs, index)

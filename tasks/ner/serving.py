@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same, shared
+from common.serving.rows import length_fits, run_valid, shorten, within_budget
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, same, shared
 from common.text import locate
 from tasks.ner.data import Reader
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+MOST = 49_152  # tokens of a request: its rows times the longest of them
+LONGEST_TOKEN = 1_024  # bytes of a token that are read by signature `tokens`
 
 # Requests that verify an export and warm a server up.
 SAMPLES = (
@@ -39,9 +42,10 @@ def signatures(
     - `tokens`: `tokens` `<string>[batch, time]`, `length` `<int32>[batch]` -> `tags`
       `<string>[batch, time]`.
 
-    Texts are truncated to `max_length` tokens; `tensors` and `tokens` accept any number. Outputs
-    after the end of a row are "" or 0. A row without a token, or with a `length` outside 1..`time`,
-    has nothing but these.
+    Texts are truncated to `max_length` tokens (and to 16,384 bytes); `tensors` and `tokens`
+    accept any number. Outputs after the end of a row are "" or 0. A row without a token, or with a
+    `length` outside 1..`time`, has nothing but these. So has a row beyond the budget of `MOST`
+    tokens or 4 MiB of text; see `common.serving.rows.within_budget`.
     """
     run = _make_run(model, target)
     names = tf.constant(list(tags))
@@ -54,16 +58,24 @@ def signatures(
     def to_names(outputs: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.where(outputs["real"], tf.gather(names, outputs["tags"]), "")
 
+    def tag_tokens(tokens: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        # Only the tokens of computed rows are read.
+        length = tf.where(within_budget(length_fits(length, tokens), length, MOST), length, 0)
+        words, characters = reader(tf.RaggedTensor.from_tensor(tokens, lengths=length))
+        time = tf.shape(tokens)[1]
+        return {**run(fit(words, time), fit(characters, time), length), "length": length}
+
     def tag_text(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        text = shorten(text)
         tokens, start, end = (part[:, :max_length] for part in locate(text))
-        length = tf.cast(tokens.row_lengths(), tf.int32)
-        outputs = run(*reader(tokens), length)
+        outputs = tag_tokens(tokens.to_tensor(), tf.cast(tokens.row_lengths(), tf.int32))
+        real = outputs["real"]
         return {
-            "tokens": tokens.to_tensor(),
+            "tokens": tf.where(real, tokens.to_tensor(), ""),
             "tags": to_names(outputs),
-            "start": start.to_tensor(),
-            "end": end.to_tensor(),
-            "length": length,
+            "start": tf.where(real, start.to_tensor(), 0),
+            "end": tf.where(real, end.to_tensor(), 0),
+            "length": outputs["length"],
             "probabilities": outputs["probabilities"],
         }
 
@@ -84,8 +96,8 @@ def signatures(
 
     @tf.function(input_signature=[token_spec, length_spec])
     def tokens(tokens: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        words, characters = reader(tf.RaggedTensor.from_tensor(tokens))
-        return {"tags": to_names(run(words, characters, length))}
+        tokens = tf.strings.substr(tokens, 0, LONGEST_TOKEN)
+        return {"tags": to_names(tag_tokens(tokens, length))}
 
     return {
         "serving_default": serving_default,
@@ -113,7 +125,7 @@ def _make_run(model: keras.Model, target: Target) -> Run:
 
     @shared
     def run(words: tf.Tensor, characters: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        valid = length_fits(length, words)
+        valid = within_budget(length_fits(length, words), length, MOST)
         inputs = {"words": words, "characters": characters, "length": length}
         outputs = run_valid(
             core, inputs, valid, fill={"length": 1}, timed=["words", "characters"], steps=timed

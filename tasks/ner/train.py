@@ -21,6 +21,7 @@ from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.errors import require
+from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.ner import evaluate
@@ -180,7 +181,10 @@ def main(argv: list[str]) -> None:
         model=built,
         resources=[reader],
         examples=serving.examples(config.bucket_lengths(), config.word_length),
-        settings={"labels": corpus.labels, "max_tokens": config.max_length},
+        settings={
+            "labels": corpus.labels,
+            **text_limits("tokens", config.max_length, serving.MOST),
+        },
         score=score,
         card=make_card(corpus, config),
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.serving.rows import length_fits, run_valid
+from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same, shared
 from common.text import Vocabulary, tokenize
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+MOST = 131_072  # tokens of a request: its rows times the longest of them
 
 # Requests that verify an export and warm a server up.
 SAMPLES = (
@@ -44,8 +46,10 @@ def signatures(
     - `tensors`: `ids` `<int32>[batch, time]`, `length` `<int32>[batch]` -> `probabilities`.
     - `explain`: `text` -> `tokens` `<string>[batch, time]`, `attention` `<float32>[batch, time]`.
 
-    Texts are truncated to `max_length` tokens; `tensors` accepts any number. A row without a token,
-    or with a `length` outside 1..`time`, has the label "", 0 stars and probabilities of 0.
+    Texts are truncated to `max_length` tokens (and to 16,384 bytes); `tensors` accepts any
+    number. A row without a token, or with a `length` outside 1..`time`, has the label "", 0 stars
+    and probabilities of 0. So has a row beyond the budget of `MOST` tokens or 4 MiB of text;
+    see `common.serving.rows.within_budget`.
     """
     run = _make_run(model, target)
     names = tf.constant(list(labels))
@@ -55,15 +59,16 @@ def signatures(
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
     def encode(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+        text = shorten(text)
         tokens = tokenize(text)[:, :max_length]
         return tokens, vocabulary.ids(tokens).to_tensor(), tf.cast(tokens.row_lengths(), tf.int32)
 
     @tf.function(input_signature=[text_spec])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
         _, ids, length = encode(text)
-        probabilities = run(ids, length)["probabilities"]
+        outputs = run(ids, length)
+        probabilities, valid = outputs["probabilities"], outputs["valid"]
         best = tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-        valid = length > 0
         return {
             "label": tf.where(valid, tf.gather(names, best), ""),
             "stars": tf.where(valid, tf.gather(stars, best), 0),
@@ -86,7 +91,8 @@ def _make_run(model: keras.Model, target: Target) -> Run:
     """Make the computation that all signatures share; it is numeric, so accelerators can run it.
 
     Returns:
-      A function of `ids` and `length`, which returns `probabilities` and `attention`.
+      A function of `ids` and `length`, which returns `probabilities`, `attention`, and `valid`
+      `<bool>[batch]`: which rows are computed.
     """
 
     def classify(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -99,8 +105,10 @@ def _make_run(model: keras.Model, target: Target) -> Run:
     @shared
     def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = {"ids": ids, "length": length}
-        valid = length_fits(length, ids)
-        return run_valid(core, inputs, valid, fill={"length": 1}, timed=["ids"], steps=timed)
+        valid = within_budget(length_fits(length, ids), length, MOST)
+        return {"valid": valid} | run_valid(
+            core, inputs, valid, fill={"length": 1}, timed=["ids"], steps=timed
+        )
 
     return run
 

@@ -19,6 +19,7 @@ from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.publish import publish
+from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.sentiment import evaluate, predict
@@ -143,7 +144,10 @@ def main(argv: list[str]) -> None:
         model=built,
         resources=[vocabulary],
         examples=serving.examples(config.bucket_lengths()),
-        settings={"labels": reviews.labels, "max_tokens": config.max_length},
+        settings={
+            "labels": reviews.labels,
+            **text_limits("tokens", config.max_length, serving.MOST),
+        },
         score=score,
         card=make_card(reviews, config),
         publish=litert_export.publish if run.target.name == "litert" else publish,

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common import ctc
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, shared
+from common.serving.rows import length_fits, run_valid, within_budget
+from common.serving.targets import (
+    PORTABLE,
+    Examples,
+    Run,
+    Signatures,
+    Target,
+    choose_rows,
+    same,
+    shared,
+)
 from tasks.speech.audio import RATE, SHORTEST, SILENCE
 from tasks.speech.features import WINDOW, count_padded_frames, count_steps
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+MOST = 1280 * RATE  # samples of a request: its rows times the longest of them
+LOUDEST = 1e5  # maximum absolute value of a sample; the power of larger ones would overflow
 
 INPUTS = (
     tf.TensorSpec([None, None], tf.float32, name="audio"),
@@ -69,8 +81,9 @@ class Recognizer(tf.Module):
         # Samples after the end of a row may be NaN.
         audio = tf.where(tf.sequence_mask(length, tf.shape(audio)[1]), audio, 0.0)
         valid = length_fits(length, audio, at_least=SHORTEST, at_most=self.max_samples)
-        valid &= tf.reduce_all(tf.math.is_finite(audio), axis=1)
+        valid &= tf.reduce_all(tf.abs(audio) <= LOUDEST, axis=1)  # false for NaN
         valid &= tf.reduce_any(tf.abs(audio) > SILENCE, axis=1)
+        valid = within_budget(valid, length, MOST)
         outputs = run_valid(
             self._core(),
             {"audio": audio, "length": length},
@@ -99,15 +112,40 @@ class Recognizer(tf.Module):
         )
 
     def search(self, log_probs: tf.Tensor, frames: tf.Tensor) -> ctc.Hypotheses:
-        """Return the best texts by the network and the language model."""
-        return ctc.beam_search(
-            log_probs,
-            frames,
-            width=self.beam,
-            language_model=self.language_model,
-            weight=self.weight,
-            bonus=self.bonus,
+        """Return the best texts by the network and the language model; "" for no frames."""
+
+        def run(log_probs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+            hypotheses = ctc.beam_search(
+                log_probs,
+                length,
+                width=self.beam,
+                language_model=self.language_model,
+                weight=self.weight,
+                bonus=self.bonus,
+            )
+            return hypotheses._asdict()
+
+        valid = frames > 0
+        inputs = {"log_probs": log_probs, "length": frames}
+        outputs = run_valid(run, inputs, valid, fill={"length": 1}, timed=["log_probs"])
+        return ctc.Hypotheses(**{**outputs, "tokens": choose_rows(valid, outputs["tokens"], -1)})
+
+    def align(
+        self, log_probs: tf.Tensor, frames: tf.Tensor, tokens: tf.Tensor, count: tf.Tensor
+    ) -> tf.Tensor:
+        """Return the place in the text of the letter at each frame, or -1; see `ctc.align`."""
+
+        def run(log_probs: tf.Tensor, length: tf.Tensor, **text: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"path": ctc.align(log_probs, text["tokens"], length, text["count"])}
+
+        valid = frames > 0
+        inputs = {"log_probs": log_probs, "length": frames, "tokens": tokens, "count": count}
+        steps = {"path": same}
+        outputs = run_valid(
+            run, inputs, valid, fill={"length": 1}, timed=["log_probs"], steps=steps
         )
+        real = tf.sequence_mask(frames, tf.shape(log_probs)[1])
+        return tf.where(real, outputs["path"], -1)
 
     def best_tokens(self, hypotheses: ctc.Hypotheses) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the best hypothesis with single spaces between its words, and its length.
@@ -153,9 +191,10 @@ def signatures(recognizer: Recognizer) -> Signatures:
       `frames`, and `alignment` `<int32>[batch, steps]`, the index in the text of the letter at each
       step, or -1.
 
-    A row is invalid if it contains NaN, is silent, or has a `length` below 0.1 s, above the maximum
-    or above `samples`. It has the text "" and confidence 0 (0 frames), and never affects the other
-    rows.
+    A row is invalid if it contains NaN or a sample beyond +-`LOUDEST`, is silent, or has a `length`
+    below 0.1 s, above the maximum or above `samples`. It has the text "" and confidence 0 (0
+    frames), and never affects the other rows. So has a row beyond the budget of `MOST` samples; see
+    `common.serving.rows.within_budget`.
     """
     run, search = shared(recognizer.run), shared(recognizer.search)
 
@@ -181,7 +220,7 @@ def signatures(recognizer: Recognizer) -> Signatures:
             "log_mel": outputs["log_mel"],
             "symbol_probabilities": tf.where(real, tf.exp(log_probs), 0.0),
             "frames": frames,
-            "alignment": ctc.align(log_probs, tf.maximum(tokens, 0), frames, count),
+            "alignment": recognizer.align(log_probs, frames, tf.maximum(tokens, 0), count),
         }
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}

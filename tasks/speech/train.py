@@ -22,6 +22,7 @@ from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.errors import require
+from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.speech import evaluate, predict
@@ -204,6 +205,8 @@ def main(argv: list[str]) -> None:
             "letters": prepared.letters,
             "sample_rate": RATE,
             "max_samples": recognizer.max_samples,
+            "max_batch_samples": serving.MOST,
+            "max_rows": min(serving.MOST // recognizer.max_samples, MOST_ROWS),
             "step_seconds": 0.01 * math.prod(config.strides),
             "lm_weight": recognizer.weight,
             "bonus": recognizer.bonus,

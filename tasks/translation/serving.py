@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, shared
+from common.serving.rows import length_fits, run_valid, shorten, within_budget
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, shared
 from tasks.translation.data import encode_source
 from tasks.translation.model import translate
 from tasks.translation.subwords import END, START, Subwords
@@ -11,6 +11,8 @@ from tasks.translation.subwords import END, START, Subwords
 import keras
 import numpy as np
 import tensorflow as tf
+
+MOST = 16_384  # subwords of a request: its rows times the longest translation
 
 # Requests that verify an export and warm a server up; the middle ones are unusual.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
@@ -37,9 +39,11 @@ def signatures(
       `<string>[batch, steps]`, those of the best translation; `attention`
       `<float32>[batch, steps, time]`, the attention weights of each of them.
 
-    Texts and translations are truncated to `max_length` subwords. The translation of an empty text
-    is "" with score 0. So is that of a row whose `length` is not in 1..`time`, exceeds
-    `max_length + 1`, or covers an id that is no subword.
+    Texts and translations are truncated to `max_length` subwords (texts also to 16,384
+    bytes). The translation of an empty text is "" with score 0. So is that of a row whose `length`
+    is not in 1..`time`, exceeds `max_length + 1`, or covers an id that is no subword; and that of a
+    row beyond the budget of `MOST` subwords or 4 MiB of text, see
+    `common.serving.rows.within_budget`.
 
     Args:
       model: model of `tasks.translation.model.build`.
@@ -55,9 +59,13 @@ def signatures(
     id_spec = tf.TensorSpec([None, None], tf.int32, name="ids")
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
+    def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        text = shorten(text)
+        return encode_source(reader, text, max_length=max_length)
+
     @tf.function(input_signature=[text_spec])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        best = _best(run(*encode_source(reader, text, max_length=max_length)))
+        best = _best(run(*encode(text)))
         return {
             "translation": writer.decode(best["tokens"], best["length"]),
             "score": best["score"],
@@ -74,8 +82,9 @@ def signatures(
 
     @tf.function(input_signature=[text_spec])
     def explain(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids, length = encode_source(reader, text, max_length=max_length)
+        ids, length = encode(text)
         outputs = run(ids, length)
+        length = tf.where(outputs["valid"], length, 0)
         target_ids, valid, attention = _attend(model, ids, length, outputs)
         return {
             "translations": _decode_all(writer, outputs["tokens"], outputs["length"]),
@@ -111,6 +120,8 @@ def _make_run(
         real = tf.sequence_mask(length, tf.shape(ids)[1])
         valid = length_fits(length, ids, at_most=max_length + 1)
         valid &= tf.reduce_all(in_vocabulary | ~real, axis=1)
+        # A short text may have a long translation.
+        valid = within_budget(valid, tf.fill(tf.shape(length), max_length), MOST)
         # Values in the padding may be no ids at all.
         inputs = {"ids": tf.where(in_vocabulary, ids, END), "length": length}
         outputs = run_valid(core, inputs, valid, fill={"ids": END, "length": 1}, timed=["ids"])
@@ -147,14 +158,20 @@ def _attend(
       attention is 0 in steps that are not valid.
     """
     steps = tf.where(outputs["valid"], outputs["length"][:, 0] + 1, 0)
-    best = outputs["tokens"][:, 0, : tf.maximum(0, tf.reduce_max(steps) - 1)]
+    best = outputs["tokens"][:, 0, : tf.maximum(0, tf.reduce_max(tf.concat([steps, [0]], 0)) - 1)]
     started = tf.pad(best, [[0, 0], [1, 0]], constant_values=START)
-    inputs = {"ids": ids, "length": tf.maximum(length, 1), "target_ids": started}
-    attention = model(inputs, training=False)["attention"]
+
+    def attend(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"attention": model(inputs, training=False)["attention"]}
+
+    inputs = {"ids": ids, "length": length, "target_ids": started}
+    outputs = run_valid(attend, inputs, outputs["valid"], fill={"length": 1}, timed=["ids"])
+    attention = outputs["attention"]
     place = tf.range(tf.shape(started)[1])
     ended = tf.where(place == steps[:, None] - 1, END, tf.pad(best, [[0, 0], [0, 1]]))
     valid = tf.sequence_mask(steps, tf.shape(started)[1])
-    return ended, valid, tf.where(valid[:, :, None], attention, 0.0)
+    attention = fit(tf.transpose(attention, [0, 2, 1]), tf.shape(ids)[1])
+    return ended, valid, tf.where(valid[:, :, None], tf.transpose(attention, [0, 2, 1]), 0.0)
 
 
 def examples(max_length: int) -> Examples:

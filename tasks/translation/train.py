@@ -21,6 +21,7 @@ from common.commands.run import Run, start_run, warm_start
 from common.data import epoch_seed, map_in_order
 from common.datasets import Corpus
 from common.errors import require
+from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.serving.versions import Published
 from common.training.fit import Fitted, Score, Validated, fit
@@ -204,7 +205,10 @@ def main(argv: list[str]) -> None:
         model=built,
         resources=[writer] if reader is writer else [reader, writer],
         examples=serving.examples(config.max_length),
-        settings={"languages": languages, "max_subwords": config.max_length},
+        settings={
+            "languages": languages,
+            **text_limits("subwords", config.max_length, serving.MOST),
+        },
         score=score,
         card=make_card(corpus, config),
     )

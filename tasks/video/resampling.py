@@ -10,6 +10,15 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+def count_frames(
+    length: tf.Tensor, frame_rate: tf.Tensor, *, rate: float, longest: int
+) -> tf.Tensor:
+    """Return the number of frames of clips after sampling, `<int32>[batch]`; see below."""
+    exact = tf.cast(length, tf.float32) * (rate / frame_rate)
+    count = tf.clip_by_value(tf.math.ceil(exact - 0.5 - 1e-4), 1.0, float(longest))
+    return tf.cast(count, tf.int32)
+
+
 def sample_in_graph(
     frames: tf.Tensor, length: tf.Tensor, frame_rate: tf.Tensor, *, rate: float, longest: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -38,9 +47,7 @@ def sample_in_graph(
       ([[1, 4, 5], [0, 1, 2]], [2, 3])
     """
     ratio = rate / frame_rate
-    exact = tf.cast(length, tf.float32) * ratio
-    count = tf.clip_by_value(tf.math.ceil(exact - 0.5 - 1e-4), 1.0, float(longest))
-    count = tf.cast(count, tf.int32)
+    count = count_frames(length, frame_rate, rate=rate, longest=longest)
     steps = tf.range(tf.reduce_max(tf.concat([count, [1]], axis=0)))
     position = (tf.cast(steps, tf.float32)[None, :] + 0.5) / ratio[:, None]
     last = tf.cast(length - 1, tf.float32)[:, None]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.serving.rows import length_fits, run_valid
-from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same, shared
+from common.serving.rows import length_fits, run_valid, within_budget
+from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, same, shared
 from tasks.video import resampling
 from tasks.video.clips import clip_request
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+MOST = 6_144  # frames of a request: its rows times the longest of them, at the network's rate
+LARGEST, MOST_PIXELS = 1 << 25, 1 << 27  # pixels in all frames of a clip, and of a request
+RATES = (1.0, 1000.0)  # frames per second that a clip may have
 
 RAW = (
     tf.TensorSpec([None, None, None, None, 3], tf.uint8, name="frames"),
@@ -44,7 +48,9 @@ def signatures(
 
     Clips are truncated to `longest` frames at `rate`; `tensors` accepts any number. A row whose
     `length` is outside 1..`time`, whose `size` is outside 1..`height` and 1..`width`, or whose
-    `frame_rate` is not a positive number has the activity "" and probabilities of 0.
+    `frame_rate` is outside `RATES` has the activity "" and probabilities of 0. So has a row of more
+    than `LARGEST` pixels, or beyond the budget of `MOST` frames or `MOST_PIXELS` pixels; see
+    `common.serving.rows.within_budget`. They are counted at `rate`, before pictures are resized.
 
     Args:
       model: of `tasks.video.model.build`.
@@ -57,24 +63,16 @@ def signatures(
     names = tf.constant(list(labels))
     run = _make_run(model, target)
 
-    def run_clips(
-        frames: tf.Tensor, length: tf.Tensor, size: tf.Tensor, frame_rate: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        height, width = tf.unstack(tf.maximum(0, 1 - tf.shape(frames)[2:4]))
-        frames = tf.pad(frames, [[0, 0], [0, 0], [0, height], [0, width], [0, 0]])
-        frames, length = resampling.preprocess(
-            frames, length, size, frame_rate, side=side, rate=rate, longest=longest
-        )
+    def run_clips(**clips: tf.Tensor) -> dict[str, tf.Tensor]:
+        frames, length = _preprocess(clips, side=side, rate=rate, longest=longest)
         return {**run(frames, length), "length": length}
 
     @shared
     def run_raw(
         frames: tf.Tensor, length: tf.Tensor, size: tf.Tensor, frame_rate: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        valid = length_fits(length, frames)
-        valid &= tf.reduce_all((size > 0) & (size <= tf.shape(frames)[2:4]), axis=1)
-        valid &= tf.math.is_finite(frame_rate) & (frame_rate > 0.0)
         inputs = {"frames": frames, "length": length, "size": size, "frame_rate": frame_rate}
+        valid = _computed(**inputs, rate=rate, longest=longest)
         fill = {"length": 1, "size": 1, "frame_rate": rate}
         outputs = run_valid(run_clips, inputs, valid, fill=fill, timed=["frames"])
         return {**outputs, "valid": valid}
@@ -98,7 +96,7 @@ def signatures(
     )
     def tensors(frames: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = {"frames": frames, "length": length}
-        valid = length_fits(length, frames)
+        valid = within_budget(length_fits(length, frames), length, MOST)
         outputs = run_valid(run, inputs, valid, fill={"length": 1}, timed=["frames"])
         return {"probabilities": outputs["probabilities"]}
 
@@ -110,6 +108,55 @@ def signatures(
         return {name: outputs[name] for name in ("frame_probabilities", "length")}
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
+
+
+def _computed(
+    frames: tf.Tensor,
+    length: tf.Tensor,
+    size: tf.Tensor,
+    frame_rate: tf.Tensor,
+    *,
+    rate: float,
+    longest: int,
+) -> tf.Tensor:
+    """Return which clips are computed, `<bool>[batch]`; see `signatures`."""
+    valid = length_fits(length, frames)
+    valid &= tf.reduce_all((size > 0) & (size <= tf.shape(frames)[2:4]), axis=1)
+    valid &= (frame_rate >= RATES[0]) & (frame_rate <= RATES[1])  # false for NaN
+    count = resampling.count_frames(
+        tf.where(valid, length, 1), tf.where(valid, frame_rate, rate), rate=rate, longest=longest
+    )
+    area = tf.reduce_prod(tf.cast(size, tf.int64), axis=1)
+    pixels = tf.where(valid, tf.cast(count, tf.int64) * area, 0)
+    valid = within_budget(valid & (pixels <= LARGEST), count, MOST)
+    return within_budget(valid, pixels, MOST_PIXELS)
+
+
+def _preprocess(
+    clips: dict[str, tf.Tensor], *, side: int, rate: float, longest: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Bring valid clips to the size and the rate of the network.
+
+    One by one, so that no clip costs the margins that the largest of the batch gives it.
+
+    Returns:
+      See `resampling.preprocess`; 0 after the end of a clip.
+    """
+    count = resampling.count_frames(
+        clips["length"], clips["frame_rate"], rate=rate, longest=longest
+    )
+    most = tf.reduce_max(count)
+
+    def preprocess(clip: dict[str, tf.Tensor]) -> tf.Tensor:
+        height, width = tf.unstack(clip["size"])
+        frames = clip["frames"][: clip["length"], :height, :width]
+        batch = {name: value[None] for name, value in {**clip, "frames": frames}.items()}
+        frames, _ = resampling.preprocess(**batch, side=side, rate=rate, longest=longest)
+        return tf.ensure_shape(fit(frames, most)[0], [None, side, side, 3])
+
+    spec = tf.TensorSpec([None, side, side, 3], tf.uint8)
+    frames = tf.map_fn(preprocess, clips, parallel_iterations=1, fn_output_signature=spec)
+    return frames, count
 
 
 def _make_run(model: keras.Model, target: Target) -> Run:

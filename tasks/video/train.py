@@ -26,7 +26,7 @@ from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.video import data, datasets, model, serving
+    from tasks.video import clips, data, datasets, model, serving
 
     import keras
 
@@ -142,6 +142,14 @@ def main(argv: list[str]) -> None:
             "image_size": side,
             "frame_rate": rate,
             "max_frames": longest,
+            "max_batch_frames": serving.MOST,
+            "max_pixels": serving.LARGEST,
+            "max_batch_pixels": serving.MOST_PIXELS,
+            "frame_rates": serving.RATES,
+            # Of the clips that `evaluate` and `predict` send.
+            "max_rows": min(
+                serving.MOST // longest, serving.MOST_PIXELS // (longest * clips.MAX_SIDE**2)
+            ),
         },
         score=score,
         card=make_card(corpus, config),

@@ -43,7 +43,7 @@ def main():
     parser.add_argument(
         "--model", type=Path, default=Path("saved_models/music"), help="export to measure"
     )
-    parser.add_argument("--steps", type=int, default=2000, help="steps of the export")
+    parser.add_argument("--steps", type=int, default=512, help="steps of the export")
     parser.add_argument("--python_steps", type=int, default=40, help="steps of the Python loop")
     parser.add_argument("--repeats", type=int, default=3, help="calls of the export")
     options = parser.parse_args()

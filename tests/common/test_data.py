@@ -78,6 +78,19 @@ def test_results_come_in_the_order_of_the_caller(rows, batch_size, window):
     assert all(size <= batch_size for size in sizes)
 
 
+def test_the_rows_of_a_batch_times_its_longest_are_within_the_budget():
+    batches = []
+
+    def upper(batch):
+        batches.append(sorted(map(len, batch)))
+        return [text.upper() for text in batch]
+
+    rows = ["a" * size for size in (9, 1, 4, 30, 2, 4, 4, 1)]
+    results = data.map_in_order(upper, rows, batch_size=4, length_of=len, budget=10)
+    assert list(results) == [text.upper() for text in rows]
+    assert batches == [[1, 1, 2], [4, 4], [4], [9], [30]]
+
+
 def test_only_a_window_of_rows_is_read_ahead():
     read = 0
 

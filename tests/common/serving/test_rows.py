@@ -1,6 +1,6 @@
 """Rows of a request: valid rows are computed as if alone, invalid ones are blank."""
 
-from common.serving.rows import length_fits, run_valid
+from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import same
 
 import numpy as np
@@ -54,28 +54,80 @@ def test_no_rows_and_no_steps_have_outputs_of_their_shape(rows, time):
         timed=["x"],
         steps={"sums": same},
     )
-    assert shapes == [(max(1, rows), max(1, time))]
+    assert shapes == [(1, 1)]
     assert outputs["sums"].shape == (rows, time)
     assert outputs["mean"].shape == (rows,)
     assert np.isfinite(outputs["mean"]).all()
 
 
-def test_invalid_and_added_rows_run_with_the_filler_and_other_inputs_keep_their_values():
-    """The layers of cuDNN refuse a row of length 0."""
+def test_only_valid_rows_run_and_only_up_to_the_end_of_the_longest():
+    """The cost of a request must not depend on the rows that it loses."""
     received = []
 
     def watched(x, length):
         received.append((x.numpy().tolist(), length.numpy().tolist()))
-        return {"sum": x + length}
+        return {"first": x[:, 0] + length, "x": 10 * x, "mean": x}
 
     def run_rows(x, length, valid):
         inputs = {"x": tf.constant(x, tf.int32), "length": tf.constant(length, tf.int32)}
-        valid = tf.constant(valid, tf.bool)
-        return run_valid(watched, inputs, valid, fill={"length": 1})["sum"].numpy().tolist()
+        outputs = run_valid(
+            watched,
+            inputs,
+            tf.constant(valid, tf.bool),
+            fill={"length": 1},
+            timed=["x"],
+            steps={"x": same},
+        )
+        return {name: value.numpy().tolist() for name, value in outputs.items()}
 
-    assert run_rows([10, 20], [3, 0], [True, False]) == [13, 0]
-    assert run_rows([], [], []) == []
-    assert received == [([10, 20], [3, 1]), ([0], [1])]
+    x = [[7, 7, 7, 7], [1, 2, 3, 4], [8, 8, 8, 8], [5, 6, 0, 0]]
+    outputs = run_rows(x, [4, 2, 9, 1], [False, True, False, True])
+    assert received == [([[1, 2], [5, 6]], [2, 1])]
+    assert outputs["first"] == [0, 3, 0, 6]
+    # Outputs with as many steps as the inputs, and one with as many as were computed.
+    assert outputs["x"] == [[0] * 4, [10, 20, 0, 0], [0] * 4, [50, 60, 0, 0]]
+    assert outputs["mean"] == [[0, 0], [1, 2], [0, 0], [5, 6]]
+
+    received.clear()
+    outputs = run_rows(x, [4, 2, 9, 1], [False] * 4)
+    assert received == [([[0]], [1])]  # one step: the layers of cuDNN refuse a row of length 0
+    assert outputs["x"] == [[0] * 4] * 4
+
+
+def test_the_longest_rows_lose_when_a_batch_exceeds_its_budget():
+    def computed(length, budget, valid=None):
+        valid = [True] * len(length) if valid is None else valid
+        result = within_budget(tf.constant(valid, tf.bool), tf.constant(length, tf.int32), budget)
+        return [index for index, row in enumerate(result.numpy()) if row]
+
+    assert computed([3, 3, 3], 9) == [0, 1, 2]
+    assert computed([3, 3, 3], 8) == [0, 1]  # among equals the first ones stay
+    assert computed([9, 1, 1], 8) == [1, 2]
+    assert computed([4, 1, 1], 12) == [0, 1, 2]
+    assert computed([4, 1, 1], 11) == [1, 2]  # the short rows are padded to its length
+    assert computed([4, 1, 1], 11, [True, False, True]) == [0, 2]  # invalid rows cost nothing
+    assert computed([2**31 - 1, 0, -5, 2], 6, [True, True, False, True]) == [1, 3]
+    assert computed([], 6) == []
+    assert computed([1] * 1024, 10**6) == list(range(1024))
+    assert computed([1] * 1025, 10**6) == []  # their outputs alone would be too large
+    # Rows that are longer never matter to a row.
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        length = random.integers(1, 9, 7)
+        kept = computed(length, 20)
+        assert len(kept) * max(length[kept]) <= 20
+        for row in kept:
+            others = np.where(length > length[row], 1_000, length)
+            assert row in computed(others, 20)
+
+
+def test_texts_are_cut_and_the_longest_lose_when_they_exceed_the_budget():
+    def short(texts, longest, budget):
+        return shorten(tf.constant(texts), longest=longest, budget=budget).numpy().tolist()
+
+    assert short(["abcdef", "ab", ""], 4, 99) == [b"abcd", b"ab", b""]
+    assert short(["abcdef", "ab", "c"], 4, 11) == [b"", b"ab", b"c"]
+    assert short(["abcdef"] * 3, 4, 8) == [b"abcd", b"abcd", b""]
 
 
 def test_static_sizes_survive_in_a_graph():

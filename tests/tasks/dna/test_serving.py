@@ -58,6 +58,20 @@ def test_rows_of_an_invalid_length_are_empty(served):
     assert no_steps["probabilities"].shape == (2, 0, 5)
 
 
+def test_the_longest_rows_beyond_the_limits_are_empty(served):
+    assert served.settings["max_batch_bases"] == 98_304
+    rows = ["ACGT" * 1_000] * 30 + ["ACGTACGT"] * 10 + ["A" * 10**7]
+    labels = served.call("serving_default", sequence=rows)["labels"]
+    # With the ten short rows, 24 rows of 4,000 bases are within 98,304.
+    assert [len(row) for row in labels] == [4_000] * 14 + [0] * 16 + [8] * 10 + [0]
+    assert not served.call("serving_default", sequence=["A"] * 1025)["labels"].astype(bool).any()
+    ones = np.ones((2, 98_305), np.int32)
+    channels = served.call("network", bases=ones, length=[98_305, 10])["channels"]
+    assert not channels[0].any() and channels[1, :10].any()
+    whole = served.call("network", bases=ones[:1, :10], length=[10])["channels"]
+    np.testing.assert_allclose(channels[1, :10], whole[0], atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [0, 1, 9])
 def test_a_batch_has_any_size(served, size):
     for name in ("serving_default", "explain"):

@@ -57,6 +57,14 @@ def test_long_and_short_records_keep_their_order(served, monkeypatch):
         np.testing.assert_array_equal(path, states)
 
 
+def test_records_longer_than_the_export_accepts_are_sent_in_pieces(served):
+    """The export accepts 20,000 bases."""
+    record = spliced_record(np.random.default_rng(4), genes_wanted=3)
+    long = (record.sequence * (20_500 // len(record.sequence) + 1))[:20_500]
+    ((_, path),) = streaming.predict_paths(served, [long], batch_size=2)
+    assert len(path) == 20_500 and path.any()
+
+
 def test_a_letter_outside_iupac_is_refused(served):
     with pytest.raises(InputError, match="'J' at base 3 is no IUPAC letter of DNA"):
         list(streaming.predict_paths(served, ["ACGT", "ACJT"], batch_size=2))

@@ -6,6 +6,7 @@ import json
 from common.errors import InputError
 from common.serving.versions import find
 from tasks.music import evaluate
+from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
 from tests.tasks import commands
 from tests.tasks.music.examples import nll, random_notes
@@ -45,6 +46,21 @@ def test_evaluate_scores_a_midi_file_as_the_model_does(trained, capsys):
     built = find(version).model
     expected = nll(built, frames[None].astype(np.float32))[0, 1:].mean()
     assert result["nll"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_piece_longer_than_a_request_is_scored_in_parts(served):
+    frames = chord_piece(np.random.default_rng(7), 10)
+    assert len(frames) == 20
+    piece = Piece("long", frames)
+    whole = evaluate.score(served, [piece]).metrics["nll"]
+    split = dataclasses.replace(served, settings={**served.settings, "max_frames": 16})
+    parts = evaluate.score(split, [piece]).metrics["nll"]
+    # Frames 2 to 16 of the first 16, and 17 to 20 after the eight before them.
+    request = evaluate.piece_request([piece, Piece("end", frames[8:])])
+    nll = served.call("tensors", **request)["nll"]
+    expected = np.concatenate([nll[0, :15], nll[1, 7:11]])
+    assert parts == pytest.approx(expected.mean(), rel=1e-5)
+    assert parts != pytest.approx(whole, rel=1e-6)
 
 
 def test_a_new_folder_is_scored_whole_unless_it_has_splits(trained, capsys, monkeypatch, tmp_path):

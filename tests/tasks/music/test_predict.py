@@ -55,6 +55,25 @@ def test_a_continuation_keeps_the_frames_of_the_prime(trained, tmp_path, capsys)
     assert np.array_equal(midi.read_midi(out, 1), frames)
 
 
+def test_music_of_several_requests_is_that_of_one(served):
+    prime = chord_piece(np.random.default_rng(5), 2)[None].astype(np.float32).repeat(5, axis=0)
+    seeds = np.array([[0, 1], [0, 2], [3, 1], [9, 9], [0, 0]])
+    options = {"steps": 20, "temperature": 1.0, "top_p": 1.0}
+    whole = predict.compose(served, prime, seeds, **options)
+    lengths = []
+
+    class Counted(type(served)):
+        def call(self, signature, /, **inputs):
+            lengths.append((len(inputs["seed"]), int(inputs["steps"][0])))
+            return super().call(signature, **inputs)
+
+    limits = {"max_steps": 8, "max_batch_frames": 3 * (prime.shape[1] + 20)}
+    counted = Counted(served.path, {**served.settings, **limits}, served.functions)
+    np.testing.assert_array_equal(predict.compose(counted, prime, seeds, **options), whole)
+    assert lengths == [(3, 8), (3, 8), (3, 4), (2, 8), (2, 8), (2, 4)]
+    assert whole.shape == (5, prime.shape[1] + 20, 88)
+
+
 def test_predict_and_evaluate_build_no_keras_model(trained, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a Keras model was built")
@@ -71,8 +90,8 @@ def test_predict_and_evaluate_build_no_keras_model(trained, tmp_path, monkeypatc
     [
         (["--steps", "-1"], "--steps must be 0 or more, got -1"),
         (["--steps", "0"], "--steps 0 without --prime makes no music"),
-        (["--temperature", "-0.5"], "--temperature must be 0 or more"),
-        (["--temperature", "nan"], "--temperature must be 0 or more"),
+        (["--temperature", "-0.5"], "--temperature must be 0 to 1000"),
+        (["--temperature", "nan"], "--temperature must be 0 to 1000"),
         (["--top_p", "1.5"], "--top_p must be in [0, 1]"),
         (["--seed", "-3"], "--seed must be 0 to"),
         (["--prime_steps", "4"], "--prime_steps needs --prime"),

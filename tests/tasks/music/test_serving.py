@@ -36,7 +36,7 @@ def test_temperature_0_chooses_the_most_likely_note_and_a_huge_one_any_note(serv
     assert tuple(np.flatnonzero(cold[0, 0])) in CHORDS.values()
     narrow = served.call("serving_default", **request(3, top_p=[0.0, 0.0, 0.0]))["notes"]
     assert np.array_equal(narrow, cold)
-    hot = served.call("serving_default", **request(3, temperature=np.full(3, 1e30)))
+    hot = served.call("serving_default", **request(3, temperature=np.full(3, 1000.0)))
     assert np.isin(hot["notes"], (0, 1)).all() and (hot["length"] == 6).all()
     # At each choice, every higher key is as likely as the end of the frame.
     assert hot["notes"][:, :, 60:].any() and hot["notes"][:, :, :20].any()
@@ -63,6 +63,21 @@ def test_invalid_rows_are_empty_and_leave_the_other_rows_alone(served):
     assert np.array_equal(outputs["notes"][9, :4], prime[9])
     high = served.call("serving_default", **request(2, top_p=[1.5, np.nan]))
     assert high["length"].tolist() == [0, 0] and not high["notes"].any()
+    hot = served.call("serving_default", **request(3, temperature=[1001, np.inf, 1000]))
+    assert hot["length"].tolist() == [0, 0, 6]
+
+
+def test_the_longest_rows_beyond_the_limits_are_empty(served):
+    settings = served.settings
+    assert settings["max_steps"] == 768 and settings["max_batch_frames"] == 8_192
+    steps = [769, 768] + [300] * 30 + [3]
+    length = served.call("serving_default", **request(33, steps=steps))["length"]
+    # 27 rows of 300 frames are within 8,192 frames; the shorter row is one of them.
+    assert length.tolist() == [0, 0] + [300] * 26 + [0] * 4 + [3]
+    many = served.call("serving_default", **request(1025, steps=np.full(1025, 1)))
+    assert not many["length"].any()
+    long = served.call("tensors", notes=random_notes((1, 4097)), length=[4097])
+    assert not long["nll"].any() and long["nll"].shape == (1, 4096)
 
 
 def test_each_seed_generates_its_own_music(served):

@@ -109,6 +109,23 @@ def test_rows_of_an_invalid_length_are_empty(served):
     assert served.call("tokens", tokens=odd, length=[3])["tags"].shape == (1, 3)
 
 
+def test_the_longest_rows_beyond_the_limits_are_empty(served):
+    tokens = np.full((2, 49_153), "Rome", object)
+    tags = served.call("tokens", tokens=tokens, length=[49_153, 2])["tags"]
+    alone = served.call("tokens", tokens=tokens[:1, :2], length=[2])["tags"][0]
+    assert not tags[0].astype(bool).any() and tags[1, :2].tolist() == alone.tolist()
+    # With the short row, 491 rows of 100 tokens are within 49,152 tokens.
+    tokens = np.full((500, 100), "Rome", object)
+    tags = served.call("tokens", tokens=tokens, length=[100] * 499 + [2])["tags"].astype(bool)
+    assert tags.sum(axis=1).tolist() == [100] * 490 + [0] * 9 + [2]
+    texts = ["Rome " * 4_000] * 300 + ["Ada Byron sleeps"]  # 16,384 bytes are read
+    outputs = served.call("explain", text=texts)
+    assert outputs["length"].tolist() == [24] * 255 + [0] * 45 + [3]
+    for name in ("tokens", "tags", "start", "end", "probabilities"):
+        assert not outputs[name][255:300].astype(bool).any()
+    assert outputs["tags"][-1, :3].tolist() == [b"B-PER", b"I-PER", b"O"]
+
+
 @pytest.mark.parametrize("size", [0, 1, 129])
 def test_a_batch_has_any_size(served, size):
     for name in ("serving_default", "explain"):

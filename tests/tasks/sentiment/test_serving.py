@@ -66,6 +66,21 @@ def test_rows_of_an_invalid_length_are_empty(served):
     np.testing.assert_array_equal(no_steps["probabilities"], np.zeros((2, 2)))
 
 
+def test_the_longest_rows_beyond_the_limits_are_empty(served):
+    ids = np.full((2, 131_073), 2, np.int32)
+    probabilities = served.call("tensors", ids=ids, length=[131_073, 5])["probabilities"]
+    alone = served.call("tensors", ids=ids[:1, :5], length=[5])["probabilities"]
+    assert not probabilities[0].any()
+    np.testing.assert_allclose(probabilities[1:], alone, atol=1e-6)
+    texts = ["superb " * 3_000, "superb", *["superb " * 3_000] * 299]  # 16,384 bytes are read
+    outputs = served.call("serving_default", text=texts)
+    # With the short text, 256 texts of 16,384 bytes are within 4 MiB.
+    assert outputs["stars"].tolist() == [5] * 256 + [0] * 45
+    assert outputs["label"].tolist() == [b"good"] * 256 + [b""] * 45
+    outputs = served.call("explain", text=["superb"] * 1_025)
+    assert not outputs["tokens"].size and not outputs["attention"].size
+
+
 @pytest.mark.parametrize("size", [0, 1, 257])
 def test_a_batch_has_any_size(served, size):
     for name in ("serving_default", "explain"):

@@ -52,15 +52,16 @@ def test_values_in_the_padding_change_nothing(served):
 
 def test_invalid_rows_are_empty_and_leave_the_other_rows_alone(served):
     (text, sound), *_ = spoken(1, seed=3)
-    inputs = audio.request([sound] * 7)
+    inputs = audio.request([sound] * 9)
     samples, length = inputs["audio"].copy(), inputs["length"].copy()
     samples[0, 3000] = np.nan
     length[1], length[2], length[3], length[4] = 0, -5, 1599, samples.shape[1] + 1
     samples[5] = 0.0
+    samples[7, 3000], samples[8, 3000] = 1.1e5, -1e30
     alone = served.call("serving_default", **audio.request([sound]))
     outputs = served.call("serving_default", audio=samples, length=length)
-    assert outputs["text"].tolist() == [b""] * 6 + [text.encode()]
-    assert outputs["confidence"][:6].tolist() == [0.0] * 6
+    assert outputs["text"].tolist() == [b""] * 6 + [text.encode(), b"", b""]
+    assert not outputs["confidence"][[*range(6), 7, 8]].any()
     np.testing.assert_allclose(outputs["confidence"][6], alone["confidence"][0], rtol=1e-4)
     tensors = served.call("tensors", audio=samples, length=length)
     assert not tensors["frames"][:6].any() and not tensors["log_probs"][:6].any()
@@ -73,6 +74,19 @@ def test_rows_beyond_the_maximum_are_empty(served):
     sound = np.tile(speak("abc", np.random.default_rng(0)), 20)[: longest + 1]
     outputs = served.call("serving_default", **audio.request([sound, sound[:longest]]))
     assert outputs["text"][0] == b"" and outputs["text"][1] != b""
+
+
+def test_the_last_of_too_many_rows_are_empty(served):
+    """A request has at most 1,280 seconds, its rows times the longest of them."""
+    (text, sound), *_ = spoken(1, seed=3)
+    batch = np.zeros((260, 80_000), np.float32)
+    batch[[0, -1], : len(sound)] = sound
+    length = [len(sound), *[80_000] * 258, len(sound)]
+    outputs = served.call("serving_default", audio=batch, length=length)
+    assert outputs["text"].tolist() == [text.encode(), *[b""] * 258, text.encode()]
+    batch[:, :1_600] = np.random.default_rng(0).normal(scale=0.1, size=(260, 1_600))
+    frames = served.call("tensors", audio=batch, length=[80_000] * 260)["frames"]
+    assert (frames > 0).tolist() == [True] * 256 + [False] * 4
 
 
 @pytest.mark.parametrize("shape", [(0, 3000), (1, 0), (2, 1), (1, 300)])

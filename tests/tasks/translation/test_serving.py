@@ -83,6 +83,17 @@ def test_rows_of_an_invalid_length_or_id_are_empty(served):
     assert too_long["target_length"].tolist() == [0]
 
 
+def test_the_last_of_too_many_rows_are_empty(served):
+    """A request has at most 16,384 subwords: 682 rows with translations of up to 24."""
+    ids, length = as_ids(served, ["Le chat noir dort."])
+    outputs = served.call("tensors", ids=np.repeat(ids, 690, axis=0), length=np.repeat(length, 690))
+    assert (outputs["target_length"] > 0).tolist() == [True] * 682 + [False] * 8
+    assert not outputs["target_ids"][682:].any() and not outputs["score"][682:].any()
+    explained = served.call("explain", text=["", "Le chat noir dort."])
+    assert explained["translations"].tolist()[0] == [b""] * 5
+    assert explained["attention"][1].any() and not explained["attention"][0].any()
+
+
 @pytest.mark.parametrize("size", [0, 1, 33])
 def test_a_batch_has_any_size(served, size):
     for name in ("serving_default", "explain"):

@@ -56,10 +56,23 @@ def test_invalid_rows_are_empty_and_leave_the_other_rows_alone(served):
     np.testing.assert_array_equal(steps["frame_probabilities"][1:12], 0.0)
 
 
-@pytest.mark.parametrize("rate", [1e-30, 1e-3, 1e6, 3e38])
-def test_extreme_frame_rates_are_valid(served, rate):
-    outputs = call(served, [body("waving", 3)], [rate])
-    np.testing.assert_allclose(outputs["probabilities"].sum(), 1.0, atol=1e-5)
+def test_frame_rates_of_1_to_1000_are_valid(served):
+    clip, rates = body("waving", 3), [1.0, 1000.0, 0.99, 1001.0, 1e-30, 1e30]
+    outputs = call(served, [clip] * 6, rates)
+    np.testing.assert_allclose(outputs["probabilities"].sum(axis=1), [1, 1, 0, 0, 0, 0], atol=1e-5)
+    assert outputs["activity"][2:].tolist() == [b""] * 4
+
+
+def test_clips_of_too_many_pixels_or_frames_are_empty(served):
+    good = body("waving", 3)
+    alone = call(served, [good], [RATE])["probabilities"]
+    # At one frame per second, one frame stands for eight: 8 x 2,100 x 2,100 pixels.
+    large = np.zeros((1, 2100, 2100, 3), np.uint8)
+    outputs = call(served, [large, good], [1.0, RATE])
+    assert outputs["activity"].tolist() == [b"", b"waving"]
+    np.testing.assert_allclose(outputs["probabilities"][1:], alone, atol=1e-6)
+    frames = np.zeros((1, 6145, SIDE, SIDE, 3), np.uint8)
+    assert not served.call("tensors", frames=frames, length=[6145])["probabilities"].any()
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 8, 8), (2, 0, 8, 8), (2, 3, 0, 8), (1, 3, 8, 0)])
