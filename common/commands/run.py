@@ -51,12 +51,17 @@ class Run(Generic[C]):
 
     @property
     def folder(self) -> Path:
-        """The folder of checkpoint, logs and vocabularies; made if it is missing."""
+        """The folder of checkpoint, logs and vocabularies; made if missing, locked until the end.
+
+        Raises:
+          InputError: another process trains in it.
+        """
         folder = self.config.output / self.task / "run"
         make_public_folder(folder.parent)  # versions are published there
         if worker := distribution.worker_index(self.strategy):
             folder /= f"worker-{worker}"  # other workers never write to the chief's files
         folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.lock(folder)
         return folder
 
     def chief_first(self) -> contextlib.AbstractContextManager[None]:
@@ -121,8 +126,7 @@ def start_run(
       no_litert: why the task has no LiteRT export; None if it has one.
 
     Raises:
-      InputError: the devices are missing, the published model is of another task, or another
-        process trains in the folder of the run.
+      InputError: the devices are missing, or the published model is of another task.
       FileNotFoundError, ExportError: there is no published model at `--init`.
     """
     published = None if config.init is None else versions.find(config.init, task)
@@ -138,9 +142,7 @@ def start_run(
         strategy = distribution.make_strategy(config.strategy)
         start_runtime()
     set_up(seed=config.seed, deterministic=config.deterministic, precision=config.precision)
-    run = Run(task, config, strategy, target, published)
-    checkpoint.lock(run.folder)
-    return run
+    return Run(task, config, strategy, target, published)
 
 
 def warm_start(model: keras.Model, published: Published, *, head: str | None = None) -> None:
