@@ -152,6 +152,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.commands
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_is_not_resumed_on_changed_data(task, exports, tmp_path, monkeypatch):
     folder, _ = exports.copy(task, tmp_path / "user")
