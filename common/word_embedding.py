@@ -14,6 +14,7 @@ from common.text import Vocabulary, frequent
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 PACKAGED_VECTORS = "glove-6b-50d"
@@ -193,8 +194,14 @@ class WordEmbedding(keras.layers.Layer):
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
         """Make the parts, and the probabilities with which learnt parts are used in training."""
+        # Several workers exchange their first values by operations that know no small integers.
+        small = not tf.distribute.has_strategy()
         self.fixed = self.add_weight(
-            (self.words, self.dimension), "zeros", dtype="int8", trainable=False, name="fixed"
+            (self.words, self.dimension),
+            "zeros",
+            dtype="int8" if small else "int32",
+            trainable=False,
+            name="fixed",
         )
         self.scale = self.add_weight(
             (self.words, 1), "zeros", trainable=False, autocast=False, name="scale"
@@ -209,7 +216,7 @@ class WordEmbedding(keras.layers.Layer):
             self.table = self.add_weight(
                 (self.words, self.subwords_of_word),
                 "zeros",
-                dtype="uint16" if self.subwords < 2**16 else "int32",
+                dtype="uint16" if small and self.subwords < 2**16 else "int32",
                 trainable=False,
                 name="table",
             )

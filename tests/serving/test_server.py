@@ -158,7 +158,7 @@ NO_SIGNATURE = 'Serving signature name: "x" not found in signature def'
         ("ner:predict", {"inputs": {"text": [7]}}, 400, "not of expected type: string"),
         ("ner:predict", {"inputs": {"word": ["a"]}}, 400, "Missing named input: text"),
         ("ner:predict", {"inputs": {"text": [["a"], ["b", "c"]]}}, 400, "unexpected size"),
-        ("ner:predict", {"inputs": {"text": [["a"]]}}, 400, "must be a vector"),  # wrong rank
+        ("ner:predict", {"inputs": {"text": [["a"]]}}, 400, "1D vector"),  # wrong rank
         ("speech:predict", {"inputs": [[0.1]]}, 400, "inputs is a plain value/list"),
         ("speech:predict", {"inputs": {"audio": [[0.1]], "length": [1.5]}}, 400, "type: int32"),
         ("speech:predict", {"inputs": {"audio": [["a"]], "length": [1]}}, 400, "type: float"),
@@ -203,7 +203,7 @@ def test_grpc_reports_errors_and_filters_outputs(stub):
             "INVALID_ARGUMENT",
             "Expects arg[0] to be string but float is provided",
         ),
-        (request_of("ner", text=[["a"]]), "INVALID_ARGUMENT", "must be a vector"),
+        (request_of("ner", text=[["a"]]), "INVALID_ARGUMENT", "1D vector"),
         # kErrorMessageLimit of model_servers/grpc_status_util.cc
         (request_of("j" * 2000, text=["a"]), "NOT_FOUND", "j...TRUNCATED"),
     ]:
