@@ -107,15 +107,15 @@ def read_member(archive: Path, member: str) -> bytes:
         raise InputError(f"cannot read {member!r}: {error}", archive) from error
 
 
-def hash_files(paths: Iterable[Path]) -> str:
-    """Return a SHA-256 of the names of files and of their folders, and of their contents.
+def hash_files(paths: Iterable[Path], root: Path) -> str:
+    """Return a SHA-256 of the contents of files and of their paths below a folder.
 
     Raises:
       InputError: a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(os.fsencode(path.parent.name) + b"/" + os.fsencode(path.name) + b"\0")
+        digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0")
         try:
             with open(path, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

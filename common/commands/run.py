@@ -80,12 +80,12 @@ class Run(Generic[C]):
         Args:
           steps: number of steps of the run.
           corpus: the data; a run resumes only on the same.
-          vocabularies: the files made from the data, on which the model depends.
+          vocabularies: the files in the run's folder that were made from the data.
         """
         fingerprints = {
             "training data": corpus.fingerprint(),
             "labels": hashlib.sha256(json.dumps(corpus.labels).encode()).hexdigest(),
-            "vocabulary": hash_files(vocabularies),
+            "vocabulary": hash_files(vocabularies, self.folder),
         }
         return FitOptions(
             directory=self.folder,

@@ -135,7 +135,7 @@ def _load_folder(folder: Path, *, rate: float, longest: int, seed: int) -> Corpu
         },
         citation="",
         licence="yours",
-        identity=hash_files([*splits["train"], *splits["validation"]]),
+        identity=hash_files([*splits["train"], *splits["validation"]], folder),
     )
 
 

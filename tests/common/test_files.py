@@ -99,13 +99,22 @@ def test_a_hash_of_files_depends_on_their_names_folders_and_contents(tmp_path):
         (tmp_path / folder / "x.mp4").write_bytes(b"clip")
         (tmp_path / folder / "y.mp4").write_bytes(b"clip")
     paths = [tmp_path / "a" / "x.mp4", tmp_path / "a" / "y.mp4", tmp_path / "b" / "x.mp4"]
-    hashes = {files.hash_files([path]) for path in paths}
-    hashes |= {files.hash_files(paths[:2]), files.hash_files(paths[1::-1]), files.hash_files([])}
-    before = files.hash_files(paths)
+
+    def hashed(paths):
+        return files.hash_files(paths, tmp_path)
+
+    hashes = {hashed([path]) for path in paths}
+    hashes |= {hashed(paths[:2]), hashed(paths[1::-1]), hashed([])}
+    before = hashed(paths)
     paths[2].write_bytes(b"clap")
-    assert len(hashes | {before, files.hash_files(paths)}) == 8
+    assert len(hashes | {before, hashed(paths)}) == 8
+    # Workers keep equal files in folders of other names.
+    folders = [tmp_path / name for name in "ab"]
+    (tmp_path / "b" / "x.mp4").write_bytes(b"clip")
+    one, other = (files.hash_files([folder / "x.mp4"], folder) for folder in folders)
+    assert one == other
     with pytest.raises(InputError, match=r"z\.mp4: cannot read: No such file"):
-        files.hash_files([tmp_path / "z.mp4"])
+        files.hash_files([tmp_path / "z.mp4"], tmp_path)
 
 
 def test_writers_of_one_file_do_not_meet(tmp_path):

@@ -47,7 +47,7 @@ def make_model(units):
 def test_the_run_folder_is_made_and_settings_reach_fit(tmp_path):
     run = start_run("toy", Config(output=tmp_path, epochs=7, clip_norm=2.0), architecture=())
     assert run.folder == tmp_path / "toy" / "run" and run.folder.is_dir()
-    words = tmp_path / "vocabulary.txt"
+    words = run.folder / "vocabulary.txt"
     words.write_text("a\n")
     options = run.fit_options(21, make_corpus("a film"), [words])
     assert (options.directory, options.epochs, options.clip_norm) == (run.folder, 7, 2.0)
@@ -67,7 +67,7 @@ def make_corpus(*texts, labels=("bad", "good"), validation="so so"):
 
 def test_the_fingerprints_name_what_has_changed(tmp_path):
     run = start_run("toy", Config(output=tmp_path), architecture=())
-    words = tmp_path / "vocabulary.txt"
+    words = run.folder / "vocabulary.txt"
 
     def changed(corpus, vocabulary="a\nfilm\n"):
         words.write_text(vocabulary)

@@ -184,8 +184,6 @@ def test_a_killed_worker_ends_the_run_and_a_restart_finishes_it(tmp_path, worker
     "task", [t if t == "sentiment" else pytest.param(t, marks=pytest.mark.slow) for t in TASKS]
 )
 def test_each_task_trains_on_two_workers(task, tmp_path, command_environment):
-    if task == "sentiment":
-        pytest.xfail("a worker is lost since word vectors have 8 bits; to be mended")
     own = __import__(f"tests.tasks.own.{task}", fromlist=["TRAIN"])
     own.write_data(tmp_path)
     command = [sys.executable, "-m", f"tasks.{task}.train", *map(str, own.TRAIN)]
