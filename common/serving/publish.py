@@ -125,12 +125,12 @@ def publish(
     _require(signatures, examples)
 
     def write(staged: Path) -> None:
-        (staged / ARCHITECTURE).write_text(_architecture(model), encoding="utf-8")
+        (staged / ARCHITECTURE).write_text(architecture(model), encoding="utf-8")
         layers = [] if target.name == "gpu" else [model, *resources]
         with disable_cudnn(*layers), rnn_kernels.portable():
             live = _save_graph(signatures, model, resources, target, staged)
             scan(staged, target)
-            with _without_tf32():
+            with without_tf32():
                 _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
         requests = sum(map(len, examples.values()))
         seconds = CHECK_SECONDS + CHECK_SECONDS_PER_REQUEST * requests
@@ -297,7 +297,7 @@ def _require(signatures: Mapping[str, Function], examples: Mapping[str, Sequence
         raise ExportError(f"examples for {unknown}, which are no signatures")
 
 
-def _architecture(model: keras.Model) -> str:
+def architecture(model: keras.Model) -> str:
     """Return the layers of a model as JSON; the weights are those of the SavedModel."""
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
@@ -366,7 +366,7 @@ def _record(
 
 
 @contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """Compute in float32 on GPUs that round the factors of products to 10 bits by default."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -27,9 +27,12 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 CHECKPOINT = "checkpoint.npz"
-BEFORE = "checkpoint-before.npz"  # of the epoch before, in case that the newest is damaged
+BEFORE = "checkpoint-before.npz"  # of the epoch before, in case the newest is damaged
 LOG = "log.csv"
 LOCK = ".lock"
+# Raised by NumPy, zipfile and zlib for files that are empty, cut or overwritten.
+DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, EOFError, TypeError)
+DAMAGED += (RuntimeError, zipfile.BadZipFile, zlib.error)
 _LOCKED: dict[Path, int] = {}  # folder of a run of this process -> its open lock file
 Variables: TypeAlias = "Mapping[str, Sequence[tf.Variable]]"  # kind -> variables, in a fixed order
 
@@ -116,10 +119,7 @@ def _read(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
             _from_bytes(arrays["state"])
         except FileNotFoundError:
             continue
-        # What NumPy, zipfile and zlib raise for files that are empty, cut or overwritten.
-        except (OSError, ValueError, KeyError, EOFError, TypeError, NotImplementedError) as error:
-            reasons.append(f"{path} is damaged ({error})")
-        except (zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             reasons.append(f"{path} is damaged ({error})")
         else:
             if reasons:

@@ -15,7 +15,6 @@ they decode outside the network. Memory is that of the server, after the first l
 
 import argparse
 import concurrent.futures
-import importlib
 import itertools
 import json
 import re
@@ -147,7 +146,6 @@ def load(root, model, options):
 def live(root, model, options):
     """Return the time of `predict` of the Keras model over that of signature `tensors` served."""
     version = latest(root / model)
-    importlib.import_module(f"tasks.{model}.model")  # registers its layers
     network = find(version).model
     names = set(network.input) if isinstance(network.input, dict) else None
     recorded = list(rows(version, "tensors"))
@@ -168,11 +166,9 @@ def live(root, model, options):
     return round(speed * seconds / count, 2)
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.serving",
-        description="Measure the exports under load on a test double of the server.",
-    )
+def parse_options(module, description):
+    """Return the options of a benchmark of exports under load, and the tasks to measure."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument(
         "--root",
         type=Path,
@@ -197,7 +193,13 @@ def main():
         help="requests between the two measurements of memory; 0 = none (default: %(default)s)",
     )
     options = parser.parse_args()
-    models = options.models or sorted(p.name for p in options.root.iterdir() if versions(p))
+    return options, options.models or sorted(p.name for p in options.root.iterdir() if versions(p))
+
+
+def main():
+    options, models = parse_options(
+        "tests.benchmarks.serving", "Measure the exports under load on a test double of the server."
+    )
     print("| model | clients | batching | requests/s | p50 ms | p95 ms | p99 ms |")
     print("|---|---|---|---|---|---|---|")
     result = {}

@@ -12,14 +12,13 @@ Memory is that of the server and of the model's process, before and after `--mem
 requests with merging on. The last line is one JSON object.
 """
 
-import argparse
 import itertools
 import json
 import tempfile
 from pathlib import Path
 
-from common.serving.versions import latest, versions
-from tests.benchmarks.serving import rows
+from common.serving.versions import latest
+from tests.benchmarks.serving import parse_options, rows
 from tests.triton.server import ENVIRONMENT, Server, add_version, make_environment
 
 import numpy as np
@@ -73,35 +72,10 @@ def print_rows(model, off, on):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.triton_load",
-        description="Measure the exports under load on the Triton inference server.",
+    options, models = parse_options(
+        "tests.benchmarks.triton_load",
+        "Measure the exports under load on the Triton inference server.",
     )
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path("saved_models"),
-        help="folder of the exports (default: %(default)s)",
-    )
-    parser.add_argument("--models", nargs="+", help="tasks (default: all that have a version)")
-    parser.add_argument(
-        "--clients",
-        nargs="+",
-        type=int,
-        default=[1, 8, 64],
-        help="numbers of simultaneous clients (default: 1 8 64)",
-    )
-    parser.add_argument(
-        "--requests", type=int, default=300, help="requests of each row (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--memory_requests",
-        type=int,
-        default=10_000,
-        help="requests between the two measurements of memory; 0 = none (default: %(default)s)",
-    )
-    options = parser.parse_args()
-    models = options.models or sorted(p.name for p in options.root.iterdir() if versions(p))
     python = make_environment(ENVIRONMENT)
     times = "p50 / p95 / p99 ms"
     print(f"| export | clients | requests/s, merging off | {times} | requests/s, on | {times} |")

@@ -152,6 +152,20 @@ def test_fixed_vectors_are_stored_in_eight_bits_close_to_the_given_ones():
     assert not output[6].any() and output[7].any()
 
 
+def test_weights_of_several_devices_fit_a_layer_of_one():
+    """Collective operations of workers support no small integers."""
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        ours = make_embedding(subwords=2)
+    assert {ours.fixed.dtype, ours.table.dtype} == {"int32"}
+    other = WordEmbedding.from_config(ours.get_config())
+    other.build((None, None))
+    assert (other.fixed.dtype, other.table.dtype) == ("int8", "uint16")
+    for variable, value in zip(other.variables, ours.variables, strict=True):
+        variable.assign(np.asarray(value))  # as `common.serving.versions` does
+    ids = np.arange(6)[None]
+    np.testing.assert_array_equal(ours(ids)[0], other(ids)[0])
+
+
 @pytest.mark.parametrize(("count", "dtype"), [(2**16 - 1, "uint16"), (2**16, "int32")])
 def test_the_table_of_subwords_holds_every_number_in_the_fewest_bytes(count, dtype):
     layer = WordEmbedding(3, 1, 1, subwords=count, subwords_of_word=1)

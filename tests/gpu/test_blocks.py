@@ -1,9 +1,7 @@
 """Every recurrent block on the GPU, where cuDNN computes it, compared with the CPU."""
 
-import contextlib
-
 from common import rnn
-from common.serving.publish import disable_cudnn
+from common.serving.publish import disable_cudnn, without_tf32
 from tests.common.test_rnn import BLOCKS, data, fill, mask_of, tensors
 
 import numpy as np
@@ -21,17 +19,6 @@ CASES += [(name, BACKWARDS) for name in ("simple_rnn", "gru", "gru_reset_before"
 blocks = pytest.mark.parametrize(
     ("name", "more"), CASES, ids=[name + "_backwards" * bool(more) for name, more in CASES]
 )
-
-
-@contextlib.contextmanager
-def full_float32():
-    """Turn off TensorFloat-32, which rounds the factors of products to 10 bits."""
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def build(name, device, **settings):
@@ -95,7 +82,7 @@ def check(name, all_lengths, device, tolerance, more=None, **settings):
 @blocks
 @pytest.mark.parametrize("all_lengths", LENGTHS.values(), ids=LENGTHS)
 def test_equals_the_cpu(name, more, all_lengths, device):
-    with full_float32():
+    with without_tf32():
         check(name, all_lengths, device, 2e-5, more)
 
 
@@ -115,7 +102,7 @@ def test_padding_never_affects_a_row(name, device):
     layer, x = build(name, device), data(batch=5, time=9)
     lengths = EMPTY_ROWS
     run = tf.function(lambda x, mask: layer(x, mask=mask), reduce_retracing=True)
-    with full_float32():
+    with without_tf32():
         expected = run(x, tf.constant(mask_of(lengths, 9)))
         junk = np.where(mask_of(lengths, 9)[:, :, None], x, 1e6).astype("float32")
         longer = np.concatenate([junk, np.full((5, 4, 4), -1e6, "float32")], axis=1)

@@ -1,4 +1,4 @@
-"""Exports of this TensorFlow return the same outputs in older ones, as servers lag behind.
+"""Exports of this TensorFlow return the same outputs in older ones, which servers often run.
 
     python -m pytest -n 0 tests/replay -m replay
 

@@ -10,7 +10,7 @@ from common.commands.config import Count, RunConfig
 from common.commands.run import same_labels, start_run, warm_start
 from common.datasets import Corpus
 from common.errors import InputError
-from common.serving.publish import _architecture
+from common.serving.publish import architecture
 from common.serving.versions import ARCHITECTURE, GRAPH, LITERT, SETTINGS
 
 import keras
@@ -32,7 +32,7 @@ def make_version(folder, *, task="toy", units=3, graph=GRAPH):
     (folder / graph).touch()
     model = make_model(units)
     if graph == GRAPH:
-        (folder / ARCHITECTURE).write_text(_architecture(model))
+        (folder / ARCHITECTURE).write_text(architecture(model))
         weights = tf.train.Checkpoint(weights=[variable.value for variable in model.variables])
         weights.write(str(folder / "variables" / "variables"))
     return model
