@@ -309,7 +309,11 @@ def run(
         outputs, final_states = _run_padded(scan, x, states, mask, weights, save, parts)
     else:
         batch = _Batch(scan, x, mask, parts=1, compiled=False)
-        outputs, final_states = _differentiable_scan(batch, states, weights, save)
+        if _portable.get() and not save:
+            # No gradient function is exported: `tf.saved_model.load` would keep it for ever.
+            ((outputs, final_states, _),) = batch.forward(batch.xs, states, weights, save)
+        else:
+            outputs, final_states = _differentiable_scan(batch, states, weights, save)
     return tf.cast(outputs, dtype), [tf.cast(state, dtype) for state in final_states]
 
 

@@ -352,6 +352,7 @@ PROTOTYPES: Mapping[str, tuple[Any, ...]] = {  # name -> result, arguments
     "TF_Message": (TEXT, POINTER),
     "TF_NewGraph": (POINTER,),
     "TF_NewSessionOptions": (POINTER,),
+    "TF_DeleteSessionOptions": (None, POINTER),
     "TF_LoadSessionFromSavedModel": (
         *(POINTER, POINTER, POINTER, TEXT, ctypes.POINTER(TEXT), INT),
         *(POINTER, POINTER, POINTER),
@@ -361,6 +362,9 @@ PROTOTYPES: Mapping[str, tuple[Any, ...]] = {  # name -> result, arguments
         *(None, POINTER, POINTER, OUTPUTS, ctypes.POINTER(POINTER), INT),
         *(OUTPUTS, ctypes.POINTER(POINTER), INT, POINTER, INT, POINTER, POINTER),
     ),
+    "TF_DeleteSession": (None, POINTER, POINTER),
+    "TF_DeleteGraph": (None, POINTER),
+    "TF_DeleteStatus": (None, POINTER),
     "TF_NewBufferFromString": (POINTER, TEXT, SIZE),
     "TF_DeleteBuffer": (None, POINTER),
     "TF_AllocateTensor": (POINTER, INT, DIMENSIONS, INT, SIZE),
@@ -385,45 +389,55 @@ def c_api() -> ctypes.CDLL:
     return c
 
 
-def load_in_cpp(directory: Path, signatures: Mapping[str, Any]) -> Call:
-    """Load with the C++ loader; feed and fetch the tensors that the signatures name."""
-    c = c_api()
-    status = c.TF_NewStatus()
+class CppExport:
+    """An export loaded with the C++ loader; a call feeds and fetches the tensors of a signature."""
 
-    def succeed() -> None:
-        if c.TF_GetCode(status):
-            raise RuntimeError(f"C++ loader: {c.TF_Message(status).decode()}")
+    def __init__(self, directory: Path, signatures: Mapping[str, Any]) -> None:
+        self._c = c = c_api()
+        self._signatures = signatures
+        self._status = c.TF_NewStatus()
+        self._graph, tags = c.TF_NewGraph(), (TEXT * 1)(b"serve")
+        options = c.TF_NewSessionOptions()
+        self._session = c.TF_LoadSessionFromSavedModel(
+            options, None, os.fsencode(directory), tags, 1, self._graph, None, self._status
+        )
+        c.TF_DeleteSessionOptions(options)
+        self._succeed()
 
-    graph, tags = c.TF_NewGraph(), (TEXT * 1)(b"serve")
-    session = c.TF_LoadSessionFromSavedModel(
-        c.TF_NewSessionOptions(), None, os.fsencode(directory), tags, 1, graph, None, status
-    )
-    succeed()
+    def _succeed(self) -> None:
+        if self._c.TF_GetCode(self._status):
+            raise RuntimeError(f"C++ loader: {self._c.TF_Message(self._status).decode()}")
 
-    def find(tensor: str) -> Output:
+    def _find(self, tensor: str) -> Output:
         operation, _, index = tensor.partition(":")
-        return Output(c.TF_GraphOperationByName(graph, operation.encode()), int(index))
+        return Output(self._c.TF_GraphOperationByName(self._graph, operation.encode()), int(index))
 
-    def call(name: str, inputs: Arrays) -> Arrays:
-        given, wanted = signatures[name].inputs, signatures[name].outputs
+    def __call__(self, name: str, inputs: Arrays) -> Arrays:
+        """Return the outputs of a signature."""
+        c, status = self._c, self._status
+        given, wanted = self._signatures[name].inputs, self._signatures[name].outputs
         if set(inputs) != set(given):
             raise CheckError(f"{name!r} takes {sorted(given)}, the request has {sorted(inputs)}")
-        feeds = (Output * len(given))(*(find(info.name) for info in given.values()))
+        feeds = (Output * len(given))(*(self._find(info.name) for info in given.values()))
         values = [write_tensor(c, inputs[key], info.dtype, status) for key, info in given.items()]
-        succeed()
-        fetches = (Output * len(wanted))(*(find(info.name) for info in wanted.values()))
+        self._succeed()
+        fetches = (Output * len(wanted))(*(self._find(info.name) for info in wanted.values()))
         results = (POINTER * len(wanted))()
         c.TF_SessionRun(
-            *(session, None, feeds, (POINTER * len(values))(*values), len(values)),
+            *(self._session, None, feeds, (POINTER * len(values))(*values), len(values)),
             *(fetches, results, len(wanted), None, 0, None, status),
         )
-        succeed()
+        self._succeed()
         outputs = {key: read_tensor(c, t) for key, t in zip(wanted, results, strict=True)}
         for tensor in (*results, *values):
             c.TF_DeleteTensor(tensor)
         return outputs
 
-    return call
+    def close(self) -> None:
+        """Release the session, its weights and its graph."""
+        self._c.TF_DeleteSession(self._session, self._status)
+        self._c.TF_DeleteGraph(self._graph)
+        self._c.TF_DeleteStatus(self._status)
 
 
 def write_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: int, status: int) -> int:
@@ -453,7 +467,7 @@ def read_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
     return texts
 
 
-LOADERS: Mapping[str, Callable[..., Call]] = {"python": load_in_python, "c++": load_in_cpp}
+LOADERS: Mapping[str, Callable[..., Call]] = {"python": load_in_python, "c++": CppExport}
 
 
 if __name__ == "__main__":

@@ -358,6 +358,26 @@ def test_graphs_are_compiled_unless_portable():
     assert not is_compiled(tf.function(small, input_signature=shape).get_concrete_function())
 
 
+@cells
+def test_a_portable_function_is_differentiable_without_a_gradient_function(cell):
+    """`tf.saved_model.load` would register a gradient function, and never release it."""
+    layer, _ = pair(cell, 8, 4, return_sequences=True)
+    with rnn_kernels.portable():
+        function = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 4])])
+        definition = function.get_concrete_function().graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    assert not [n.name for n in nodes if n.op == "IdentityN" or "_gradient_op_type" in n.attr]
+    x = tf.constant(data(batch=3, time=5))
+
+    def gradient(call):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = call(x)
+        return tape.gradient(y, x)
+
+    assert_close(gradient(function), gradient(layer), 1e-4)
+
+
 def test_export_scan_rejects_compiled_graphs(tmp_path):
     module = tf.Module()
     layer = rnn.LSTM(32)

@@ -410,7 +410,7 @@ def test_rows_beyond_the_budget_of_a_request_cost_nothing_and_the_shorter_ones_s
 def test_only_a_wrong_rank_or_type_raises_and_the_process_lives(task, root, served):
     good = request(task, rows_of(task)[:2])
     version = root / task / "1"
-    call_cpp = check.load_in_cpp(version, check.read_signatures(version))
+    call_cpp = check.CppExport(version, check.read_signatures(version))
     good = {
         name: value.astype(spec.dtype.as_numpy_dtype)
         for name, value in good.items()

@@ -5,6 +5,7 @@ from common.serving import check
 from tests.tasks.exports import TASKS
 
 import pytest
+from tensorflow.core.protobuf import saved_model_pb2
 
 pytestmark = pytest.mark.serving
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.serving
 def test_the_cpp_loader_returns_the_recorded_outputs(task, root):
     version = root / task / "1"
     signatures = check.read_signatures(version)
-    call = check.load_in_cpp(version, signatures)
+    call = check.CppExport(version, signatures)
     called = []
     for record in check.read_records(version):
         spec = record.request.model_spec
@@ -25,6 +26,17 @@ def test_the_cpp_loader_returns_the_recorded_outputs(task, root):
             assert check.difference(outputs[name], array) <= 1e-5, name
         called.append(spec.signature_name)
     assert set(called) == set(signatures)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_export_holds_gradient_functions(task, root):
+    """They make the file larger, and each `tf.saved_model.load` would keep memory for ever."""
+    content = (root / task / "1" / "saved_model.pb").read_bytes()
+    (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    library = graph.graph_def.library
+    assert not library.registered_gradients
+    nodes = (node for function in library.function for node in function.node_def)
+    assert not [node.name for node in nodes if "_gradient_op_type" in node.attr]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -156,7 +156,7 @@ def test_publishing_runs_all_requests_by_both_loaders(task, tmp_path, monkeypatc
 
 def test_cpp_loader_accepts_and_returns_strings_of_any_length(copy):
     signatures = check.read_signatures(copy)
-    call = check.load_in_cpp(copy, signatures)
+    call = check.CppExport(copy, signatures)
     long = np.array([b"short", b"much longer than the 22 bytes that fit inline", b""], object)
     tokens = call("explain", {"text": long})["tokens"]
     assert tokens.tolist()[1] == long[1].split()
@@ -169,7 +169,7 @@ def test_cpp_loader_accepts_and_returns_strings_of_any_length(copy):
     with pytest.raises(RuntimeError, match=r"C\+\+ loader: "):
         call("tensors", {"ids": IDS[:, :, None], "length": LENGTH})
     with pytest.raises(RuntimeError, match=r"C\+\+ loader: "):
-        check.load_in_cpp(copy / "assets.extra", signatures)
+        check.CppExport(copy / "assets.extra", signatures)
 
 
 def compare_devices(outputs, expected):
