@@ -7,8 +7,11 @@ clients send sentences, never ids.
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+import functools
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import InputError
 from common.files import read_lines
@@ -18,7 +21,12 @@ import tensorflow as tf
 
 PADDING, UNKNOWN = "<pad>", "<unk>"  # ids 0 and 1; the tokeniser produces neither
 
-_BLANK = r"[\pZ\pC\s]"
+# Invisible characters that belong to words of several scripts and to emoji: the zero-width
+# non-joiner and joiner, and the tags that follow a flag.
+_JOINER = r"\x{200C}\x{200D}"
+_TAG = r"\x{E0020}-\x{E007F}"
+# The double negation is RE2's only way to subtract from a class.
+_BLANK = rf"(?:[\pZ\s]|[^\PC{_JOINER}{_TAG}])"
 _APOSTROPHE = "['’‘`´]"
 # Forms of several characters that are always one token.
 _FIXED = ("``|''", r"(?i)-l[rcs]b-", r"(?i)-r[rcs]b-", r"\\[/*]")
@@ -35,14 +43,17 @@ _REWRITES = (
 _NOT = rf"(?i)(\pL)(n{_APOSTROPHE}t)([^\pL\pN]|$)"
 _LETTER = r"[\pL\pM\pN_]"
 _CUT = "\x01"  # marks the ends of tokens; control characters are removed from texts before
+_SYMBOL = rf"[^\pL\pN\s\x01{_JOINER}]"
 # The first alternative that matches wins: contractions, initials, words and numbers with inner
-# marks, runs of dots or dashes, then any one character.
+# marks or joiners, runs of dots or dashes, flags, then any one symbol with its combining marks and
+# the symbols that are joined to it, as in emoji.
 _TOKEN = (
     rf"(?i:n{_APOSTROPHE}t|{_APOSTROPHE}(?:s|m|re|ve|ll|d))\b"
     r"|(?:\pL\.){2,}"
-    rf"|{_LETTER}+(?:[-.,:]{_LETTER}+)*"
+    rf"|{_LETTER}+(?:(?:[-.,:]|[{_JOINER}]+){_LETTER}+)*"
     r"|\.{2,}|-{2,}"
-    r"|[^\s\x01]"
+    r"|[\x{1F1E6}-\x{1F1FF}]{2}"
+    rf"|{_SYMBOL}(?:[\pM\x{{1F3FB}}-\x{{1F3FF}}{_TAG}]|\x{{200D}}{_SYMBOL})*"
 )
 
 
@@ -51,12 +62,15 @@ def _repaired(text: tf.Tensor) -> tf.Tensor:
 
 
 def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
-    """Normalise quotation marks, apostrophes and brackets, in texts or in tokens.
+    """Normalise accents, quotation marks, apostrophes and brackets, in texts or in tokens.
+
+    The result is a key to look up: it may be shorter or longer than the text.
 
     Example:
       >>> rewrite(tf.constant(["``", "-LRB-", "’s"])).numpy().tolist()
       [b'"', b'(', b"'s"]
     """
+    text = compose(text)
     for pattern, replacement in _REWRITES:
         text = tf.strings.regex_replace(text, pattern, replacement)
     return text
@@ -83,14 +97,15 @@ def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
     text = tf.strings.regex_replace(text, _NOT, r"\1 \2\3")
     if lower:  # after the rewrites: `lower` ends a text at its first NUL
         text = tf.strings.lower(text, encoding="utf-8")
-    return tf.strings.split(tf.strings.regex_replace(text, _TOKEN, r" \0 "))
+    # A joiner between two words is in no token.
+    return tf.strings.split(tf.strings.regex_replace(text, f"({_TOKEN})|[{_JOINER}]", r" \1 "))
 
 
 def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
     r"""Split text as `tokenize` does, and return the place of each token in the text.
 
     Tokens are spelled as in the text; `rewrite` turns them into those of `tokenize(text,
-    lower=False)`.
+    lower=False)`. Offsets always count the characters of the text as it was sent.
 
     Args:
       text: `<string>[batch]`, UTF-8.
@@ -111,7 +126,7 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
         marked = tf.strings.regex_replace(marked, pattern, rf"{_CUT}\0{_CUT}")
     marked = tf.strings.regex_replace(marked, _NOT, rf"\1{_CUT}\2\3")
     token = "|".join((*_FIXED, _TOKEN))
-    marked = tf.strings.regex_replace(marked, token, rf"{_CUT}\0{_CUT}")
+    marked = tf.strings.regex_replace(marked, f"{token}|[{_JOINER}]+", rf"{_CUT}\0{_CUT}")
     tokens = tf.strings.split(tf.strings.regex_replace(marked, _CUT, " "))
     # A blank at both ends separates the tokens of neighbouring texts.
     codes = tf.strings.unicode_decode(tf.strings.join([" ", marked, " "]), "UTF-8")
@@ -123,7 +138,153 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
     outside = tf.concat([[True], ~inside, [True]], axis=0)
     start = tf.boolean_mask(place, inside & outside[:-2])
     end = tf.boolean_mask(place, inside & outside[2:]) + 1
-    return tokens, tokens.with_flat_values(start), tokens.with_flat_values(end)
+    located = tokens, tokens.with_flat_values(start), tokens.with_flat_values(end)
+    # A joiner between two words is no token.
+    real = ~tf.strings.regex_full_match(tokens.flat_values, f"[{_JOINER}]+")
+    first, second, third = (tf.ragged.boolean_mask(x, tokens.with_values(real)) for x in located)
+    return first, second, third
+
+
+# --- Normal form C --------------------------------------------------------------------------------
+
+
+class _Composition(NamedTuple):
+    """Unicode's canonical compositions, as sorted arrays to search.
+
+    Attributes:
+      pairs: `<int64>[pairs]`, two characters that compose, `first << 21 | second`.
+      composed: `<int32>[pairs]`, the character that each pair becomes.
+      replaced: `<int32>[characters]`, characters that are no part of normal form C.
+      replacements: `<int32>[characters, 3]`, what replaces each; -1 after its last character.
+      pattern: regular expression of the texts that may have to change.
+    """
+
+    pairs: np.ndarray
+    composed: np.ndarray
+    replaced: np.ndarray
+    replacements: np.ndarray
+    pattern: str
+
+
+@functools.cache
+def _composition() -> _Composition:
+    """Collect the compositions from Python's Unicode database; Hangul follows a rule instead."""
+    pairs, replacements = {}, {}
+    letters = (code for code in range(0x30000) if not 0xAC00 <= code < 0xE000)
+    for code in letters:
+        parts = unicodedata.decomposition(chr(code)).split()
+        if not parts or parts[0].startswith("<"):  # a compatibility form, which is kept
+            continue
+        normal = [ord(character) for character in unicodedata.normalize("NFC", chr(code))]
+        if normal != [code]:
+            replacements[code] = normal + [-1] * (3 - len(normal))
+        elif len(parts) == 2:
+            pairs[int(parts[0], 16) << 21 | int(parts[1], 16)] = code
+    changing = {pair & 0x1FFFFF for pair in pairs} | set(replacements)
+    ends = "".join(rf"\x{{{code:X}}}" for code in sorted(changing))
+    return _Composition(
+        pairs=np.array(sorted(pairs), np.int64),
+        composed=np.array([pairs[pair] for pair in sorted(pairs)], np.int32),
+        replaced=np.array(sorted(replacements), np.int32),
+        replacements=np.array([replacements[code] for code in sorted(replacements)], np.int32),
+        pattern=rf"(?s).*[{ends}\x{{1161}}-\x{{1175}}\x{{11A8}}-\x{{11C2}}].*",
+    )
+
+
+def compose(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
+    r"""Return text in Unicode's normal form C: an accent and its letter become one character.
+
+    TensorFlow has no op for this. Marks are not reordered, so a letter with marks in an order that
+    no keyboard and no normal form produces may stay as it is.
+
+    Args:
+      text: `<string>[...]`, valid UTF-8.
+
+    Returns:
+      The same shape.
+
+    Reference:
+      - [Unicode Standard Annex 15: Unicode normalization forms](
+        https://unicode.org/reports/tr15/)
+
+    Example:
+      >>> compose(tf.constant(["e\u0301te\u0301"])).numpy()[0].decode() == "\u00e9t\u00e9"
+      True
+    """
+    if isinstance(text, tf.RaggedTensor):
+        return text.with_flat_values(compose(text.flat_values))
+    flat = tf.reshape(text, [-1])
+    changes = tf.reduce_any(tf.strings.regex_full_match(flat, _composition().pattern))
+    composed = tf.cond(changes, lambda: _compose_codes(flat), lambda: flat)
+    return tf.reshape(composed, tf.shape(text))
+
+
+def _compose_codes(text: tf.Tensor) -> tf.Tensor:
+    """Compose the characters of `<string>[texts]`."""
+    table = _composition()
+    codes = tf.strings.unicode_decode(text, "UTF-8")
+    place, is_replaced = _find(table.replaced, codes.flat_values)
+    kept = tf.pad(codes.flat_values[:, None], [[0, 0], [0, 2]], constant_values=-1)
+    parts = tf.where(is_replaced[:, None], tf.gather(table.replacements, place), kept)
+    codes = codes.with_values(parts).merge_dims(1, 2)
+    codes = tf.ragged.boolean_mask(codes, codes >= 0)
+    for _ in range(3):  # no letter composes with more marks
+        codes = _compose_pairs(codes)
+    return tf.strings.unicode_encode(codes, "UTF-8")
+
+
+def _compose_pairs(codes: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Replace neighbouring characters that compose, from the left, each at most once."""
+    table = _composition()
+    rows, first = codes.value_rowids(), codes.flat_values
+    second = tf.concat([first[1:], [0]], axis=0)
+    together = tf.concat([rows[1:] == rows[:-1], [False]], axis=0)[: tf.size(first)]
+    second = tf.where(together, second[: tf.size(first)], 0)
+    pairs = tf.bitwise.left_shift(tf.cast(first, tf.int64), 21) + tf.cast(second, tf.int64)
+    place, hit = _find(table.pairs, pairs)
+    composed = tf.gather(table.composed, place)
+    # Hangul: leading consonant and vowel; these and a trailing consonant.
+    lead, vowel, trail = first - 0x1100, second - 0x1161, second - 0x11A7
+    syllable = (lead >= 0) & (lead < 19) & (vowel >= 0) & (vowel < 21)
+    closes = (first >= 0xAC00) & (first < 0xD7A4) & ((first - 0xAC00) % 28 == 0)
+    closes &= (trail > 0) & (trail < 28)
+    composed = tf.where(syllable, 0xAC00 + (lead * 21 + vowel) * 28, composed)
+    composed = tf.where(closes, first + trail, composed)
+    hit |= syllable | closes
+    taken = tf.concat([[False], hit], axis=0)[: tf.size(first)]  # second character of a pair
+    hit &= ~taken
+    taken = tf.concat([[False], hit], axis=0)[: tf.size(first)]
+    return tf.ragged.boolean_mask(
+        codes.with_values(tf.where(hit, composed, first)), codes.with_values(~taken)
+    )
+
+
+def _find(table: np.ndarray, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the place of each value in a sorted table, and whether it is there."""
+    place = tf.minimum(tf.searchsorted(table, values), len(table) - 1)
+    return place, tf.gather(table, place) == values
+
+
+# --- Vocabulary -----------------------------------------------------------------------------------
+
+
+def lookup_table(words: Sequence[str | bytes], *, unknown: int) -> tf.lookup.StaticHashTable:
+    """Return a table from each word to its place in `words`.
+
+    The words are a tensor. TensorFlow would give a table that reads a file the name of that file:
+    within a process, a second vocabulary of the same path would get the words of the first one.
+
+    Args:
+      words: different words.
+      unknown: the value of all other words.
+
+    Example:
+      >>> lookup_table(["a", "b"], unknown=-1).lookup(tf.constant(["b", "c"])).numpy()
+      array([ 1, -1])
+    """
+    places = tf.range(len(words), dtype=tf.int64)
+    initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(words, tf.string), places)
+    return tf.lookup.StaticHashTable(initializer, default_value=unknown)
 
 
 class Vocabulary(tf.Module):
@@ -141,24 +302,24 @@ class Vocabulary(tf.Module):
     """
 
     def __init__(self, path: str | Path):
-        """Read the file written by `write`; it becomes an asset of every export."""
+        """Read the file written by `write`; it becomes an asset of every export.
+
+        Raises:
+          InputError: the file cannot be read, is no vocabulary, or has a word twice.
+        """
         super().__init__(name="vocabulary")
         self.path = Path(path)
         words = [line for _, line in read_lines(self.path)]
         if words[:2] != [PADDING, UNKNOWN]:
             raise InputError(f"expected {PADDING} and {UNKNOWN} on the first lines", path, 1)
+        if len(set(words)) < len(words):
+            [(word, _)] = collections.Counter(words).most_common(1)
+            raise InputError(f"the word {word!r} stands on two lines", path)
         # An array, since TensorFlow would track every item of a list.
         self._words = np.array(words, object)
-        self._table = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
-                str(self.path),
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            default_value=1,
-        )
+        self._table = lookup_table(words, unknown=1)
+        # Exports copy the file, from which `--init` reads the words.
+        self._asset = tf.saved_model.Asset(str(self.path))
 
     @staticmethod
     def write(path: str | Path, words: Iterable[str]) -> None:
