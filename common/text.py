@@ -61,6 +61,26 @@ def _repaired(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
+def select(rows: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
+    """Return the values of ragged rows for which `kept` is true; `tf.ragged.boolean_mask`, faster.
+
+    Args:
+      rows: ragged `[rows, (values)]`.
+      kept: `<bool>`, one for each of `rows.values`.
+
+    Example:
+      >>> select(tf.ragged.constant([[1, 2], [3]]), tf.constant([False, True, False])).to_list()
+      [[2], []]
+    """
+    places = tf.where(kept)[:, 0]
+    return tf.RaggedTensor.from_value_rowids(
+        tf.gather(rows.values, places),
+        tf.gather(rows.value_rowids(), places),
+        nrows=rows.nrows(),
+        validate=False,
+    )
+
+
 def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
     """Normalise accents, quotation marks, apostrophes and brackets, in texts or in tokens.
 
@@ -138,11 +158,10 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
     outside = tf.concat([[True], ~inside, [True]], axis=0)
     start = tf.boolean_mask(place, inside & outside[:-2])
     end = tf.boolean_mask(place, inside & outside[2:]) + 1
-    located = tokens, tokens.with_flat_values(start), tokens.with_flat_values(end)
     # A joiner between two words is no token.
     real = ~tf.strings.regex_full_match(tokens.flat_values, f"[{_JOINER}]+")
-    first, second, third = (tf.ragged.boolean_mask(x, tokens.with_values(real)) for x in located)
-    return first, second, third
+    start, end = (select(tokens.with_flat_values(x), real) for x in (start, end))
+    return select(tokens, real), start, end
 
 
 # --- Normal form C --------------------------------------------------------------------------------
@@ -226,17 +245,25 @@ def _compose_codes(text: tf.Tensor) -> tf.Tensor:
     place, is_replaced = _find(table.replaced, codes.flat_values)
     kept = tf.pad(codes.flat_values[:, None], [[0, 0], [0, 2]], constant_values=-1)
     parts = tf.where(is_replaced[:, None], tf.gather(table.replacements, place), kept)
-    codes = codes.with_values(parts).merge_dims(1, 2)
-    codes = tf.ragged.boolean_mask(codes, codes >= 0)
-    for _ in range(3):  # no letter composes with more marks
-        codes = _compose_pairs(codes)
-    return tf.strings.unicode_encode(codes, "UTF-8")
+    rows, codes = tf.repeat(codes.value_rowids(), 3), tf.reshape(parts, [-1])
+    kept = tf.where(codes >= 0)[:, 0]
+    rows, codes = tf.gather(rows, kept), tf.gather(codes, kept)
+    shapes = (tf.TensorShape([]), tf.TensorShape([None]), tf.TensorShape([None]))
+    _, rows, codes = tf.while_loop(
+        lambda done, rows, codes: done < 3,  # no letter composes with more marks
+        lambda done, rows, codes: (done + 1, *_compose_pairs(rows, codes)),
+        (0, rows, codes),
+        shape_invariants=shapes,
+    )
+    composed = tf.RaggedTensor.from_value_rowids(
+        codes, rows, nrows=tf.size(text, tf.int64), validate=False
+    )
+    return tf.strings.unicode_encode(composed, "UTF-8")
 
 
-def _compose_pairs(codes: tf.RaggedTensor) -> tf.RaggedTensor:
-    """Replace neighbouring characters that compose, from the left, each at most once."""
+def _compose_pairs(rows: tf.Tensor, first: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Replace neighbouring characters of a row that compose, from the left, each at most once."""
     table = _composition()
-    rows, first = codes.value_rowids(), codes.flat_values
     second = tf.concat([first[1:], [0]], axis=0)
     together = tf.concat([rows[1:] == rows[:-1], [False]], axis=0)[: tf.size(first)]
     second = tf.where(together, second[: tf.size(first)], 0)
@@ -254,9 +281,8 @@ def _compose_pairs(codes: tf.RaggedTensor) -> tf.RaggedTensor:
     taken = tf.concat([[False], hit], axis=0)[: tf.size(first)]  # second character of a pair
     hit &= ~taken
     taken = tf.concat([[False], hit], axis=0)[: tf.size(first)]
-    return tf.ragged.boolean_mask(
-        codes.with_values(tf.where(hit, composed, first)), codes.with_values(~taken)
-    )
+    kept = tf.where(~taken)[:, 0]
+    return tf.gather(rows, kept), tf.gather(tf.where(hit, composed, first), kept)
 
 
 def _find(table: np.ndarray, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -7,7 +7,7 @@ tensorflow-datasets catalogue (such as `ted_hrlr_translate/pt_to_en`), or from t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +17,9 @@ from common.errors import InputError
 # This import also registers our builders with tensorflow-datasets.
 from tasks.translation.datasets import LICENCES
 from tasks.translation.formats import Pair, read_pairs
+from tasks.translation.sources import encode_pairs
 from tasks.translation.splits import is_acceptance, split_groups
-from tasks.translation.subwords import END, LONGEST, START, Subwords
+from tasks.translation.subwords import END, START, Subwords
 
 import numpy as np
 import tensorflow as tf
@@ -114,33 +115,13 @@ class Encoded(NamedTuple):
     target: tf.RaggedTensor
 
 
-def encode_source(
-    subwords: Subwords, text: tf.Tensor, *, max_length: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encode raw source texts as the model's inputs.
-
-    Args:
-      subwords: vocabulary of the source language.
-      text: `<string>[batch]`.
-      max_length: maximum number of subwords; longer texts are truncated.
-
-    Returns:
-      `(ids <int32>[batch, time], length <int32>[batch])`, right-padded. Both include the end
-      symbol; the length of an empty text is 0.
-    """
-    # A subword has at most LONGEST bytes, so characters after these are never used.
-    ragged = subwords.encode(text, characters=LONGEST * max_length)[:, :max_length]
-    length = tf.cast(ragged.row_lengths(), tf.int32)
-    ids = tf.concat([ragged, tf.fill([ragged.nrows(), 1], END)], axis=1).to_tensor()
-    return ids, tf.where(length > 0, length + 1, 0)
-
-
 def encode(
     pairs: tf.data.Dataset,
-    source_subwords: Subwords,
-    target_subwords: Subwords,
+    reader: Subwords,
+    writer: Subwords,
     *,
     max_length: int,
+    kinds: Collection[str] = (),
     subword_dropout: float = 0.0,
     seed: int = 0,
 ) -> Encoded:
@@ -148,11 +129,12 @@ def encode(
 
     Args:
       pairs: elements `{source: <string>[], target: <string>[]}`.
-      source_subwords: vocabulary of the source language.
-      target_subwords: vocabulary of the target language.
+      reader: subwords of the source language.
+      writer: subwords of the target language.
       max_length: maximum number of subwords; pairs with a longer side are dropped.
-      subword_dropout: dropout in the sources; see `Subwords.encode`.
-      seed: seed of the dropout.
+      kinds: kinds of words that are copied, see `tasks.translation.sources`.
+      subword_dropout: dropout in the sources; see `Subwords.encode_words`.
+      seed: seed of the dropout, and of the known names that are copied.
 
     Raises:
       InputError: there are no pairs.
@@ -161,17 +143,20 @@ def encode(
     def encode_batch(
         number: tf.Tensor, batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
-        # `Subwords.encode` adds its steps to the second number of the seed.
+        # The steps of an encoding are added to the second number of the seed.
         batch_seed = tf.stack([seed, 4096 * tf.cast(number, tf.int32)])
-        source = source_subwords.encode(batch["source"], dropout=subword_dropout, seed=batch_seed)
-        target = target_subwords.encode(batch["target"])
-        fits = (source.row_lengths() <= max_length) & (target.row_lengths() <= max_length)
-        source = tf.ragged.boolean_mask(source, fits)
-        target = tf.ragged.boolean_mask(target, fits)
-        ones = tf.ones([source.nrows(), 1], tf.int32)
+        sources, targets = encode_pairs(
+            *(reader, writer, batch["source"], batch["target"]),
+            kinds=kinds,
+            subword_dropout=subword_dropout,
+            seed=batch_seed,
+        )
+        fits = (sources.row_lengths() <= max_length) & (targets.row_lengths() <= max_length)
+        sources, targets = (tf.gather(side, tf.where(fits)[:, 0]) for side in (sources, targets))
+        ones = tf.ones([sources.nrows(), 1], tf.int32)
         return (
-            tf.concat([source, END * ones], axis=1),
-            tf.concat([START * ones, target, END * ones], axis=1),
+            tf.concat([sources, END * ones], axis=1),
+            tf.concat([START * ones, targets, END * ones], axis=1),
         )
 
     # Large batches are much faster than single pairs. A word is split in one way within a batch, so

@@ -12,6 +12,7 @@ and compared with all its references.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -33,6 +34,12 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 PRINTED = 10  # translations in the report
+_HAN = r"\u3400-\u9fff\U00020000-\U0003ffff"
+_KANA = r"\u3041-\u30ff\uff66-\uff9d"
+# Thai and Lao, Tibetan, Burmese and Khmer: blanks do not separate words.
+_UNSPACED = r"\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"
+# Words of Korean, which blanks separate, are whole phrases.
+_HANGUL = r"\uac00-\ud7a3"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,28 @@ class Evaluate(EvaluateConfig):
     # One split more than other tasks have.
     split: Literal["train", "validation", "test", "test_2017"] = "test"  # type: ignore[assignment]
     """split to score (test_2017: of multi30k); a single file given by --data is scored whole"""
+
+
+def choose_tokenizer(references: Sequence[Sequence[str]]) -> str:
+    """Choose sacrebleu's tokenizer by the script of the references.
+
+    It is `13a`, but `zh` for Chinese, and `char` for Japanese, Korean, and the languages that do
+    not separate words by blanks. sacrebleu's `ja-mecab` and `ko-mecab` need dictionaries, and a
+    score must not depend on what is installed.
+
+    Example:
+      >>> [choose_tokenizer([[text]]) for text in ("A cat.", "猫がいます。", "有一只猫。", "แมว")]
+      ['13a', 'char', 'zh', 'char']
+    """
+    text = "".join(reference for row in references for reference in row)
+    han, kana, unspaced, hangul, letters = (
+        len(re.findall(pattern, text))
+        for pattern in (*(f"[{part}]" for part in (_HAN, _KANA, _UNSPACED, _HANGUL)), r"[^\W\d_]")
+    )
+    # Vowel signs, which Python does not count as letters, are part of these scripts.
+    if 2 * (han + kana + unspaced + hangul) <= max(letters, 1):
+        return "13a"
+    return "zh" if 2 * han > han + kana + unspaced + hangul and 20 * kana < han else "char"
 
 
 def metrics(
@@ -54,8 +83,8 @@ def metrics(
       references: one or more per source.
 
     Returns:
-      `bleu` (cased, 13a tokens), `bleu_lowercase` and `chrf`, from 0 to 100, and the signature of
-      each by sacrebleu.
+      `bleu` (cased, tokens by `choose_tokenizer`), `bleu_lowercase` and `chrf`, from 0 to 100, and
+      the signature of each by sacrebleu.
 
     Raises:
       InputError: sacrebleu is not installed.
@@ -69,9 +98,10 @@ def metrics(
     most = max(map(len, references))
     # Column k holds the k-th reference of each source; sacrebleu accepts None for missing ones.
     columns = [[row[k] if k < len(row) else None for row in references] for k in range(most)]
+    tokenizer = choose_tokenizer(references)
     scorers = {
-        "bleu": sacrebleu.BLEU(),
-        "bleu_lowercase": sacrebleu.BLEU(lowercase=True),
+        "bleu": sacrebleu.BLEU(tokenize=tokenizer),
+        "bleu_lowercase": sacrebleu.BLEU(tokenize=tokenizer, lowercase=True),
         "chrf": sacrebleu.CHRF(),
     }
     scores = {

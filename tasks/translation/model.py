@@ -81,6 +81,16 @@ def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
     return losses
 
 
+def limit_length(length: tf.Tensor, max_length: int) -> tf.Tensor:
+    """Return the maximum number of subwords of the translation of each source.
+
+    Args:
+      length: `<int32>[batch]`, of the sources, with their end symbol.
+      max_length: maximum of all translations.
+    """
+    return tf.minimum(2 * length + 10, max_length)
+
+
 def translate(
     model: keras.Model,
     ids: tf.Tensor,
@@ -96,8 +106,7 @@ def translate(
       model: model of `build`.
       ids: `<int32>[batch, time]`, sources with their end symbol.
       length: `<int32>[batch]`.
-      max_length: maximum number of subwords of a translation. A translation also ends at twice the
-        length of its source plus ten.
+      max_length: maximum number of subwords of a translation; see also `limit_length`.
       beam: number of hypotheses per source; 1 is greedy search.
       alpha: exponent of the length normalisation of Wu et al. 2016.
 
@@ -107,7 +116,7 @@ def translate(
     encoded = encoder_decoder.encode(model, ids, length)
     step = encoder_decoder.make_step(model, encoded, never=(PAD, START))
     start = tf.fill(tf.shape(length), START)
-    limit = tf.minimum(2 * length + 10, max_length)
+    limit = limit_length(length, max_length)
     if beam > 1:
         return decoding.beam_search(
             step,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, shared
-from tasks.translation.data import encode_source
-from tasks.translation.model import translate
+from tasks.translation.model import limit_length, translate
+from tasks.translation.sources import Source, encode_source
 from tasks.translation.subwords import END, START, Subwords
 
 import keras
@@ -26,17 +28,19 @@ def signatures(
     max_length: int,
     beam: int,
     alpha: float,
+    kinds: Collection[str] = (),
     target: Target = PORTABLE,
 ) -> Signatures:
     """Make the exported functions.
 
     - `serving_default`: `text` `<string>[batch]` -> `translation` `<string>[batch]`, `score`
-      `<float32>[batch]`, the length-normalised log-probability.
+      `<float32>[batch]`, the length-normalised log-probability, and `truncated` `<bool>[batch]`,
+      whether the end of the text or of its translation is missing.
     - `tensors`: `ids` `<int32>[batch, time]` with the end symbol, `length` `<int32>[batch]` ->
       `target_ids` `<int32>[batch, max_length]`, `target_length` `<int32>[batch]`, `score`.
     - `explain`: `text` -> `translations` `<string>[batch, n]` and `scores` `<float32>[batch, n]`,
-      best first; `tokens` `<string>[batch, time]`, the subwords of the source; `target_tokens`
-      `<string>[batch, steps]`, those of the best translation; `attention`
+      best first; `truncated`; `tokens` `<string>[batch, time]`, the subwords of the source;
+      `target_tokens` `<string>[batch, steps]`, those of the best translation; `attention`
       `<float32>[batch, steps, time]`, the attention weights of each of them.
 
     Texts and translations are truncated to `max_length` subwords (texts also to 16,384
@@ -52,6 +56,7 @@ def signatures(
       max_length: maximum number of subwords of a text and of its translation.
       beam: number of hypotheses of the beam search.
       alpha: exponent of the length normalisation.
+      kinds: kinds of words that are copied, see `tasks.translation.sources`.
       target: device of the export.
     """
     run = _make_run(model, target, size=len(reader), max_length=max_length, beam=beam, alpha=alpha)
@@ -59,16 +64,22 @@ def signatures(
     id_spec = tf.TensorSpec([None, None], tf.int32, name="ids")
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
 
-    def encode(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        text = shorten(text)
-        return encode_source(reader, text, max_length=max_length)
+    def encode(text: tf.Tensor) -> Source:
+        return encode_source(reader, shorten(text), max_length=max_length, kinds=kinds)
+
+    def is_truncated(source: Source, outputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        at_limit = outputs["length"][:, 0] >= limit_length(source.length, max_length)
+        return outputs["valid"] & (source.truncated | at_limit)
 
     @tf.function(input_signature=[text_spec])
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        best = _best(run(*encode(text)))
+        source = encode(text)
+        outputs = run(source.ids, source.length)
+        best = _best(outputs)
         return {
-            "translation": writer.decode(best["tokens"], best["length"]),
+            "translation": source.decode(writer, best["tokens"], best["length"]),
             "score": best["score"],
+            "truncated": is_truncated(source, outputs),
         }
 
     @tf.function(input_signature=[id_spec, length_spec])
@@ -82,15 +93,17 @@ def signatures(
 
     @tf.function(input_signature=[text_spec])
     def explain(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids, length = encode(text)
-        outputs = run(ids, length)
-        length = tf.where(outputs["valid"], length, 0)
+        source = encode(text)
+        ids, outputs = source.ids, run(source.ids, source.length)
+        length = tf.where(outputs["valid"], source.length, 0)
         target_ids, valid, attention = _attend(model, ids, length, outputs)
+        real = tf.sequence_mask(length, tf.shape(ids)[1])
         return {
-            "translations": _decode_all(writer, outputs["tokens"], outputs["length"]),
+            "translations": _decode_all(source, writer, outputs["tokens"], outputs["length"]),
             "scores": outputs["score"],
-            "tokens": reader.to_tokens(ids, tf.sequence_mask(length, tf.shape(ids)[1])),
-            "target_tokens": writer.to_tokens(target_ids, valid),
+            "truncated": is_truncated(source, outputs),
+            "tokens": reader.to_tokens(ids, real, source.copies),
+            "target_tokens": writer.to_tokens(target_ids, valid, source.copies),
             "attention": attention,
         }
 
@@ -135,10 +148,13 @@ def _best(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: outputs[name][:, 0] for name in ("tokens", "length", "score")}
 
 
-def _decode_all(writer: Subwords, tokens: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+def _decode_all(
+    source: Source, writer: Subwords, tokens: tf.Tensor, length: tf.Tensor
+) -> tf.Tensor:
     """Decode `<int32>[batch, n, steps]` of `length` `<int32>[batch, n]` to `<string>[batch, n]`."""
-    flat = writer.decode(tf.reshape(tokens, [-1, tokens.shape[2]]), tf.reshape(length, [-1]))
-    return tf.reshape(flat, tf.shape(length))
+    flat = tf.reshape(tokens, [-1, tokens.shape[2]])
+    text = source.repeat(length.shape[1]).decode(writer, flat, tf.reshape(length, [-1]))
+    return tf.reshape(text, tf.shape(length))
 
 
 def _attend(

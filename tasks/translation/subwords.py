@@ -16,23 +16,45 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.errors import InputError, require
+from common.text import compose, lookup_table, select
 
 import tensorflow as tf
 
 PAD, START, END = 0, 1, 2
-SPECIAL = (b"<pad>", b"<s>", b"</s>")
+MOST_COPIES = 8  # words of a sentence that are copied; the others are translated
+FIRST_COPY = 3  # id of the first placeholder; each has a form without and one with a leading space
+_COPIES = [f"{space}<{k}>".encode() for k in range(MOST_COPIES) for space in ("", " ")]
+SPECIAL = (b"<pad>", b"<s>", b"</s>", *_COPIES)
 LONGEST = 16  # maximum length of a piece in bytes
 
+# Joiners that words of several scripts need: the zero-width non-joiner and joiner.
+_JOINER = r"\x{200C}\x{200D}"
 # A run of letters with a trailing apostrophe ("l'", "don'"), a digit, or a run of other characters;
 # each with a leading space.
-_WORD = r" ?(?:[\pL\pM]+['’]?|\pN|[^\s\pL\pM\pN]+)"
+_PARTS = rf"[\pL\pM{_JOINER}]+['’]?|\pN|[^\s\pL\pM\pN]+"
+# Web and mail addresses and tags; numbers of several digits. They are one word where words may be
+# copied.
+LINK = (
+    r"(?i:https?://|www\.)[^\s<>\"]*[^\s<>\"'.,;:!?)\]}]"
+    r"|[\pL\pN_.+-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"
+    r"|</?[A-Za-z][^<>]*>"
+)
+NUMBER = r"\pN{1,3}(?: \pN{3})+(?:[.,]\pN+)?|\pN[\pN.,:/]*\pN"
 _SEPARATOR = "\x01"
 # The bytes of cleaned text: `clean` removes control characters, and UTF-8 has no other bytes.
 _BYTES = [bytes([b]) for b in (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF5))]
 
+# RE2 subtracts from a class by a double negation: blanks without the ideographic space, and format
+# characters without joiners and the tags of emoji.
+_BLANK = r"(?:[^\PZ\x{3000}]|[\s\p{Cc}\p{Co}])+"
+_INVISIBLE = rf"[^\P{{Cf}}{_JOINER}\x{{E0020}}-\x{{E007F}}]"
+
 
 def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
-    r"""Repair UTF-8, collapse whitespace and control characters to single spaces, and strip.
+    r"""Repair UTF-8, compose accents, collapse whitespace to single spaces, and strip.
+
+    Control characters count as whitespace. Invisible format characters are removed, except joiners
+    and the tags of emoji. The ideographic space stays as it is.
 
     Args:
       text: `<string>[...]`.
@@ -47,14 +69,16 @@ def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
     if characters is not None:
         text = tf.strings.substr(text, 0, characters, unit="UTF8_CHAR")
-    return tf.strings.strip(tf.strings.regex_replace(text, r"[\pZ\pC\s]+", " "))
+    text = tf.strings.regex_replace(text, _BLANK, " ")
+    return tf.strings.strip(compose(tf.strings.regex_replace(text, _INVISIBLE, "")))
 
 
-def split_words(text: tf.Tensor) -> tf.RaggedTensor:
+def split_words(text: tf.Tensor, *, whole: bool = False) -> tf.RaggedTensor:
     """Split cleaned text into words; the first word gets a leading space.
 
     Args:
       text: `<string>[batch]`.
+      whole: whether addresses, tags and numbers are one word each.
 
     Returns:
       A ragged `<string>[batch, (words)]`.
@@ -62,18 +86,21 @@ def split_words(text: tf.Tensor) -> tf.RaggedTensor:
     Example:
       >>> split_words(tf.constant(["Il n'a pas 20 ans."])).to_list()
       [[b' Il', b" n'", b'a', b' pas', b' 2', b'0', b' ans', b'.']]
+      >>> split_words(tf.constant(["20 ans."]), whole=True).to_list()
+      [[b' 20', b' ans', b'.']]
     """
     spaced = tf.where(tf.equal(text, ""), "", tf.strings.join([" ", text]))
-    separated = tf.strings.regex_replace(spaced, _WORD, rf"\0{_SEPARATOR}")
+    pattern = f"{LINK}|{NUMBER}|{_PARTS}" if whole else _PARTS
+    separated = tf.strings.regex_replace(spaced, f" ?(?:{pattern})", rf"\0{_SEPARATOR}")
     words = tf.strings.split(separated, _SEPARATOR)
-    return tf.ragged.boolean_mask(words, tf.not_equal(words, ""))
+    return select(words, tf.not_equal(words.values, ""))
 
 
 def learn(texts: Iterable[bytes], path: str | Path, *, size: int) -> None:
     """Learn pieces by byte-pair encoding and write them to a file, piece k on line k (from 0).
 
     Args:
-      texts: training texts, in one or more languages.
+      texts: training texts, in one or more languages, in the form that is encoded.
       path: file to write.
       size: maximum number of pieces, including the special ones.
 
@@ -146,56 +173,55 @@ class Subwords(tf.Module):
             raise InputError(f"cannot read: {error.strerror}", path) from error
         if tuple(pieces[: len(SPECIAL)]) != SPECIAL or not set(_BYTES) <= set(pieces):
             raise InputError(f"not a subword vocabulary: expected {SPECIAL} and all bytes", path)
+        if len(set(pieces)) < len(pieces):
+            raise InputError("not a subword vocabulary: a piece stands on two lines", path)
         self.pieces = tf.constant(pieces)
         self._longest = max(map(len, pieces[len(SPECIAL) :]))
-        self._table = tf.lookup.StaticHashTable(
-            tf.lookup.TextFileInitializer(
-                str(self.path),
-                tf.string,
-                tf.lookup.TextFileIndex.WHOLE_LINE,
-                tf.int64,
-                tf.lookup.TextFileIndex.LINE_NUMBER,
-            ),
-            default_value=-1,
-        )
+        self._table = lookup_table(pieces, unknown=-1)
+        # Exports copy the file, from which `--init` reads the pieces.
+        self._asset = tf.saved_model.Asset(str(self.path))
 
     def __len__(self) -> int:
         return int(self.pieces.shape[0])
 
-    def encode(
-        self,
-        text: tf.Tensor,
-        *,
-        characters: int | None = None,
-        dropout: float = 0.0,
-        seed: tf.Tensor = (0, 0),
-    ) -> tf.RaggedTensor:
+    def encode(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Encode raw texts as ids of pieces.
 
         Args:
           text: `<string>[batch]`.
-          characters: maximum number of characters; the remaining ones are ignored.
+
+        Returns:
+          A ragged `<int32>[batch, (pieces)]`; the row of an empty text is empty.
+        """
+        return self.encode_words(split_words(clean(text))).merge_dims(1, 2)
+
+    def encode_words(
+        self, words: tf.RaggedTensor, *, dropout: float = 0.0, seed: tf.Tensor = (0, 0)
+    ) -> tf.RaggedTensor:
+        """Encode words as ids of pieces.
+
+        Args:
+          words: ragged `<string>[batch, (words)]`; see `split_words`.
           dropout: fraction of matching pieces of several bytes that are skipped at random, so that
             a word is split in different ways (MaxMatch-Dropout, Hiraoka 2022). Within a batch, a
             word is split in one way.
           seed: `<int32>[2]`, seed of the dropout.
 
         Returns:
-          A ragged `<int32>[batch, (pieces)]`; the row of an empty text is empty.
+          A ragged `<int32>[batch, (words), (pieces)]`.
         """
-        words = split_words(clean(text, characters=characters))
         unique, places = tf.unique(words.flat_values)
         # The added word keeps the loop of `_split` from running zero times.
         pieces = self._split(tf.concat([unique, [" "]], axis=0), dropout, seed)
-        return words.with_values(tf.gather(pieces, places)).merge_dims(1, 2)
+        return words.with_values(tf.gather(pieces, places))
 
     def _split(self, words: tf.Tensor, dropout: float, seed: tf.Tensor) -> tf.RaggedTensor:
         """Split words into their longest pieces, from left to right.
 
         Args:
           words: `<string>[words]`, at least one.
-          dropout: see `encode`.
-          seed: see `encode`.
+          dropout: see `encode_words`.
+          seed: see there.
 
         Returns:
           A ragged `<int32>[words, (pieces)]`.
@@ -235,9 +261,13 @@ class Subwords(tf.Module):
             (0, tf.zeros_like(length), tf.TensorArray(tf.int32, 0, dynamic_size=True)),
         )
         ids = tf.transpose(pieces.stack())
-        return tf.ragged.boolean_mask(ids, ids >= 0)
+        count = tf.math.count_nonzero(ids >= 0, axis=1)
+        real = tf.gather_nd(ids, tf.where(ids >= 0))
+        return tf.RaggedTensor.from_row_lengths(real, count, validate=False)
 
-    def decode(self, ids: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    def decode(
+        self, ids: tf.Tensor, length: tf.Tensor, copies: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Decode ids to text.
 
         Invalid UTF-8, which a model can write byte by byte, is replaced by U+FFFD.
@@ -245,25 +275,41 @@ class Subwords(tf.Module):
         Args:
           ids: `<int32>[batch, time]`.
           length: `<int32>[batch]`, number of valid ids of each row.
+          copies: `<string>[batch, MOST_COPIES]`, the words that placeholders stand for; "" if none.
 
         Returns:
           `<string>[batch]`.
         """
-        valid = tf.sequence_mask(length, tf.shape(ids)[1])
-        pieces = tf.where(valid, tf.gather(self.pieces, ids), "")
+        pieces = self._spell(ids, tf.sequence_mask(length, tf.shape(ids)[1]), copies)
         text = tf.strings.reduce_join(pieces, axis=1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         return tf.strings.strip(text)
 
-    def to_tokens(self, ids: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    def to_tokens(
+        self, ids: tf.Tensor, valid: tf.Tensor, copies: tf.Tensor | None = None
+    ) -> tf.Tensor:
         """Return the pieces as valid UTF-8, for display; leading spaces are kept.
 
         Args:
           ids: `<int32>[batch, time]`.
           valid: `<bool>[batch, time]`.
+          copies: see `decode`.
 
         Returns:
           `<string>[batch, time]`; "" where `valid` is False.
         """
-        pieces = tf.where(valid, tf.gather(self.pieces, ids), "")
+        pieces = self._spell(ids, valid, copies)
         return tf.strings.unicode_transcode(pieces, "UTF-8", "UTF-8", errors="replace")
+
+    def _spell(self, ids: tf.Tensor, valid: tf.Tensor, copies: tf.Tensor | None) -> tf.Tensor:
+        """Return the pieces of ids, with the words of placeholders; "" where not `valid`."""
+        pieces = tf.gather(self.pieces, ids)
+        number = ids - FIRST_COPY
+        is_copy = (number >= 0) & (number < 2 * MOST_COPIES)
+        words = tf.zeros_like(pieces)
+        if copies is not None:
+            number = tf.clip_by_value(number, 0, 2 * MOST_COPIES - 1)
+            words = tf.gather(copies, number // 2, batch_dims=1)
+            spaced = (number % 2 == 1) & tf.not_equal(words, "")
+            words = tf.strings.join([tf.where(spaced, " ", ""), words])
+        return tf.where(valid, tf.where(is_copy, words, pieces), "")

@@ -12,6 +12,7 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from etils import epy
 
 with epy.lazy_imports():
     from tasks.translation import data, model, serving, subwords
+    from tasks.translation.sources import choose_kinds, encode_source, prepare
 
     import keras
     import tensorflow as tf
@@ -69,8 +71,10 @@ def subword_files(config: Config) -> list[str]:
 
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
     """Learn the subwords of both languages from the training split."""
-    pairs = list(corpus.splits["train"].as_numpy_iterator())
-    sources, targets = ([pair[side] for pair in pairs] for side in ("source", "target"))
+    batches = corpus.splits["train"].batch(4096)
+    batches = batches.map(lambda pair: (prepare(pair["source"])[0], pair["target"]))
+    rows = list(batches.unbatch().as_numpy_iterator())
+    sources, targets = ([row[side] for row in rows] for side in (0, 1))
     if config.shared_subwords:
         subwords.learn(sources + targets, folder / TARGET, size=config.target_subwords)
         both = subwords.Subwords(folder / TARGET)
@@ -87,10 +91,29 @@ def published_vocabularies(published: Published, config: Config, folder: Path) -
     return Vocabularies(learnt[0], learnt[-1])
 
 
+def choose_copies(
+    corpus: Corpus, vocabularies: Vocabularies, published: Published | None
+) -> Sequence[str]:
+    """Return the kinds of words that are copied: those of the published model, or of the corpus."""
+    if published is not None:
+        return published.settings["copies"]
+    kinds, count = choose_kinds(corpus.splits["train"], *vocabularies)
+    shown = f"{' and '.join(kinds)} are copied" if kinds else "no words are copied"
+    cli.say(f"{shown}: {count:,} words of the training pairs can teach it")
+    return kinds
+
+
 def make_score(
-    built: keras.Model, vocabularies: Vocabularies, pairs: tf.data.Dataset, config: Config
+    built: keras.Model,
+    vocabularies: Vocabularies,
+    pairs: tf.data.Dataset,
+    config: Config,
+    kinds: Sequence[str],
 ) -> Score:
-    """Make the validation score: BLEU of greedy translations of the first sources."""
+    """Make the validation score: of greedy translations of the first sources.
+
+    BLEU is 0 where targets have fewer than four words, so training watches chrF.
+    """
     reader, writer = vocabularies
     by_source = evaluate.references_by_source(pairs)
     sources = list(by_source)[:VALIDATED]
@@ -98,9 +121,9 @@ def make_score(
 
     @tf.function(reduce_retracing=True)
     def translate(text: tf.Tensor) -> tf.Tensor:
-        ids, length = data.encode_source(reader, text, max_length=config.max_length)
-        best = model.translate(built, ids, length, max_length=config.max_length)
-        return writer.decode(best.tokens[:, 0], best.length[:, 0])
+        source = encode_source(reader, text, max_length=config.max_length, kinds=kinds)
+        best = model.translate(built, source.ids, source.length, max_length=config.max_length)
+        return source.decode(writer, best.tokens[:, 0], best.length[:, 0])
 
     def translate_batch(texts: list[str]) -> list[str]:
         return [text.decode() for text in translate(tf.constant(texts)).numpy()]
@@ -109,13 +132,30 @@ def make_score(
         for _ in batches:  # `fit` computes the loss from them
             pass
         translations = list(map_in_order(translate_batch, sources, batch_size=128, length_of=len))
-        return {"bleu": evaluate.metrics(translations, references)[0]["bleu"]}
+        scores, _ = evaluate.metrics(translations, references)
+        return {name: scores[name] for name in ("bleu", "chrf")}
 
     return score
 
 
-def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabularies, Fitted]:
-    """Build and fit a model; it holds the weights of the best epoch.
+class Trained(NamedTuple):
+    """A fitted model, with what its export needs.
+
+    Attributes:
+      model: it holds the weights of the best epoch.
+      vocabularies: the subwords of both languages.
+      kinds: kinds of words that are copied.
+      fitted: the course of the training.
+    """
+
+    model: keras.Model
+    vocabularies: Vocabularies
+    kinds: Sequence[str]
+    fitted: Fitted
+
+
+def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
+    """Build and fit a model.
 
     With `--init`, the model starts from a published one, whose subwords are kept.
     """
@@ -125,6 +165,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
     else:
         vocabularies = published_vocabularies(published, config, run.folder)
     reader, writer = vocabularies
+    kinds = choose_copies(corpus, vocabularies, published)
 
     def encode(split: str, *, dropout: float = 0.0, seed: int = 0) -> data.Encoded:
         return data.encode(
@@ -132,19 +173,24 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
             reader,
             writer,
             max_length=config.max_length,
+            kinds=kinds,
             subword_dropout=dropout,
             seed=seed,
         )
 
     without_dropout = encode("train")
+    kept, pairs = int(without_dropout.source.nrows()), corpus.size("train")
+    if kept < pairs:
+        longest = f"more than {config.max_length} subwords"
+        cli.say(f"dropped {pairs - kept:,} of {pairs:,} training pairs: {longest}")
 
     def train(epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(config.seed, epoch)
         dropout = config.subword_dropout
-        pairs = encode("train", dropout=dropout, seed=seed) if dropout else without_dropout
-        return data.to_batches(pairs, batch_size=config.batch_size, shuffle_seed=seed)
+        encoded = encode("train", dropout=dropout, seed=seed) if dropout else without_dropout
+        return data.to_batches(encoded, batch_size=config.batch_size, shuffle_seed=seed)
 
-    steps = run.steps(int(without_dropout.source.nrows()))
+    steps = run.steps(kept)
     with run.strategy.scope():
         built = model.build(config, source_size=len(reader), target_size=len(writer))
         if published is not None:
@@ -156,14 +202,14 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Vocabula
         losses=model.make_losses(built, label_smoothing=config.label_smoothing),
         train=train,
         validation=data.to_batches(encode("validation"), batch_size=config.batch_size),
-        score=make_score(built, vocabularies, corpus.splits["validation"], config),
-        monitor="bleu",
+        score=make_score(built, vocabularies, corpus.splits["validation"], config, kinds),
+        monitor="chrf",
         mode="max",
         options=run.fit_options(
             steps, corpus, [run.folder / name for name in subword_files(config)]
         ),
     )
-    return built, vocabularies, fitted
+    return Trained(built, vocabularies, kinds, fitted)
 
 
 def main(argv: list[str]) -> None:
@@ -181,7 +227,7 @@ def main(argv: list[str]) -> None:
     languages = (config.source, config.target_language)
     with run.chief_first():
         corpus = data.load(config, languages=languages, seed=config.seed)
-    built, (reader, writer), fitted = train_model(corpus, run)
+    built, (reader, writer), kinds, fitted = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, corpus.splits[config.score])
@@ -200,6 +246,7 @@ def main(argv: list[str]) -> None:
             max_length=config.max_length,
             beam=config.beam,
             alpha=config.length_penalty,
+            kinds=kinds,
             target=run.target,
         ),
         model=built,
@@ -207,6 +254,7 @@ def main(argv: list[str]) -> None:
         examples=serving.examples(config.max_length),
         settings={
             "languages": languages,
+            "copies": kinds,
             **text_limits("subwords", config.max_length, serving.MOST),
         },
         score=score,
@@ -232,7 +280,8 @@ def make_card(corpus: Corpus, config: Config) -> Card:
         ),
         usage=(
             "Signature `serving_default`: `text` [batch] string -> `translation` [batch] string, "
-            "`score` [batch] float32, the length-normalised log-probability.\n\n"
+            "`score` [batch] float32, the length-normalised log-probability, `truncated` [batch] "
+            "bool, whether the end of the text or of its translation is missing.\n\n"
             '```\ncurl -d \'{"inputs": {"text": ["Où est la gare ?"]}}\' \\\n'
             "  http://localhost:8501/v1/models/translation:predict\n```\n\n"
             f"Texts and translations are truncated to {config.max_length} subwords. The "

@@ -58,3 +58,40 @@ def test_metrics_equal_sacrebleu_with_a_variable_number_of_references():
     assert scores["bleu_lowercase"] == pytest.approx(100.0)
     assert scores["chrf"] == sacrebleu.corpus_chrf(translations, columns).score
     assert "case:mixed" in signatures[0] and "tok:13a" in signatures[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer"),
+    [
+        ("私は昨日、東京で友達に会いました", "char"),
+        ("东京是日本的首都。他们昨天到了", "zh"),
+        ("ฉันอยากกินข้าวที่บ้านวันนี้", "char"),
+        ("오늘은 집에 있어요 내일 만나요", "char"),
+        ("ຂ້ອຍກິນເຂົ້າ", "char"),
+        ("ខ្ញុំញ៉ាំបាយ", "char"),
+        ("أنا في البيت اليوم", "13a"),
+        ("मैं आज घर पर हूँ", "13a"),
+        ("Le mot 東京 veut dire Tokyo.", "13a"),
+        ("", "13a"),
+    ],
+)
+def test_words_are_split_as_the_script_demands(text, tokenizer):
+    assert evaluate.choose_tokenizer([[text]]) == tokenizer
+
+
+def test_one_changed_character_is_a_small_error_in_any_script():
+    for text in (
+        "私は昨日、東京で友達に会いました。",
+        "东京是日本的首都，也是最大的城市。",
+        "ฉันอยากกินข้าวที่บ้าน",
+    ):
+        references = [[text]] * 50
+        scores, _ = evaluate.metrics([text[:4] + "x" + text[5:]] * 50, references)
+        assert scores["bleu"] > 60 and scores["chrf"] > 60
+        assert evaluate.metrics([text] * 50, references)[0]["bleu"] == pytest.approx(100)
+
+
+def test_targets_of_one_word_have_a_score_to_watch():
+    """BLEU counts four words in a row, so it is 0 for them."""
+    scores, _ = evaluate.metrics(["yes", "no"], [["yes"], ["none"]])
+    assert scores["bleu"] == 0 and scores["chrf"] > 30

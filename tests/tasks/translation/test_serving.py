@@ -1,7 +1,8 @@
 """The signatures of the export: equal results for text and tensors, and invalid rows."""
 
 from common.serving.versions import find
-from tasks.translation import data, model, train
+from tasks.translation import model, train
+from tasks.translation.sources import encode_source
 from tasks.translation.subwords import Subwords
 from tests.tasks import commands
 from tests.tasks.own.translation import own_pairs
@@ -13,8 +14,8 @@ import tensorflow as tf
 
 def as_ids(served, texts):
     reader = Subwords(served.path / "assets" / train.SOURCE)
-    ids, length = data.encode_source(reader, tf.constant(texts), max_length=24)
-    return ids.numpy(), length.numpy()
+    source = encode_source(reader, tf.constant(texts), max_length=24)
+    return source.ids.numpy(), source.length.numpy()
 
 
 def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
@@ -66,6 +67,24 @@ def test_invalid_texts_are_empty_and_leave_the_other_rows_alone(served):
     assert outputs["translation"][0] == b"The black cat sleeps."
     for text in outputs["translation"]:
         text.decode()
+    # The long texts are cut, and the answer says so.
+    assert not outputs["truncated"][[0, 1, 2, 4]].any() and outputs["truncated"][[6, 7]].all()
+
+
+def test_capitals_and_typography_are_the_same_sentence(served):
+    texts = [
+        "Le chat noir dort.",
+        "LE CHAT NOIR DORT.",
+        "le chat noir dort.",
+        "Le\u00a0chat noir dort .",
+    ]
+    outputs = served.call("serving_default", text=np.array(texts, object))
+    assert outputs["translation"][:3].tolist() == [
+        b"The black cat sleeps.",
+        b"THE BLACK CAT SLEEPS.",
+        b"The black cat sleeps.",
+    ]
+    np.testing.assert_allclose(outputs["score"][1:3], outputs["score"][0], atol=1e-5)
 
 
 def test_rows_of_an_invalid_length_or_id_are_empty(served):
