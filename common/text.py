@@ -40,20 +40,22 @@ _REWRITES = (
     (r"\\([/*])", r"\1"),
 )
 # "don't" -> "do n't"; RE2 cannot look ahead, so the next character is part of the match.
-_NOT = rf"(?i)(\pL)(n{_APOSTROPHE}t)([^\pL\pN]|$)"
+_NOT = rf"(?i)([\pL\pM])(n{_APOSTROPHE}t)([^\pL\pM\pN]|$)"
 _LETTER = r"[\pL\pM\pN_]"
 _CUT = "\x01"  # marks the ends of tokens; control characters are removed from texts before
 _SYMBOL = rf"[^\pL\pN\s\x01{_JOINER}]"
+_MARKS = rf"[\pM\x{{1F3FB}}-\x{{1F3FF}}{_TAG}]*"
 # The first alternative that matches wins: contractions, initials, words and numbers with inner
-# marks or joiners, runs of dots or dashes, flags, then any one symbol with its combining marks and
-# the symbols that are joined to it, as in emoji.
+# marks or joiners, runs of dots or dashes, flags, symbols that are joined, as in emoji, then any
+# one symbol with its combining marks.
 _TOKEN = (
     rf"(?i:n{_APOSTROPHE}t|{_APOSTROPHE}(?:s|m|re|ve|ll|d))\b"
     r"|(?:\pL\.){2,}"
     rf"|{_LETTER}+(?:(?:[-.,:]|[{_JOINER}]+){_LETTER}+)*"
     r"|\.{2,}|-{2,}"
     r"|[\x{1F1E6}-\x{1F1FF}]{2}"
-    rf"|{_SYMBOL}(?:[\pM\x{{1F3FB}}-\x{{1F3FF}}{_TAG}]|\x{{200D}}{_SYMBOL})*"
+    rf"|[\p{{So}}\p{{Sm}}]{_MARKS}(?:\x{{200D}}[\p{{So}}\p{{Sm}}]{_MARKS})+"
+    rf"|{_SYMBOL}{_MARKS}"
 )
 
 
@@ -90,10 +92,9 @@ def rewrite(text: tf.Tensor | tf.RaggedTensor) -> tf.Tensor | tf.RaggedTensor:
       >>> rewrite(tf.constant(["``", "-LRB-", "’s"])).numpy().tolist()
       [b'"', b'(', b"'s"]
     """
-    text = compose(text)
     for pattern, replacement in _REWRITES:
         text = tf.strings.regex_replace(text, pattern, replacement)
-    return text
+    return compose(text)
 
 
 def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
@@ -113,12 +114,14 @@ def tokenize(text: tf.Tensor, *, lower: bool = True) -> tf.RaggedTensor:
       >>> tokenize(tf.constant(["I can't say it's bad."])).to_list()
       [[b'i', b'ca', b"n't", b'say', b'it', b"'s", b'bad', b'.']]
     """
-    text = rewrite(tf.strings.regex_replace(_repaired(text), f"{_BLANK}+", " "))
-    text = tf.strings.regex_replace(text, _NOT, r"\1 \2\3")
+    text = tf.strings.regex_replace(_repaired(text), f"{_BLANK}+", " ")
+    for pattern, replacement in (*_REWRITES, (_NOT, r"\1 \2\3")):
+        text = tf.strings.regex_replace(text, pattern, replacement)
     if lower:  # after the rewrites: `lower` ends a text at its first NUL
         text = tf.strings.lower(text, encoding="utf-8")
     # A joiner between two words is in no token.
-    return tf.strings.split(tf.strings.regex_replace(text, f"({_TOKEN})|[{_JOINER}]", r" \1 "))
+    text = tf.strings.regex_replace(text, f"({_TOKEN})|[{_JOINER}]", r" \1 ")
+    return compose(tf.strings.split(text))  # split first, as `locate` does
 
 
 def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:

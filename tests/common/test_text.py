@@ -76,6 +76,7 @@ def test_tokenising_many_texts_keeps_all_letters_and_is_idempotent(text):
 PIECES = ("``", "''", "`", "'", "’", "n't", "n’T", "'s", "-LRB-", "-rsb-", "\\\\/", "\\*", "U.S.")
 PIECES += ("--", "...", "_", "\x00", "\x01", "\ufeff", "\u00a0")
 PIECES += ("é", "e\u0301", "👩‍🚀", "🇫🇷", "東京", "क्षि")
+PIECES += ("n'te\u0301", "e\u0301n't", "n't\u0327", "``\u200d``")
 PIECES += ("\u200c", "\u200d", "می\u200cخواهم", "<\u0338", "#️⃣", "한")
 written = st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=12).map("".join)
 
