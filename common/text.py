@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -369,15 +369,21 @@ class Vocabulary(tf.Module):
         return tf.cast(self._table.lookup(tokens), tf.int32)
 
 
-def count_words(texts: tf.data.Dataset) -> collections.Counter[str]:
+def count_words(
+    texts: tf.data.Dataset, split: Callable[[tf.Tensor], tf.RaggedTensor] = tokenize
+) -> collections.Counter[str]:
     """Count the lower-cased tokens of a data set of strings, in the order of first appearance.
+
+    Args:
+      texts: `<string>[]` elements.
+      split: the tokeniser.
 
     Example:
       >>> count_words(tf.data.Dataset.from_tensor_slices(["A film.", "a play"]))
       Counter({'a': 2, 'film': 1, '.': 1, 'play': 1})
     """
     counts: collections.Counter[str] = collections.Counter()
-    for tokens in texts.batch(1024).map(lambda text: tokenize(text).flat_values):
+    for tokens in texts.batch(1024).map(lambda text: split(text).flat_values):
         counts.update(token.decode() for token in tokens.numpy())
     return counts
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from common.errors import InputError, require
@@ -74,11 +75,20 @@ def _text_vectors(path: Path, wanted: set[str], most: int) -> dict[str, np.ndarr
     return vectors
 
 
-def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.ndarray:
+def embedding_matrix(
+    words: list[str],
+    vectors: Mapping[str, np.ndarray],
+    descriptions: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> np.ndarray:
     """Return the fixed part of an embedding, each feature scaled to unit standard deviation.
 
-    A word without a vector gets the mean of its parts ("feel-good" that of "feel" and "good"), or
-    zeros.
+    A word without a vector gets the mean of the words that describe it, or of its parts
+    ("feel-good" that of "feel" and "good"), or zeros.
+
+    Args:
+      words: the vocabulary.
+      vectors: the pretrained vectors.
+      descriptions: words (emoji, abbreviations) -> the words that describe them.
 
     Returns:
       `<float32>[words, dimension]`, where row k belongs to `words[k]`.
@@ -90,7 +100,9 @@ def embedding_matrix(words: list[str], vectors: dict[str, np.ndarray]) -> np.nda
     for row, word in enumerate(words):
         if word in vectors:
             matrix[row] = vectors[word] / spread
-        elif parts := [vectors[part] for part in re.split(r"\W", word) if part in vectors]:
+            continue
+        others = descriptions.get(word) or re.split(r"\W", word)
+        if parts := [vectors[part] for part in others if part in vectors]:
             matrix[row] = np.mean(parts, axis=0) / spread
     return matrix
 
@@ -311,6 +323,8 @@ def new_embedding(
     rare: float,
     subwords: int,
     seed: int,
+    ratings: Mapping[str, float] = MappingProxyType({}),
+    descriptions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     **settings: Any,
 ) -> tuple[WordEmbedding, Vocabulary]:
     """Make the vocabulary and the embedding of a new model.
@@ -325,6 +339,9 @@ def new_embedding(
       rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
       subwords: a subword has a vector if at least this many training words have it; 0 for none.
       seed: seed of random vectors.
+      ratings: words that are added to the vocabulary -> their value of one more fixed feature,
+        which is 0 for other words; see `tasks.sentiment.lexicon`.
+      descriptions: words that are added to the vocabulary; see `embedding_matrix`.
       **settings: further arguments of `WordEmbedding`: dropouts and members.
 
     Raises:
@@ -335,16 +352,22 @@ def new_embedding(
         raise InputError("no word in the training texts")
     frequencies = np.array([0, 0, *(counts[word] for word in words)], np.float32)
     pretrained = {}
+    more = [*ratings, *descriptions]
     if vectors:
-        pretrained = word_vectors(vectors, counts, most=frequent_words)
-        words += [word for word in pretrained if word not in counts]
+        described = (word for others in descriptions.values() for word in others)
+        pretrained = word_vectors(vectors, {*counts, *more, *described}, most=frequent_words)
+    # A dict keeps the order and drops repetitions.
+    words = list(dict.fromkeys([*words, *pretrained, *more]))
     Vocabulary.write(path, words)
     vocabulary = Vocabulary(path)
     if pretrained:
-        matrix = embedding_matrix(vocabulary.words, pretrained)
+        matrix = embedding_matrix(vocabulary.words, pretrained, descriptions)
     else:
         shape = (len(vocabulary), dimension)
         matrix = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    if ratings:
+        column = [ratings.get(word, 0.0) for word in vocabulary.words]
+        matrix = np.column_stack([matrix, np.array(column, np.float32)])
     table = np.zeros((len(vocabulary), 0), np.int32)
     if subwords:
         table = subword_table(vocabulary.words, len(frequencies), at_least=subwords)

@@ -8,10 +8,12 @@ from pathlib import Path
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare, split_rows
 from common.errors import InputError
-from common.text import Vocabulary, tokenize
+from common.text import Vocabulary
 from tasks.sentiment.config import Config
-from tasks.sentiment.datasets import LICENCES
+from tasks.sentiment.datasets import LICENCES, PHRASES, Sst5
 from tasks.sentiment.formats import SUFFIXES, read_examples, read_labels
+from tasks.sentiment.targets import Targets
+from tasks.sentiment.tokens import tokenize
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -19,12 +21,15 @@ import tensorflow_datasets as tfds
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(source: DataSource, *, labels: tuple[str, ...] = (), seed: int) -> Corpus:
+def load(
+    source: DataSource, *, labels: tuple[str, ...] = (), phrases: bool = False, seed: int
+) -> Corpus:
     """Load the data set or the files that the flags name.
 
     Args:
       source: the flags `dataset`, `data`, `manual_dir` and `data_dir`.
       labels: the classes of the user's own files, from worst to best; () reads them from the files.
+      phrases: whether the training split is that of phrases, of a data set that labels them.
       seed: seed for splitting a single file.
 
     Returns:
@@ -35,13 +40,22 @@ def load(source: DataSource, *, labels: tuple[str, ...] = (), seed: int) -> Corp
       InputError: the data is not available or invalid.
     """
     if source.data is not None:
+        if phrases:
+            raise InputError("--phrases: your own files have no labelled phrases; omit it")
         return _load_files(source.data, labels, seed)
     if source.dataset is None:
         raise InputError("no data: give --dataset or --data")
     name = source.dataset
     data_dir = None if source.data_dir is None else str(source.data_dir)
-    builder = prepare(tfds.builder(name, data_dir=data_dir), manual_dir=source.manual_dir)
+    builder = tfds.builder(name, data_dir=data_dir)
+    if isinstance(builder, Sst5):
+        builder.find(source.manual_dir)
+    prepare(builder, manual_dir=source.manual_dir)
     parts = {split: split for split in SPLITS}
+    if phrases:
+        if PHRASES not in builder.info.splits:
+            raise InputError(f"--phrases: {name} has no labelled phrases (sst5 and sst2 have)")
+        parts["train"] = PHRASES
     # `imdb_reviews` has no validation split; the last tenth of the training split replaces it.
     if "validation" not in builder.info.splits:
         parts |= {"train": "train[:90%]", "validation": "train[90%:]"}
@@ -94,6 +108,7 @@ def to_batches(
     reviews: tf.data.Dataset,
     vocabulary: Vocabulary,
     config: Config,
+    targets: Targets,
     *,
     shuffle_seed: int | None = None,
 ) -> tf.data.Dataset:
@@ -103,16 +118,17 @@ def to_batches(
       reviews: examples `{text, label}`.
       vocabulary: the words and their ids.
       config: the settings; texts are truncated to `config.max_length` tokens.
+      targets: from `tasks.sentiment.targets.make_targets`.
       shuffle_seed: seed for shuffling; None for no shuffling.
 
     Returns:
-      A data set of `ids` `<int32>[batch, time]`, `length` `<int32>[batch]` and `label`
-      `<int64>[batch]`.
+      A data set of `ids` `<int32>[batch, time]`, `length` `<int32>[batch]`, `label`
+      `<int64>[batch]`, and what `targets` returns.
     """
 
     def encode(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         ids = vocabulary.ids(tokenize(batch["text"]))[:, : config.max_length]
-        return {"ids": ids, "label": batch["label"]}
+        return {"ids": ids, "label": batch["label"], **targets(batch)}
 
     def with_length(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {**example, "length": tf.size(example["ids"])}

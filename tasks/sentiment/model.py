@@ -6,12 +6,10 @@ from collections.abc import Mapping
 
 from common.attention import MaskedPooling
 from common.rnn import length_mask, stack
-from common.training.fit import Losses
 from common.word_embedding import WordEmbedding
 from tasks.sentiment.config import Config
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -73,37 +71,14 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
     )
 
 
-def targets(config: Config, classes: int) -> np.ndarray:
-    """Return the target distribution of each class, `<float32>[classes, classes]`.
+def losses(
+    outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the losses and weights of a batch, for `common.training.fit.fit`.
 
-    Example:
-      >>> config = Config(neighbour_smoothing=0.25, label_smoothing=0.0)
-      >>> targets(config, 3).round(2)
-      array([[0.8 , 0.2 , 0.  ],
-             [0.17, 0.67, 0.17],
-             [0.  , 0.2 , 0.8 ]], dtype=float32)
-    """
-    distance = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
-    rows = np.where(distance == 0, 1.0, np.where(distance == 1, config.neighbour_smoothing, 0.0))
-    rows /= rows.sum(axis=1, keepdims=True)
-    rows = rows * (1.0 - config.label_smoothing) + config.label_smoothing / classes
-    return rows.astype(np.float32)
-
-
-def make_losses(config: Config, classes: int) -> Losses:
-    """Return the loss function for `common.training.fit.fit`.
-
-    The loss of an example is the cross-entropy against its `targets`, summed over the ensemble
+    The loss of an example is the cross-entropy against its `target`, summed over the ensemble
     members. With a sum instead of a mean, each member learns as fast as it would alone.
     """
-    table = tf.constant(targets(config, classes))
-
-    def losses(
-        outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        members = tf.clip_by_value(outputs["members"], 1e-7, 1.0)
-        target = tf.gather(table, batch["label"])[:, None, :]
-        values = -tf.reduce_sum(target * tf.math.log(members), axis=(1, 2))
-        return values, tf.ones_like(values)
-
-    return losses
+    members = tf.clip_by_value(outputs["members"], 1e-7, 1.0)
+    values = -tf.reduce_sum(batch["target"][:, None] * tf.math.log(members), axis=(1, 2))
+    return values * batch["weight"], batch["weight"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same, shared
-from common.text import Vocabulary, tokenize
+from common.text import Vocabulary
+from tasks.sentiment.tokens import tokenize
 
 import keras
 import numpy as np

@@ -25,11 +25,12 @@ from common.training.fit import Fitted, Validated, fit
 from tasks.sentiment import evaluate, predict
 from tasks.sentiment.config import DEFAULT, PRESETS, TASK, Config
 
+import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
     from common import text, word_embedding
-    from tasks.sentiment import data, litert_export, model, serving
+    from tasks.sentiment import data, lexicon, litert_export, model, serving, targets, tokens
 
     import keras
 
@@ -43,7 +44,9 @@ def new_vocabulary(
     reviews: Corpus, config: Config, folder: Path
 ) -> tuple[word_embedding.WordEmbedding, text.Vocabulary]:
     """Make the vocabulary of the training reviews, and the embedding of its words."""
-    counts = text.count_words(reviews.splits["train"].map(lambda review: review["text"]))
+    texts = reviews.splits["train"].map(lambda review: review["text"])
+    counts = text.count_words(texts, tokens.tokenize)
+    known = lexicon.read_lexicon() if config.lexicon else lexicon.Lexicon({}, {})
     return word_embedding.new_embedding(
         counts,
         folder / WORDS,
@@ -56,6 +59,8 @@ def new_vocabulary(
         word_dropout=config.word_dropout,
         subword_dropout=config.subword_dropout,
         members=config.members,
+        ratings=known.ratings,
+        descriptions=known.emoji,
     )
 
 
@@ -86,6 +91,12 @@ def score_batches(batches: Validated, classes: int) -> dict[str, float]:
     return evaluate.metrics(truth, predicted, classes) if truth else {}
 
 
+def count_classes(reviews: Corpus) -> list[int]:
+    """Return the frequency of each class in the training split."""
+    labels = [int(row["label"]) for row in reviews.splits["train"].as_numpy_iterator()]
+    return np.bincount(labels, minlength=len(reviews.labels)).tolist()
+
+
 def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
@@ -94,17 +105,21 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vo
         built, vocabulary = build_model(reviews, run)
         optimizer = run.make_adam(steps)
     classes = len(reviews.labels)
+    class_counts = count_classes(reviews) if config.class_weights else None
+    teach = targets.make_targets(config, classes, class_counts)
+    judge = targets.make_targets(config, classes)
     fitted = fit(
         built,
         optimizer=optimizer,
-        losses=model.make_losses(config, classes),
+        losses=model.losses,
         train=lambda epoch: data.to_batches(
             reviews.splits["train"],
             vocabulary,
             config,
+            teach,
             shuffle_seed=epoch_seed(config.seed, epoch),
         ),
-        validation=data.to_batches(reviews.splits["validation"], vocabulary, config),
+        validation=data.to_batches(reviews.splits["validation"], vocabulary, config, judge),
         score=lambda batches: score_batches(batches, classes),
         monitor="accuracy",
         mode="max",
@@ -125,7 +140,7 @@ def main(argv: list[str]) -> None:
     )
     config = run.config
     with run.chief_first():
-        reviews = data.load(config, labels=config.labels, seed=config.seed)
+        reviews = data.load(config, labels=config.labels, phrases=config.phrases, seed=config.seed)
     built, vocabulary, fitted = train_model(reviews, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
