@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 
 PACKAGED_VECTORS = "glove-6b-50d"
+SHORTEST_PART, LONGEST_PART = 4, 20  # letters of a part of a word; see `known_part`
 
 
 def word_vectors(source: str, wanted: Iterable[str], *, most: int) -> dict[str, np.ndarray]:
@@ -83,7 +84,7 @@ def embedding_matrix(
     """Return the fixed part of an embedding, each feature scaled to unit standard deviation.
 
     A word without a vector gets the mean of the words that describe it, or of its parts
-    ("feel-good" that of "feel" and "good"), or zeros.
+    ("feel-good" that of "feel" and "good"), or the vector of its `known_part`, or zeros.
 
     Args:
       words: the vocabulary.
@@ -102,9 +103,28 @@ def embedding_matrix(
             matrix[row] = vectors[word] / spread
             continue
         others = descriptions.get(word) or re.split(r"\W", word)
-        if parts := [vectors[part] for part in others if part in vectors]:
-            matrix[row] = np.mean(parts, axis=0) / spread
+        parts = [part for part in others if part in vectors] or known_part(word, vectors)
+        if parts:
+            matrix[row] = np.mean([vectors[part] for part in parts], axis=0) / spread
     return matrix
+
+
+def known_part(word: str, known: Container[str]) -> list[str]:
+    """Return the longest known beginning of a word.
+
+    It has 4 to 20 letters, and at least half of those of the word.
+
+    Returns:
+      The part, or nothing.
+
+    Example:
+      >>> known_part("stylishness", {"stylish", "style"})
+      ['stylish']
+    """
+    sizes = range(
+        min(LONGEST_PART, len(word) - 1), max(SHORTEST_PART, (len(word) + 1) // 2) - 1, -1
+    )
+    return next(([word[:size]] for size in sizes if word[:size] in known), [])
 
 
 def subwords(word: str) -> list[str]:
@@ -174,6 +194,7 @@ class WordEmbedding(keras.layers.Layer):
       word_dropout: fraction of words replaced by the unknown word (id 1), in training.
       subword_dropout: fraction of words whose subwords are dropped, in training.
       members: number of ensemble members; they share the fixed part only.
+      packed: whether the learnt parts are stored in 8 bits, too, and not trained; see `pack`.
 
     Call arguments:
       ids: `<int>[batch, time]`; an id outside the vocabulary counts as unknown.
@@ -194,6 +215,7 @@ class WordEmbedding(keras.layers.Layer):
         word_dropout: float = 0.0,
         subword_dropout: float = 0.0,
         members: int = 1,
+        packed: bool = False,
         **kwargs: Any,
     ):
         """Make the layer."""
@@ -201,26 +223,15 @@ class WordEmbedding(keras.layers.Layer):
         self.words, self.learnt_words, self.dimension = words, learnt_words, dimension
         self.subwords, self.subwords_of_word = subwords, subwords_of_word
         self.word_dropout, self.subword_dropout = word_dropout, subword_dropout
-        self.members = members
+        self.members, self.packed = members, packed
         self.seeds = keras.random.SeedGenerator()
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
         """Make the parts, and the probabilities with which learnt parts are used in training."""
-        # Several workers exchange their first values by operations that know no small integers.
-        small = not tf.distribute.has_strategy()
-        self.fixed = self.add_weight(
-            (self.words, self.dimension),
-            "zeros",
-            dtype="int8" if small else "int32",
-            trainable=False,
-            name="fixed",
-        )
-        self.scale = self.add_weight(
-            (self.words, 1), "zeros", trainable=False, autocast=False, name="scale"
-        )
+        self.fixed, self.scale = self._add_small((self.words, self.dimension), "fixed")
         # Row `k * members + member` belongs to word k of a member.
-        rows = self.learnt_words * self.members
-        self.learnt = self.add_weight((rows, self.dimension), "zeros", name="learnt")
+        shape = (self.learnt_words * self.members, self.dimension)
+        self.learnt, self.learnt_scale = self._add_learnt(shape, "learnt")
         self.use = self.add_weight(
             (self.learnt_words,), "ones", trainable=False, autocast=False, name="use"
         )
@@ -228,12 +239,32 @@ class WordEmbedding(keras.layers.Layer):
             self.table = self.add_weight(
                 (self.words, self.subwords_of_word),
                 "zeros",
-                dtype="uint16" if small and self.subwords < 2**16 else "int32",
+                dtype="uint16" if self._is_small and self.subwords < 2**16 else "int32",
                 trainable=False,
                 name="table",
             )
-            rows = (self.subwords + 1) * self.members
-            self.parts = self.add_weight((rows, self.dimension), "zeros", name="parts")
+            shape = ((self.subwords + 1) * self.members, self.dimension)
+            self.parts, self.parts_scale = self._add_learnt(shape, "parts")
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether small integers can be stored: several workers exchange none."""
+        return not tf.distribute.has_strategy()
+
+    def _add_small(self, shape: tuple[int, int], name: str) -> tuple[Any, Any]:
+        """Add vectors in 8 bits, and their scales."""
+        dtype = "int8" if self._is_small else "int32"
+        weight = self.add_weight(shape, "zeros", dtype=dtype, trainable=False, name=name)
+        scale = self.add_weight(
+            (shape[0], 1), "zeros", trainable=False, autocast=False, name=f"{name}_scale"
+        )
+        return weight, scale
+
+    def _add_learnt(self, shape: tuple[int, int], name: str) -> tuple[Any, Any]:
+        """Add vectors that are trained, without scales; or with them, in a packed layer."""
+        if self.packed:
+            return self._add_small(shape, name)
+        return self.add_weight(shape, "zeros", name=name), None
 
     def fill(
         self,
@@ -262,9 +293,26 @@ class WordEmbedding(keras.layers.Layer):
         The largest value of a word is 127 times its scale, so no value changes by more than a 254th
         of it.
         """
-        scale = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / 127.0
-        self.scale.assign(scale)
-        self.fixed.assign(np.rint(matrix / np.where(scale, scale, 1.0)))
+        _round(matrix, self.fixed, self.scale)
+
+    def pack(self, *, packed: bool = True) -> WordEmbedding:
+        """Return a copy whose learnt parts are stored in 8 bits, for an export, or are not.
+
+        A packed layer is not trained further.
+        """
+        layer = WordEmbedding.from_config({**self.get_config(), "packed": packed})
+        layer.build((None, None))
+        for name in ("fixed", "scale", "use", *(["table"] if self.subwords else [])):
+            getattr(layer, name).assign(getattr(self, name).numpy())
+        for name in ("learnt", *(["parts"] if self.subwords else [])):
+            values = getattr(self, name).numpy()
+            if self.packed:
+                values = values * getattr(self, f"{name}_scale").numpy()
+            if packed:
+                _round(values, getattr(layer, name), getattr(layer, f"{name}_scale"))
+            else:
+                getattr(layer, name).assign(values)
+        return layer
 
     def call(self, ids: Any, training: bool = False) -> list[Any]:
         """Look words up; see the class."""
@@ -279,9 +327,8 @@ class WordEmbedding(keras.layers.Layer):
         used = known
         if training:
             used = known & (self._draw(ids) < ops.take(self.use, place, axis=0))
-        learnt = ops.take(self.learnt, place * self.members + member, axis=0)
-        fixed = ops.cast(ops.take(self.fixed, ids, axis=0), "float32")
-        fixed = ops.cast(fixed * ops.take(self.scale, ids, axis=0), learnt.dtype)
+        learnt = self._look_up(self.learnt, self.learnt_scale, place * self.members + member)
+        fixed = self._look_up(self.fixed, self.scale, ids)
         x = fixed + learnt * ops.cast(used, learnt.dtype)[..., None]
         if self.subwords:
             numbers = ops.cast(ops.take(self.table, ids, axis=0), "int32")
@@ -292,8 +339,17 @@ class WordEmbedding(keras.layers.Layer):
                 used = self._draw(ids) >= self.subword_dropout
                 scale = scale * ops.cast(used, scale.dtype)[..., None]
             rows = numbers * self.members + member[..., None]
-            x = x + ops.sum(ops.take(self.parts, rows, axis=0) * (real * scale)[..., None], axis=-2)
+            parts = self._look_up(self.parts, self.parts_scale, rows)
+            x = x + ops.sum(parts * (real * scale)[..., None], axis=-2)
         return [x[:, number] for number in range(self.members)]
+
+    def _look_up(self, weight: Any, scale: Any, rows: Any) -> Any:
+        """Return rows of vectors; those in 8 bits are multiplied by their scales."""
+        values = ops.take(weight, rows, axis=0)
+        if scale is None:
+            return values
+        values = ops.cast(values, "float32") * ops.take(scale, rows, axis=0)
+        return ops.cast(values, self.compute_dtype)
 
     def _draw(self, ids: Any) -> Any:
         return keras.random.uniform(ops.shape(ids), seed=self.seeds)
@@ -310,7 +366,15 @@ class WordEmbedding(keras.layers.Layer):
             "word_dropout": self.word_dropout,
             "subword_dropout": self.subword_dropout,
             "members": self.members,
+            "packed": self.packed,
         }
+
+
+def _round(matrix: np.ndarray, weight: Any, scale: Any) -> None:
+    """Assign vectors in 8 bits: the largest value of a row is 127 times its scale."""
+    scales = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / 127.0
+    scale.assign(scales)
+    weight.assign(np.rint(matrix / np.where(scales, scales, 1.0)))
 
 
 def new_embedding(

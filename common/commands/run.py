@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -144,7 +144,13 @@ def start_run(
     return Run(task, config, strategy, target, published)
 
 
-def warm_start(model: keras.Model, published: Published, *, head: str | None = None) -> None:
+def warm_start(
+    model: keras.Model,
+    published: Published,
+    *,
+    head: str | None = None,
+    done: Collection[str] = (),
+) -> None:
     """Copy the weights of a published model into a new model of the same architecture.
 
     Args:
@@ -152,8 +158,11 @@ def warm_start(model: keras.Model, published: Published, *, head: str | None = N
       published: the model given by `--init`.
       head: prefix of the layers that keep their own weights, where the classes differ. None: all
         weights are copied.
+      done: names of layers that have their weights already.
     """
     for layer in model.layers:
+        if layer.name in done:
+            continue
         if layer.weights and (head is None or not layer.name.startswith(head)):
             layer.set_weights(published.model.get_layer(layer.name).get_weights())
 

@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig, Settings
 from common.data import bucket_lengths
 from common.errors import InputError
+from tasks.sentiment.formats import Layout, canonical
 
 TASK = "sentiment"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class FileSettings(Settings):
+    """Flags of `train`, `evaluate` and `predict`: the layout of the user's files."""
+
+    text_column: str | None = None
+    """column, or key of JSON Lines, of the texts in your files (default: text)"""
+    delimiter: str | None = None
+    """character between the fields (default: a comma in .csv, a tab in .tsv)"""
+    encoding: str | None = None
+    """encoding of your files, such as latin-1 (default: utf-8)"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        self.layout()
+
+    def layout(self, trained: Mapping[str, Any] = MappingProxyType({})) -> Layout:
+        """Return how files are read.
+
+        Args:
+          trained: the settings of a model's training, which replace flags that are not given.
+        """
+        flags = {}
+        for field in dataclasses.fields(Layout):
+            value = getattr(self, field.name, None)
+            value = trained.get(field.name) if value is None else value
+            flags |= {} if value is None else {field.name: value}
+        return Layout(**flags)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelSettings(FileSettings):
+    """Flags of `train` and `evaluate`, which read labels, too."""
+
+    label_column: str | None = None
+    """column, or key of JSON Lines, of the labels in your files (default: label)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig, LabelSettings):
     """A bidirectional recurrent classifier of texts."""
 
     epochs: Count = 8
@@ -83,6 +124,7 @@ class Config(RunConfig):
             raise InputError("--sentence_weight needs --phrases")
         if self.rating_spread < 0 or (self.rating_spread and self.dataset != "rated_texts"):
             raise InputError("--rating_spread must be 0 or more, and above 0 for rated_texts only")
+        object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
         if self.labels and not 2 <= len(set(self.labels)) == len(self.labels) <= 10:
             raise InputError("--labels needs 2 to 10 different labels")
 

@@ -5,29 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.commands import cli
 from common.data import batches
-from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare, split_rows
+from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare
 from common.errors import InputError
-from common.text import Vocabulary
 from tasks.sentiment.config import Config
 from tasks.sentiment.datasets import LICENCES, PHRASES, Sst5
-from tasks.sentiment.formats import SUFFIXES, read_examples, read_labels
+from tasks.sentiment.formats import (
+    SUFFIXES,
+    Layout,
+    index_labels,
+    normalise,
+    order_labels,
+    read_rows,
+    split_stratified,
+)
 from tasks.sentiment.targets import Targets
-from tasks.sentiment.tokens import tokenize
+from tasks.sentiment.tokens import Reader
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
+
+LAYOUT = Layout()
 
 # --- loading --------------------------------------------------------------------------------------
 
 
 def load(
-    source: DataSource, *, labels: tuple[str, ...] = (), phrases: bool = False, seed: int
+    source: DataSource,
+    *,
+    layout: Layout = LAYOUT,
+    labels: tuple[str, ...] = (),
+    phrases: bool = False,
+    seed: int,
 ) -> Corpus:
     """Load the data set or the files that the flags name.
 
     Args:
       source: the flags `dataset`, `data`, `manual_dir` and `data_dir`.
+      layout: how the user's own files are read.
       labels: the classes of the user's own files, from worst to best; () reads them from the files.
       phrases: whether the training split is that of phrases, of a data set that labels them.
       seed: seed for splitting a single file.
@@ -42,7 +58,7 @@ def load(
     if source.data is not None:
         if phrases:
             raise InputError("--phrases: your own files have no labelled phrases; omit it")
-        return _load_files(source.data, labels, seed)
+        return _load_files(source.data, layout, labels, seed)
     if source.dataset is None:
         raise InputError("no data: give --dataset or --data")
     name = source.dataset
@@ -71,13 +87,17 @@ def load(
     )
 
 
-def _load_files(path: Path, labels: tuple[str, ...], seed: int) -> Corpus:
+def _load_files(path: Path, layout: Layout, labels: tuple[str, ...], seed: int) -> Corpus:
     """Load one file, or a folder with a file for each split."""
     files = find_splits(path, SUFFIXES)
-    labels = labels or read_labels(files.get("train", path))
-    examples = {split: read_examples(file, labels) for split, file in files.items()}
+    rows = {split: [*read_rows(file, layout, labelled=True)] for split, file in files.items()}
+    training = "train" if "train" in rows else "all"
+    labels = labels or order_labels([row.label for row in rows[training]], files[training])
+    examples = {split: index_labels(rows[split], labels, files[split]) for split in rows}
     if "all" in examples:
-        examples = split_rows(examples["all"], seed)
+        examples = split_stratified(examples["all"], seed)
+    else:
+        _report_repeated(examples)
     return Corpus(
         name=path.name,
         labels=labels,
@@ -85,6 +105,15 @@ def _load_files(path: Path, labels: tuple[str, ...], seed: int) -> Corpus:
         citation="",
         licence="yours",
     )
+
+
+def _report_repeated(examples: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+    """Say how many test and validation texts are training texts, too, since scores include them."""
+    keys = {split: [normalise(text) for text, _ in rows] for split, rows in examples.items()}
+    training = set(keys["train"])
+    for split in ("validation", "test"):
+        if count := sum(key in training for key in keys[split]):
+            cli.say(f"{count} of {len(keys[split])} texts of {split} are in train, too")
 
 
 def as_dataset(examples: Sequence[tuple[str, int]]) -> tf.data.Dataset:
@@ -106,7 +135,7 @@ def as_dataset(examples: Sequence[tuple[str, int]]) -> tf.data.Dataset:
 
 def to_batches(
     reviews: tf.data.Dataset,
-    vocabulary: Vocabulary,
+    reader: Reader,
     config: Config,
     targets: Targets,
     *,
@@ -116,7 +145,7 @@ def to_batches(
 
     Args:
       reviews: examples `{text, label}`.
-      vocabulary: the words and their ids.
+      reader: of the words and their ids.
       config: the settings; texts are truncated to `config.max_length` tokens.
       targets: from `tasks.sentiment.targets.make_targets`.
       shuffle_seed: seed for shuffling; None for no shuffling.
@@ -127,7 +156,7 @@ def to_batches(
     """
 
     def encode(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        ids = vocabulary.ids(tokenize(batch["text"]))[:, : config.max_length]
+        _, ids = reader(batch["text"], config.max_length)
         return {"ids": ids, "label": batch["label"], **targets(batch)}
 
     def with_length(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

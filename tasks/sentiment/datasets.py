@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import html
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 from common.datasets import SPLITS, PackageArchive, fetch_package, split_by_hash
 from common.errors import InputError
 from common.files import read_member
+from tasks.sentiment.formats import normalise
 from tasks.sentiment.trees import NEUTRAL, Span, phrases, read_trees
 
 import numpy as np
@@ -254,16 +254,6 @@ class RatedTexts(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[Any]:
         raise NotImplementedError  # `_split_generators` yields the examples
-
-
-def normalise(text: str) -> str:
-    """Reduce a text to its words in lower case, by which duplicates are recognised.
-
-    Example:
-      >>> normalise("It's  GOOD!")
-      'it s good'
-    """
-    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def stars(rating: float) -> int:

@@ -25,6 +25,7 @@ from common.serving.targets import Example, Examples, Function, Signatures, Targ
 from common.serving.versions import LITERT
 from common.text import Vocabulary
 from tasks.sentiment import serving
+from tasks.sentiment.tokens import Reader
 
 import keras
 import numpy as np
@@ -75,7 +76,7 @@ def publish(
     signatures: Signatures,
     *,
     model: keras.Model,
-    resources: Sequence[Vocabulary],
+    resources: Sequence[Reader],
     settings: Mapping[str, Any],
     examples: Examples,
     directory: Path,
@@ -88,8 +89,8 @@ def publish(
     Args:
       signatures: the functions of `tasks.sentiment.serving`, which the float model must match.
       model: the model to convert.
-      resources: the vocabulary.
-      settings: as for `common.serving.publish.publish`; `max_tokens` is the fixed length.
+      resources: the reader of texts.
+      settings: as for `common.serving.publish.publish`; `window` is the fixed length.
       examples: requests for each signature.
       directory: the folder of the versions.
       target: unused, since the target is always `litert`.
@@ -105,10 +106,10 @@ def publish(
     """
 
     def write(staged: Path) -> None:
-        (vocabulary,) = resources
-        shutil.copy(vocabulary.path, staged / VOCABULARY)
+        (reader,) = resources
+        shutil.copy(reader.vocabulary.path, staged / VOCABULARY)
         for name, quantised in ((LITERT, False), (QUANTISED, True)):
-            content = convert(model, settings["max_tokens"], quantised=quantised)
+            content = convert(model, settings["window"], quantised=quantised)
             (staged / name).write_bytes(content)
         served = load(staged)
         for name, requests in examples.items():
@@ -164,9 +165,9 @@ def load(path: Path, file: str = LITERT) -> LocalExport:
     settings = published.settings
     signatures = serving.signatures(
         _Interpreter(published.path / file),
-        Vocabulary(published.path / VOCABULARY),
+        Reader(Vocabulary(published.path / VOCABULARY)),
         settings["labels"],
-        settings["max_tokens"],
+        settings["window"],
     )
     functions = {name: _with_named_inputs(function) for name, function in signatures.items()}
     return LocalExport(published.path, settings, functions)

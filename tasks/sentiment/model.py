@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+EMBEDDING = "embedding"  # name of the layer of word vectors
 HEAD = "head"  # prefix of the layers that `--init` replaces if the classes differ
 
 
@@ -21,7 +22,7 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
 
     Args:
       config: the architecture.
-      embedding: the word vectors of `config.members` ensemble members.
+      embedding: the word vectors, which all ensemble members share.
       classes: number of classes, ordered from worst to best.
 
     Returns:
@@ -40,7 +41,8 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, ids)
     members, weights = [], []
-    for number, vectors in enumerate(embedding(ids)):
+    (vectors,) = embedding(ids)
+    for number in range(config.members):
         x = keras.layers.SpatialDropout1D(config.embedding_dropout)(vectors)
         x = stack(
             config.cell,
@@ -69,6 +71,21 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
         },
         name="sentiment",
     )
+
+
+def pack(model: keras.Model, config: Config) -> keras.Model:
+    """Return a copy of a trained model whose word vectors are stored in 8 bits, for an export.
+
+    Args:
+      model: the model, made by `build`.
+      config: its architecture.
+    """
+    classes = model.output["probabilities"].shape[-1]
+    packed = build(config, model.get_layer(EMBEDDING).pack(), classes=classes)
+    for layer in packed.layers:
+        if layer.weights and layer.name != EMBEDDING:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return packed
 
 
 def losses(

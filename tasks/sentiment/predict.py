@@ -37,8 +37,9 @@ class Predict(TextPredictConfig):
 
     def read_file(self, path: Path) -> Iterator[str]:
         """Yield the texts of one file."""
-        if path.suffix.lower() in (".csv", ".tsv"):
-            yield from (row["text"] for _, row in read_table(path, ("text",)))
+        if path.suffix.lower() in SUFFIXES:
+            for row in read_rows(path, self.layout(self.trained), labelled=False):
+                yield row.text
         else:
             yield from super().read_file(path)
 

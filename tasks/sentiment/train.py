@@ -40,14 +40,14 @@ ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
 WORDS = "vocabulary.txt"
 
 
-def new_vocabulary(
+def new_embedding(
     reviews: Corpus, config: Config, folder: Path
-) -> tuple[word_embedding.WordEmbedding, text.Vocabulary]:
-    """Make the vocabulary of the training reviews, and the embedding of its words."""
+) -> tuple[word_embedding.WordEmbedding, tokens.Reader]:
+    """Make the vocabulary of the training texts, and the embedding of its words."""
     texts = reviews.splits["train"].map(lambda review: review["text"])
     counts = text.count_words(texts, tokens.tokenize)
     known = lexicon.read_lexicon() if config.lexicon else lexicon.Lexicon({}, {})
-    return word_embedding.new_embedding(
+    embedding, vocabulary = word_embedding.new_embedding(
         counts,
         folder / WORDS,
         vectors=config.vectors,
@@ -58,28 +58,27 @@ def new_vocabulary(
         seed=config.seed,
         word_dropout=config.word_dropout,
         subword_dropout=config.subword_dropout,
-        members=config.members,
         ratings=known.ratings,
         descriptions=known.emoji,
     )
+    return embedding, tokens.Reader(vocabulary)
 
 
-def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary]:
+def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.Reader]:
     """Build a new model, or with `--init` one that starts from a published model.
 
     The vocabulary of a published model is kept, and its head if the classes are the same.
     """
-    published = run.published
+    published, classes = run.published, len(reviews.labels)
     if published is None:
-        embedding, vocabulary = new_vocabulary(reviews, run.config, run.folder)
-        return model.build(run.config, embedding, classes=len(reviews.labels)), vocabulary
+        embedding, reader = new_embedding(reviews, run.config, run.folder)
+        return model.build(run.config, embedding, classes=classes), reader
     vocabulary = text.Vocabulary(shutil.copy(published.asset(WORDS), run.folder))
-    settings = published.layer_settings("embedding")
-    embedding = word_embedding.WordEmbedding.from_config(settings)
-    built = model.build(run.config, embedding, classes=len(reviews.labels))
+    embedding = published.model.get_layer(model.EMBEDDING).pack(packed=False)
+    built = model.build(run.config, embedding, classes=classes)
     head = None if same_labels(published, reviews.labels) else model.HEAD
-    warm_start(built, published, head=head)
-    return built, vocabulary
+    warm_start(built, published, head=head, done=[model.EMBEDDING])
+    return built, tokens.Reader(vocabulary)
 
 
 def score_batches(batches: Validated, classes: int) -> dict[str, float]:
@@ -97,12 +96,12 @@ def count_classes(reviews: Corpus) -> list[int]:
     return np.bincount(labels, minlength=len(reviews.labels)).tolist()
 
 
-def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vocabulary, Fitted]:
-    """Build and fit a model; it holds the weights of the best epoch."""
+def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.Reader, Fitted]:
+    """Build and fit a model, and pack it; it holds the weights of the best epoch."""
     config = run.config
     steps = run.steps(reviews.size("train"))
     with run.strategy.scope():
-        built, vocabulary = build_model(reviews, run)
+        built, reader = build_model(reviews, run)
         optimizer = run.make_adam(steps)
     classes = len(reviews.labels)
     class_counts = count_classes(reviews) if config.class_weights else None
@@ -114,18 +113,18 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, text.Vo
         losses=model.losses,
         train=lambda epoch: data.to_batches(
             reviews.splits["train"],
-            vocabulary,
+            reader,
             config,
             teach,
             shuffle_seed=epoch_seed(config.seed, epoch),
         ),
-        validation=data.to_batches(reviews.splits["validation"], vocabulary, config, judge),
+        validation=data.to_batches(reviews.splits["validation"], reader, config, judge),
         score=lambda batches: score_batches(batches, classes),
         monitor="accuracy",
         mode="max",
         options=run.fit_options(steps, reviews, [run.folder / WORDS]),
     )
-    return built, vocabulary, fitted
+    return model.pack(built, config), reader, fitted
 
 
 def main(argv: list[str]) -> None:
@@ -140,8 +139,15 @@ def main(argv: list[str]) -> None:
     )
     config = run.config
     with run.chief_first():
-        reviews = data.load(config, labels=config.labels, phrases=config.phrases, seed=config.seed)
-    built, vocabulary, fitted = train_model(reviews, run)
+        reviews = data.load(
+            config,
+            layout=config.layout(),
+            labels=config.labels,
+            phrases=config.phrases,
+            seed=config.seed,
+        )
+    cli.say(f"classes from worst to best: {', '.join(reviews.labels)} (--labels sets the order)")
+    built, reader, fitted = train_model(reviews, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, reviews.splits[config.score])
@@ -153,15 +159,14 @@ def main(argv: list[str]) -> None:
         run,
         corpus=reviews,
         fitted=fitted,
-        signatures=serving.signatures(
-            built, vocabulary, reviews.labels, config.max_length, run.target
-        ),
+        signatures=serving.signatures(built, reader, reviews.labels, config.max_length, run.target),
         model=built,
-        resources=[vocabulary],
+        resources=[reader],
         examples=serving.examples(config.bucket_lengths()),
         settings={
             "labels": reviews.labels,
-            **text_limits("tokens", config.max_length, serving.MOST),
+            "window": config.max_length,
+            **text_limits("tokens", serving.WINDOWS * config.max_length, serving.MOST),
         },
         score=score,
         card=make_card(reviews, config),
@@ -191,8 +196,9 @@ def make_card(reviews: Corpus, config: Config) -> Card:
             "`stars` [batch] int32, `probabilities` [batch, classes] float32.\n\n"
             '```\ncurl -d \'{"inputs": {"text": ["A warm and funny film."]}}\' \\\n'
             "  http://localhost:8501/v1/models/sentiment:predict\n```\n\n"
-            f"Texts are truncated to {config.max_length} tokens. An empty text has the label "
-            '"", 0 stars and probabilities of 0.'
+            f"A text of more than {config.max_length} tokens is read in windows; `truncated` "
+            f"[batch] bool marks one of more than {serving.WINDOWS} windows, of which the rest is "
+            'ignored. An empty text has the label "", 0 stars and probabilities of 0.'
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")

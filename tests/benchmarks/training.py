@@ -59,7 +59,7 @@ def padded(ids, labels):
 
 def reviews():
     """Return the batches, the number of words and the number of classes."""
-    corpus = sentiment_data.load(RunConfig(dataset="rated_reviews"), seed=1)
+    corpus = sentiment_data.load(RunConfig(dataset="rated_texts"), seed=1)
     train = corpus.splits["train"]
     words = frequent(count_words(train.map(lambda review: review["text"])))
     place = {word.encode(): row for row, word in enumerate(words, start=1)}

@@ -32,7 +32,7 @@ def version(small, tmp_path_factory):
         small.sign(target),
         model=small.model,
         resources=small.resources,
-        settings={"labels": ["a", "b", "c"], "max_tokens": 12},
+        settings={"labels": ["a", "b", "c"], "max_tokens": 192, "window": 12},
         examples=small.examples,
         directory=tmp_path_factory.mktemp("saved_models") / target.folder("sentiment"),
         target=target,
@@ -44,7 +44,7 @@ def test_a_version_has_its_files_and_no_server_lists_it(version):
     for name in (LITERT, litert_export.QUANTISED, litert_export.VOCABULARY, SETTINGS):
         assert (version / name).is_file()
     assert "litert" not in (version.parents[1] / "models.config").read_text()
-    assert json.loads((version / SETTINGS).read_text())["max_tokens"] == 12
+    assert json.loads((version / SETTINGS).read_text())["window"] == 12
 
 
 @pytest.mark.parametrize(("file", "tolerance"), [(LITERT, 1e-5), (litert_export.QUANTISED, 0.02)])

@@ -48,12 +48,13 @@ def embedding(members=1):
 def sentiment(folder):
     from tasks.sentiment import model, serving
     from tasks.sentiment.config import Config
+    from tasks.sentiment.tokens import Reader
 
     Vocabulary.write(folder / "vocabulary.txt", WORDS)
-    vocabulary = Vocabulary(folder / "vocabulary.txt")
-    built = model.build(Config(units=5, members=2), embedding(2), classes=3)
-    sign = lambda target: serving.signatures(built, vocabulary, "abc", 12, target)  # noqa: E731
-    return Small(built, sign, serving.examples([8, 12]), [8, 12], [vocabulary])
+    reader = Reader(Vocabulary(folder / "vocabulary.txt"))
+    built = model.build(Config(units=5, members=2), embedding(), classes=3)
+    sign = lambda target: serving.signatures(built, reader, "abc", 12, target)  # noqa: E731
+    return Small(built, sign, serving.examples([8, 12]), [8, 12], [reader])
 
 
 def ner(folder):
