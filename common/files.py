@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import glob
 import hashlib
 import os
@@ -14,7 +13,7 @@ import socket
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -53,45 +52,6 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     path,
                     number,
                 ) from error
-
-
-def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield `(line number, {column: value})` of a CSV or TSV file with a header.
-
-    The delimiter is a comma for `.csv` and a tab for any other ending. Quotes follow RFC 4180 and
-    may include line ends. Other columns are ignored.
-
-    Raises:
-      InputError: no header, a missing column, a row with too few or too many fields.
-    """
-    delimiter = "," if Path(path).suffix.lower() == ".csv" else "\t"
-    # A quoted value may hold line ends, so they are added again.
-    rows = csv.reader(
-        (line + "\n" for _, line in read_lines(path)), delimiter=delimiter, strict=True
-    )
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-        if not header:
-            raise InputError(f"empty file; expected a header with {' and '.join(columns)}", path)
-        for column in columns:
-            if column not in header:
-                raise InputError(
-                    f"no column {column!r}; expected a header with {' and '.join(columns)}, "
-                    f"got {delimiter.join(header)[:200]!r}",
-                    path,
-                    1,
-                )
-        places = {column: header.index(column) for column in columns}
-        for row in rows:
-            if not row:
-                continue  # an empty line, as editors leave it at the end
-            if len(row) != len(header):
-                raise InputError(
-                    f"expected {len(header)} fields, got {len(row)}", path, rows.line_num
-                )
-            yield rows.line_num, {column: row[place] for column, place in places.items()}
-    except csv.Error as error:
-        raise InputError(f"malformed: {error}", path, rows.line_num) from error
 
 
 def read_member(archive: Path, member: str) -> bytes:

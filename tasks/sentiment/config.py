@@ -37,7 +37,7 @@ class FileSettings(Settings):
         Args:
           trained: the settings of a model's training, which replace flags that are not given.
         """
-        flags = {}
+        flags: dict[str, str] = {}
         for field in dataclasses.fields(Layout):
             value = getattr(self, field.name, None)
             value = trained.get(field.name) if value is None else value

@@ -11,16 +11,20 @@ in stars.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from common.commands import cli, report
 from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError
+from common.files import open_output
 from common.serving.served import Served, text_request
-from tasks.sentiment.config import TASK
-from tasks.sentiment.formats import read_examples
+from tasks.sentiment.config import TASK, LabelSettings
+from tasks.sentiment.formats import index_labels, read_rows
 from tasks.sentiment.predict import load_model
 
 import numpy as np
@@ -34,9 +38,11 @@ with epy.lazy_imports():
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(EvaluateConfig):
+class Evaluate(EvaluateConfig, LabelSettings):
     """Flags of `evaluate`."""
 
+    errors: Path | None = None
+    """write the wrong predictions to this JSON Lines file, the most confident first"""
     plot: Picture | None = None
     """draw the confusion matrix to this picture file"""
 
@@ -64,10 +70,35 @@ def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dic
 
 @dataclasses.dataclass(frozen=True)
 class ScoredClasses(Scored):
-    """The score of an export on a split, with the true and the predicted class of each text."""
+    """The score of an export on a split, with its texts, their true and their predicted classes.
 
+    Attributes:
+      texts: the texts.
+      truth: the index of the true class of each text.
+      probabilities: `<float32>[texts, classes]`.
+    """
+
+    texts: list[str]
     truth: list[int]
-    predicted: list[int]
+    probabilities: np.ndarray
+
+    @property
+    def predicted(self) -> list[int]:
+        """The index of the predicted class of each text."""
+        return self.probabilities.argmax(axis=-1).tolist()
+
+    def errors(self, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the wrong predictions, the most confident first."""
+        confidence = self.probabilities.max(axis=-1)
+        for row in np.argsort(-confidence, kind="stable"):
+            true, predicted = labels[self.truth[row]], labels[self.predicted[row]]
+            if true != predicted:
+                yield {
+                    "text": self.texts[row],
+                    "label": true,
+                    "predicted": predicted,
+                    "probability": round(float(confidence[row]), 6),
+                }
 
 
 def score(served: Served, reviews: tf.data.Dataset, *, batch_size: int = 64) -> ScoredClasses:
@@ -79,15 +110,34 @@ def score(served: Served, reviews: tf.data.Dataset, *, batch_size: int = 64) -> 
       batch_size: texts per request.
     """
     start = time.perf_counter()
-    pairs = [(row["text"].decode(), int(row["label"])) for row in reviews.as_numpy_iterator()]
-    if not pairs:
+    rows = list(reviews.as_numpy_iterator())
+    if not rows:
         raise InputError("no examples in this split")
-    texts, truth = zip(*pairs, strict=True)
+    texts, truth = [row["text"].decode() for row in rows], [int(row["label"]) for row in rows]
     outputs = served.predict("serving_default", texts, text_request, batch_size=batch_size)
-    predicted = [int(row["probabilities"].argmax()) for _, row in outputs]
+    probabilities = np.array([row["probabilities"] for _, row in outputs])
     seconds = time.perf_counter() - start
-    scores = metrics(truth, predicted, len(served.settings["labels"]))
-    return ScoredClasses(len(truth), seconds, scores, list(truth), predicted)
+    classes = len(served.settings["labels"])
+    scores = metrics(truth, probabilities.argmax(axis=-1).tolist(), classes)
+    if "part" in rows[0]:
+        scores |= accuracy_by_part(truth, probabilities, [row["part"].decode() for row in rows])
+    return ScoredClasses(len(truth), seconds, scores, texts, truth, probabilities)
+
+
+def accuracy_by_part(
+    truth: Sequence[int], probabilities: np.ndarray, parts: Sequence[str]
+) -> dict[str, float]:
+    """Return the accuracy in each part of a data set that has several.
+
+    Example:
+      >>> accuracy_by_part([0, 1, 1], np.eye(2)[[0, 1, 0]], ["film", "film", "tweets"])
+      {'accuracy_film': 1.0, 'accuracy_tweets': 0.0}
+    """
+    right = probabilities.argmax(axis=-1) == np.asarray(truth)
+    names = list(dict.fromkeys(parts))
+    if len(names) < 2:
+        return {}
+    return {f"accuracy_{name}": float(right[np.array(parts) == name].mean()) for name in names}
 
 
 def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
@@ -106,11 +156,13 @@ def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
 def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Dataset]:
     """Return the name of the data, the split, and its examples `{text, label}`."""
     labels = tuple(served.settings["labels"])
+    layout = flags.layout(served.settings["config"])
     if path := flags.new_file(served.settings):
-        return path.name, "all", data.as_dataset(read_examples(path, labels))
+        rows = list(read_rows(path, layout, labelled=True))
+        return path.name, "all", data.as_dataset(index_labels(rows, labels, path))
     flags = flags.or_trained_on(served.settings)
     check_no_leak(served.settings["training_data"]["dataset"], flags.dataset)
-    reviews = data.load(flags, labels=labels, seed=served.settings["config"]["seed"])
+    reviews = data.load(flags, layout=layout, labels=labels, seed=served.settings["config"]["seed"])
     if reviews.labels != labels:
         raise InputError(
             f"{reviews.name} has the labels {', '.join(reviews.labels)}, "
@@ -129,6 +181,10 @@ def main(argv: list[str]) -> None:
     print(report.classification_report(scored.truth, scored.predicted, labels))
     if flags.plot:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
+    if flags.errors:
+        with open_output(flags.errors) as file:
+            for error in scored.errors(labels):
+                print(json.dumps(error, ensure_ascii=False), file=file)
     cli.print_scored(TASK, name, split, scored, served.path)
 
 

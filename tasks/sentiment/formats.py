@@ -54,7 +54,9 @@ class Layout:
         except LookupError as error:
             raise InputError(f"--encoding: no encoding {self.encoding!r}") from error
         if not is_bytewise:
-            raise InputError(f"--encoding {self.encoding}: convert the file to UTF-8, as iconv does")
+            raise InputError(
+                f"--encoding {self.encoding}: convert the file to UTF-8, as iconv does"
+            )
 
 
 class Row(NamedTuple):
@@ -204,13 +206,14 @@ def _csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, 
     lines = (line + "\n" for _, line in _lines(path, encoding))
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     csv.field_size_limit(1 << 30)
+    start = 1  # line of the row that is read
     try:
         for row in rows:
-            yield rows.line_num, row
+            yield start, row
+            start = rows.line_num + 1
     except csv.Error as error:
-        raise InputError(
-            f"malformed: {error}. A quote inside a quoted field must be doubled", path, rows.line_num
-        ) from error
+        message = f"malformed from here on: {error}. A quote in a quoted field must be doubled"
+        raise InputError(message, path, start) from error
 
 
 def _tsv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -5,8 +5,8 @@
     cat reviews.txt | python -m tasks.sentiment.predict -
 
 Words on the command line are texts, `-` reads lines from standard input. A .csv or .tsv file is
-read by its `text` column, any other file by its lines. Predictions come in the order of the texts;
-a text without a word has no stars.
+read by its column `text`, a .jsonl file by its key `text`, any other file by its lines. Predictions
+come in the order of the texts; a text without a word has no stars.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from typing import Any
 from common.commands import cli
 from common.commands.config import Picture, TextPredictConfig
 from common.errors import InputError
-from common.files import read_table
 from common.serving import versions
 from common.serving.served import Served, load_version, text_request
 from common.serving.versions import LITERT
-from tasks.sentiment.config import TASK
+from tasks.sentiment.config import TASK, FileSettings
+from tasks.sentiment.formats import SUFFIXES, read_rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(TextPredictConfig):
+class Predict(TextPredictConfig, FileSettings):
     """Flags of `predict`."""
 
     file: tuple[Path, ...] = ()
-    """files of texts: .csv or .tsv with a column `text`, or one text per line"""
+    """files of texts: .csv, .tsv or .jsonl with a column `text`, or one text per line"""
     plot: Picture | None = None
     """draw the attention weights of the words of the first text to this picture file"""
 
     def read_file(self, path: Path) -> Iterator[str]:
         """Yield the texts of one file."""
         if path.suffix.lower() in SUFFIXES:
-            for row in read_rows(path, self.layout(self.trained), labelled=False):
+            for row in read_rows(path, self.layout(), labelled=False):
                 yield row.text
         else:
             yield from super().read_file(path)
@@ -59,12 +59,14 @@ def describe(text: str, outputs: Mapping[str, Any], labels: list[str]) -> dict[s
     if not outputs["stars"]:
         return {"text": text, "label": None, "stars": 0, "message": "no word in this text"}
     probabilities = [round(float(value), 6) for value in outputs["probabilities"]]
-    return {
+    prediction = {
         "text": text,
         "label": outputs["label"].decode(),
         "stars": int(outputs["stars"]),
         "probabilities": dict(zip(labels, probabilities, strict=True)),
     }
+    # Exports of earlier releases have no such output.
+    return prediction | {"truncated": True} if outputs.get("truncated") else prediction
 
 
 def to_line(prediction: dict[str, Any]) -> str:
@@ -81,7 +83,8 @@ def to_line(prediction: dict[str, Any]) -> str:
     count = f"{stars} star{'s' if stars > 1 else ' '}"
     name = "" if label.isdigit() else f"  {label}"
     probability = f"{prediction['probabilities'][label]:4.0%}"
-    return f"{bar}  {count} {probability}{name}  {prediction['text']}"
+    cut = "  (only its beginning was read)" if prediction.get("truncated") else ""
+    return f"{bar}  {count} {probability}{name}  {prediction['text']}{cut}"
 
 
 def draw(served: Served, text: str, path: Path) -> None:

@@ -33,35 +33,6 @@ def test_a_missing_file_is_reported(tmp_path):
         list(files.read_lines(tmp_path / "gone.txt"))
 
 
-def test_tables_with_quotes_line_ends_other_columns_and_other_order(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text('Label,id,Text\n1,7,"a ""b"", c\nd"\n\n5,8,e\n', encoding="utf-8")
-    assert list(files.read_table(path, ("text", "label"))) == [
-        (3, {"text": 'a "b", c\nd', "label": "1"}),
-        (5, {"text": "e", "label": "5"}),
-    ]
-    path = tmp_path / "a.tsv"
-    path.write_text("text\tlabel\na, b\t1\n", encoding="utf-8")
-    assert list(files.read_table(path, ("text", "label"))) == [(2, {"text": "a, b", "label": "1"})]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "empty file; expected a header with text and label"),
-        ("text,stars\na,1\n", "line 1: no column 'label'; expected a header"),
-        ("text,label\na,1,2\n", "line 2: expected 2 fields, got 3"),
-        ("text,label\na\n", "line 2: expected 2 fields, got 1"),
-        ('text,label\n"a,1\n', "malformed: unexpected end of data"),
-    ],
-)
-def test_malformed_tables_are_reported_with_the_line(tmp_path, content, message):
-    path = tmp_path / "a.csv"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match=message):
-        list(files.read_table(path, ("text", "label")))
-
-
 def test_members_of_archives_are_read_and_bad_archives_reported(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("in/side.txt", "content")
