@@ -58,7 +58,8 @@ Span(text='lovely ending', label=4)]
     unclosed: list[tuple[int, int, int]] = []  # place in `found`, label, first word
     end = 0
     for piece in _PIECE.finditer(line):
-        if line[end : piece.start()].strip() or (found and not unclosed):
+        is_outside = not unclosed and (found or piece[1] is None)
+        if line[end : piece.start()].strip() or is_outside:
             raise ValueError("brackets or labels are missing")
         end = piece.end()
         label, word, _ = piece.groups()

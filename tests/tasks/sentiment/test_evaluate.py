@@ -30,19 +30,26 @@ def test_an_own_file_is_scored_whole(trained, capsys, served):
     path = folder / "mine.tsv"
     path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in rows))
     picture = folder / "confusion.png"
-    evaluate.main(["--model", str(served.path), "--data", str(path), "--plot", str(picture)])
+    errors = folder / "errors.jsonl"
+    words = ["--plot", str(picture), "--errors", str(errors)]
+    evaluate.main(["--model", str(served.path), "--data", str(path), *words])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     predicted = served.call("serving_default", text=[text for text, _ in rows])["label"]
     equal = np.mean([a.decode() == label for a, (_, label) in zip(predicted, rows, strict=True)])
     assert result["accuracy"] == equal and result["examples"] == 6 and result["split"] == "all"
     assert picture.stat().st_size > 5000
+    wrong = [json.loads(line) for line in errors.read_text().splitlines()]
+    assert len(wrong) == round(6 * (1 - equal)) and wrong
+    assert all(row["label"] == opposite[row["predicted"]] for row in wrong)
+    confidence = [row["probability"] for row in wrong]
+    assert confidence == sorted(confidence, reverse=True) and confidence[-1] > 0.5
 
 
 def test_leaks_and_unknown_labels_are_refused(served, tmp_path):
     evaluate.check_no_leak("sst5", "sst5")
     evaluate.check_no_leak("my.csv", None)
-    with pytest.raises(InputError, match="trained on 'rated_reviews', which shares sentences"):
-        evaluate.check_no_leak("rated_reviews", "mr")
+    with pytest.raises(InputError, match="trained on 'rated_texts', which shares sentences"):
+        evaluate.check_no_leak("rated_texts", "mr")
     with pytest.raises(InputError, match="shares sentences"):
         evaluate.check_no_leak("sst2", "mr")
     path = write_csv(tmp_path / "other.csv", [("fine", "good"), ("hm", "odd")])

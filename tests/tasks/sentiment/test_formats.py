@@ -1,6 +1,7 @@
 """The user's own files: their layouts, skipped rows, labels and splits."""
 
 import collections
+import itertools
 import os
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_one_label_and_more_than_ten_are_refused(count, message):
 
 def test_unknown_labels_are_refused():
     rows = [Row(2, "x", "1"), Row(3, "y", "3")]
-    with pytest.raises(InputError, match="my.csv, line 3: unknown label '3'; expected 1, 2"):
+    with pytest.raises(InputError, match=r"my.csv, line 3: unknown label '3'; expected 1, 2"):
         formats.index_labels(rows, ("1", "2"), "my.csv")
 
 
@@ -172,7 +173,7 @@ def test_splits_are_stratified_and_keep_duplicates_together():
     examples = [(f"good {n}", 1) for n in range(180)] + [(f"bad {n}", 0) for n in range(20)]
     examples += [("Good 3!", 1), ("good, 7", 0), ("rare", 2), ("rare too", 2)]
     splits = formats.split_stratified(examples, seed=3)
-    assert sorted(sum(splits.values(), [])) == sorted(examples)
+    assert sorted(itertools.chain(*splits.values())) == sorted(examples)
     counts = {split: collections.Counter(k for _, k in splits[split]) for split in splits}
     for split in ("validation", "test"):
         assert 18 <= counts[split][1] <= 20 and 2 <= counts[split][0] <= 3 and not counts[split][2]

@@ -77,12 +77,10 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     ("content", "message"),
     [
         (b"", "my.csv: empty file; expected a header with text and label"),
-        (b"text,stars\nx,1\n", "my.csv, line 1: no column 'label'"),
-        (b"text,label\n", "my.csv: no reviews in this file"),
+        (b"text,stars\nx,1\n", "my.csv, line 1: no column 'label' (found: text, stars)"),
+        (b"text,label\n", "my.csv: no texts in this file"),
         (b"text,label\n" + b"x,1\n" * 20, "my.csv: every label is '1'; expected 2 to 10 classes"),
-        (b"text,label\nx,1\n,2\n", "my.csv, line 3: empty text"),
-        (b"text,label\nx,1\ny,\n", "my.csv, line 3: empty label"),
-        (b"text,label\nx,1\n\xff,2\n", "my.csv, line 3: not UTF-8"),
+        (b"text,label\nx,1\n\xff,2\n", "my.csv, line 3: not UTF-8 at byte 1"),
         (b"text,label\nx,1\ny,2\n", "2 examples are too few to split"),
         (
             b"text,label\n" + b"".join(b"x,%d\n" % i for i in range(11)),
@@ -100,8 +98,11 @@ def test_an_invalid_file_gives_a_one_line_error(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dataset", "sst9"], "no data set 'sst9'; known: rated_reviews, sst5"),
+        (["--dataset", "sst9"], "no data set 'sst9'; known: rated_texts, sst5"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
+        (["--sentence_weight", "2"], "--sentence_weight needs --phrases"),
+        (["--dataset", "mr", "--rating_spread", "0.4"], "--rating_spread must be 0 or more"),
+        (["--delimiter", "ab"], "--delimiter must be one character, got 'ab'"),
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
         (["--data", "gone.csv"], "gone.csv: no such file or folder"),
     ],
