@@ -73,12 +73,14 @@ class Config(RunConfig, LabelSettings):
     """weigh examples so that all classes count the same in the loss"""
     rating_spread: float = 0.0
     """standard deviation of mean ratings, which spreads their targets over classes (rated_texts)"""
+    clauses: int = 0
+    """short clauses with negated words of the lexicon to add to the training data (rated_texts)"""
     max_length: Count = 64
     """tokens per text; longer texts are truncated, in training and in the export"""
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [sentiment]), '' = none"""
-    frequent_words: int = 100_000
+    frequent_words: int = 40_000
     """number of most frequent words of the pretrained vectors to add to the vocabulary"""
     lexicon: bool = True
     """add the ratings of VADER's lexicon to the vectors of English words, and emoji"""
@@ -124,6 +126,8 @@ class Config(RunConfig, LabelSettings):
             raise InputError("--sentence_weight needs --phrases")
         if self.rating_spread < 0 or (self.rating_spread and self.dataset != "rated_texts"):
             raise InputError("--rating_spread must be 0 or more, and above 0 for rated_texts only")
+        if self.clauses and not (self.lexicon and self.dataset == "rated_texts"):
+            raise InputError("--clauses needs --lexicon and --dataset rated_texts")
         object.__setattr__(self, "labels", tuple(map(canonical, self.labels)))
         if self.labels and not 2 <= len(set(self.labels)) == len(self.labels) <= 10:
             raise InputError("--labels needs 2 to 10 different labels")
@@ -143,7 +147,7 @@ class Config(RunConfig, LabelSettings):
 PRESETS = {
     "rated_texts": Config(dataset="rated_texts"),
     "sst5": Config(dataset="sst5", epochs=6, members=4),
-    "sst2": Config(dataset="sst2", epochs=8, members=4, frequent_words=400_000),
+    "sst2": Config(dataset="sst2", epochs=8, members=4),
     "mr": Config(dataset="mr", epochs=6, members=4),
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }

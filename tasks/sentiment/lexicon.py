@@ -7,11 +7,45 @@ read; nothing of it runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import require
 from common.files import read_lines
+
+import numpy as np
+
+# Clauses in which a word of the lexicon is negated, or is not.
+_SUBJECTS = ("it", "this", "the place", "the story", "she", "he", "i", "we", "they", "the service")
+_NEGATED = (
+    "{subject} was not {word}",
+    "{subject} wasn't {word} at all",
+    "{subject} isn't {word}",
+    "{subject} does not {word}",
+    "{subject} didn't {word}",
+    "{subject} never {word}",
+    "there was no {word}",
+    "there is nothing {word} about it",
+    "{subject} had no {word}",
+    "nobody was {word}",
+    "not {word}",
+    "not {word} at all",
+    "without any {word}",
+    "hardly {word}",
+)
+_PLAIN = (
+    "{subject} was {word}",
+    "{subject} is really {word}",
+    "{subject} does {word}",
+    "{subject} always {word}",
+    "there was {word}",
+    "there is something {word} about it",
+    "everybody was {word}",
+    "so {word}",
+)
+# By how much a negation changes a rating, on average of many raters (Hutto and Gilbert 2014).
+_NEGATION = -0.74
 
 # Frequent emoji whose descriptions tell too little; rated by us.
 _MORE = {"👍": 2.0, "👎": -2.0, "💔": -2.5, "😉": 1.0, "🙌": 2.0, "👏": 2.0, "🎉": 2.0}
@@ -49,3 +83,32 @@ def read_lexicon() -> Lexicon:
         if rated := [ratings[word] for word in words if word in ratings]:
             ratings[symbol] = sum(rated) / len(rated)
     return Lexicon(ratings | _MORE, emoji)
+
+
+def clauses(ratings: Mapping[str, float], count: int, seed: int) -> list[tuple[str, float]]:
+    """Make clauses in which a rated word is negated, and as many in which it is not.
+
+    Args:
+      ratings: words and their ratings; words rated between -1 and 1 are not used.
+      count: number of clauses.
+      seed: seed of their words.
+
+    Returns:
+      Pairs of a clause and its rating, by the rule of VADER for negations.
+
+    Example:
+      >>> clauses({"dull": -2.0}, 2, seed=0)
+      [('not dull at all.', 1.48), ('the story does dull', -2.0)]
+    """
+    generator = np.random.default_rng(seed)
+    words = [word for word, rating in ratings.items() if word.isalpha() and abs(rating) > 1]
+    made = []
+    for number in range(count):
+        is_plain = bool(number % 2)
+        frame = generator.choice(_PLAIN if is_plain else _NEGATED)
+        word = str(generator.choice(words))
+        clause = frame.format(subject=generator.choice(_SUBJECTS), word=word)
+        end = generator.choice(["", ".", "!"])
+        rating = ratings[word] * (1.0 if is_plain else _NEGATION)
+        made.append((f"{clause}{end}", round(rating, 3)))
+    return made

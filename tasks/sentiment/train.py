@@ -10,6 +10,7 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -30,14 +31,47 @@ from etils import epy
 
 with epy.lazy_imports():
     from common import text, word_embedding
-    from tasks.sentiment import data, lexicon, litert_export, model, serving, targets, tokens
+    from tasks.sentiment import (
+        data,
+        datasets,
+        lexicon,
+        litert_export,
+        model,
+        serving,
+        targets,
+        tokens,
+    )
 
     import keras
+    import tensorflow as tf
 
 
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
 WORDS = "vocabulary.txt"
+
+
+def with_clauses(reviews: Corpus, config: Config) -> Corpus:
+    """Add clauses with words of the lexicon to the training split of rated texts.
+
+    Words that occur there at least three times are used, since many others are hardly English.
+    """
+    counts = text.count_words(
+        reviews.splits["train"].map(lambda review: review["text"]), tokens.tokenize
+    )
+    rated = lexicon.read_lexicon().ratings.items()
+    ratings = {word: rating for word, rating in rated if counts[word] >= 3}
+    made = lexicon.clauses(ratings, config.clauses, config.seed)
+    texts, ratings = zip(*made, strict=True)
+    columns = {
+        "text": list(texts),
+        "label": np.array([datasets.stars(rating) - 1 for rating in ratings]),
+        "part": ["lexicon"] * len(texts),
+        "rating": np.array(ratings, np.float32),
+    }
+    added = tf.data.Dataset.from_tensor_slices(columns)
+    train = reviews.splits["train"].concatenate(added)
+    return dataclasses.replace(reviews, splits={**reviews.splits, "train": train})
 
 
 def new_embedding(
@@ -146,6 +180,8 @@ def main(argv: list[str]) -> None:
             phrases=config.phrases,
             seed=config.seed,
         )
+    if config.clauses:
+        reviews = with_clauses(reviews, config)
     cli.say(f"classes from worst to best: {', '.join(reviews.labels)} (--labels sets the order)")
     built, reader, fitted = train_model(reviews, run)
 
