@@ -60,11 +60,11 @@ def with_clauses(reviews: Corpus, config: Config) -> Corpus:
         reviews.splits["train"].map(lambda review: review["text"]), tokens.tokenize
     )
     rated = lexicon.read_lexicon().ratings.items()
-    ratings = {word: rating for word, rating in rated if counts[word] >= 3}
-    made = lexicon.clauses(ratings, config.clauses, config.seed)
-    texts, ratings = zip(*made, strict=True)
+    frequent = {word: rating for word, rating in rated if counts[word] >= 3}
+    made = lexicon.clauses(frequent, config.clauses, config.seed)
+    texts, ratings = [clause for clause, _ in made], [rating for _, rating in made]
     columns = {
-        "text": list(texts),
+        "text": texts,
         "label": np.array([datasets.stars(rating) - 1 for rating in ratings]),
         "part": ["lexicon"] * len(texts),
         "rating": np.array(ratings, np.float32),

@@ -43,15 +43,14 @@ def read_trees(content: bytes, name: str | Path) -> list[list[Span]]:
 
 
 def spans(line: str) -> list[Span]:
-    r"""Return the spans of a tree in the form of the Penn Treebank, the whole sentence first.
+    """Return the spans of a tree in the form of the Penn Treebank, the whole sentence first.
 
     Raises:
       ValueError: the line is no tree.
 
     Example:
-      >>> spans("(3 (2 Its) (4 (3 lovely) (2 ending)))")[:3]
-      [Span(text='Its lovely ending', label=3), Span(text='Its', label=2), \
-Span(text='lovely ending', label=4)]
+      >>> [tuple(span) for span in spans("(4 (3 lovely) (2 ending))")]
+      [('lovely ending', 4), ('lovely', 3), ('ending', 2)]
     """
     words: list[str] = []
     found: list[Span | None] = []  # in the order in which they open
