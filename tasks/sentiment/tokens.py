@@ -20,6 +20,7 @@ _EYES, _NOSE = "[:=]", "['^o-]?"
 _END = r"(\s|$|[.,!?])"
 # The first of these comes first: an address holds ":/".
 _REWRITES = (
+    (r"\s+", "  "),  # two, since a match may include those around an emoticon
     (r"(?i)<br\s*/?>", " "),
     (r"(?i)\b(?:https?://|www\.)\S+", " http "),
     (r"(^|\s)@\w+", r"\1 @ "),
@@ -29,7 +30,7 @@ _REWRITES = (
     (rf"{_EYES}[',]-?[(\[]+", " 😢 "),
     (rf"{_EYES}[',]-?[)\]]+", " 😂 "),
     (rf"{_EYES}{_NOSE}[)\]}}]+", " 🙂 "),
-    (rf"{_EYES}{_NOSE}[(\[{{]+", " 🙁 "),
+    (rf"{_EYES}{_NOSE}[(\[{{]+(\W|$)", r" 🙁 \1"),
     (rf"(^|\s)\(+{_NOSE}[:=]", r"\1 🙂 "),
     (rf"(^|\s)\)+{_NOSE}[:=]", r"\1 🙁 "),
     (r";-?[)\]]+", " 😉 "),

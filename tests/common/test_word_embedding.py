@@ -4,6 +4,7 @@ from common.errors import InputError
 from common.word_embedding import (
     WordEmbedding,
     embedding_matrix,
+    known_part,
     new_embedding,
     subword_table,
     subwords,
@@ -57,6 +58,15 @@ def test_embedding_matrix_scales_features_and_composes_words():
     np.testing.assert_allclose(
         embedding_matrix(["good"], {"good": np.array([2.0]), "b": np.array([6.0])}), [[1.0]]
     )
+
+
+def test_a_word_without_a_vector_has_that_of_its_description_or_its_beginning():
+    vectors = {"red": np.array([1.0, -1.0]), "heart": np.array([3.0, 1.0])}
+    matrix = embedding_matrix(["❤", "hearted", "he", "red"], vectors, {"❤": ["red", "heart"]})
+    np.testing.assert_allclose(matrix, [[2, 0], [3, 1], [0, 0], [1, -1]])
+    known = {"abcd", "abcde", "abc"}
+    assert known_part("abcdef", known) == ["abcde"] and known_part("abcdefghij", known) == ["abcde"]
+    assert known_part("abcd", known) == [] and known_part("abcdefghijk", known) == []
 
 
 def test_subwords_are_all_parts_of_three_to_five_letters():
@@ -177,6 +187,31 @@ def test_the_table_of_subwords_holds_every_number_in_the_fewest_bytes(count, dty
     assert float(layer(np.array([[2]]))[0][0, 0, 0]) == count
 
 
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_packed_layer_returns_nearly_the_same_in_a_quarter_of_the_bytes(members):
+    random = np.random.default_rng(0)
+    layer = WordEmbedding(40, 30, 16, subwords=20, subwords_of_word=3, members=members)
+    layer.build((None, None))
+    table = random.integers(0, 21, (40, 3))
+    matrix = random.normal(size=(40, 16)).astype(np.float32)
+    layer.fill(matrix, counts=random.uniform(1, 9, 30), rare=5.0, table=table)
+    for weight in (layer.learnt, layer.parts):
+        weight.assign(random.normal(size=weight.shape))
+    packed = layer.pack()
+    assert {packed.learnt.dtype, packed.parts.dtype} == {"int8"} and not packed.trainable_variables
+    ids = random.integers(-1, 41, (3, 50))
+    for one, other in zip(layer(ids), packed(ids), strict=True):
+        np.testing.assert_allclose(one, other, atol=0.06)
+    again = WordEmbedding.from_config(packed.get_config())
+    again.build((None, None))
+    for variable, value in zip(again.variables, packed.variables, strict=True):
+        variable.assign(value)
+    np.testing.assert_array_equal(again(ids)[0], packed(ids)[0])
+    unpacked = packed.pack(packed=False)
+    np.testing.assert_allclose(unpacked(ids)[0], packed(ids)[0], atol=1e-5)
+    np.testing.assert_array_equal(unpacked.use, layer.use)
+
+
 def test_subword_dropout_drops_the_stated_fraction():
     layer = make_embedding(subwords=2, subword_dropout=0.25)
     output = layer(np.full((1, 8000), 4), training=True)[0].numpy()[0, :, 0]
@@ -199,6 +234,24 @@ def test_embedding_survives_a_keras_file(tmp_path):
     again = keras.models.load_model(tmp_path / "m.keras")
     sample = np.array([[0, 1, 2, 3, 4, 5]])
     np.testing.assert_array_equal(model(sample)[0], again(sample)[0])
+
+
+def test_ratings_and_descriptions_add_words_and_a_feature(tmp_path):
+    source = write_vectors(tmp_path / "v.txt", ["red 1 2", "of 3 6", "heart 5 10", "rare 7 7"])
+    settings = {"vectors": source, "frequent_words": 1, "dimension": 3, "rare": 0.0, "subwords": 0}
+    embedding, vocabulary = new_embedding(
+        {"of": 2},
+        tmp_path / "words.txt",
+        seed=1,
+        ratings={"rare": -1.5, "odd": 2.0},
+        descriptions={"❤": ["red", "heart"]},
+        **settings,
+    )
+    assert vocabulary.words[2:] == ["of", "red", "heart", "rare", "odd", "❤"]
+    x = embedding(np.arange(2, 8)[None])[0].numpy()[0]
+    np.testing.assert_allclose(x[:, 2], [0, 0, 0, -1.5, 2.0, 0], atol=0.02)
+    np.testing.assert_allclose(x[5, :2], (x[1, :2] + x[2, :2]) / 2, atol=0.05)
+    assert not x[4, :2].any()
 
 
 def test_a_new_embedding_of_short_words_needs_no_subwords(tmp_path):

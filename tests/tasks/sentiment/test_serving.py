@@ -8,6 +8,8 @@ from tests.tasks.own.sentiment import own_reviews
 
 import numpy as np
 import pytest
+import scipy.stats
+import tensorflow as tf
 
 
 def test_the_signatures_are_those_of_the_golden_file(served, pytestconfig):
@@ -107,6 +109,45 @@ def test_the_keras_model_equals_the_export(served):
         served.call("tensors", ids=ids, length=length)["probabilities"],
         atol=1e-6,
     )
+
+
+def test_the_end_of_a_long_text_counts(served):
+    report = "the film its plot every actor the ending the music a scene " * 5
+    superb, awful = served.call("serving_default", text=[report + "superb", report + "awful"])[
+        "probabilities"
+    ]
+    assert superb[1] > awful[1] + 0.05  # of class "good"
+    explained = served.call("explain", text=[report + "superb"])
+    assert explained["tokens"].shape == (1, 61)
+    np.testing.assert_allclose(explained["attention"].sum(), 1.0, atol=1e-5)
+
+
+def test_a_text_that_is_not_read_to_its_end_says_so(served):
+    longest = served.settings["max_tokens"]
+    assert longest == serving.WINDOWS * served.settings["window"] == 384
+    texts = ["film " * longest, "film " * (longest + 1), "film" + "a" * 16_380 + "b", ""]
+    assert served.call("serving_default", text=texts)["truncated"].tolist() == [0, 1, 1, 0]
+
+
+def test_windows_hold_all_tokens_once_and_in_order():
+    for count in (0, 1, 7, 8, 9, 63, 64, 65, 128):
+        windows, row = serving.split_windows(tf.ragged.constant([[9], list(range(count))]), 8)
+        rows = windows.to_list()
+        assert [token for window in rows[1:] for token in window] == list(range(count))
+        lengths = [len(window) for window in rows[1:]]
+        assert not lengths or (max(lengths) <= 8 and max(lengths) - min(lengths) < 8)
+        assert len(lengths) == -(-count // 8)
+        assert row.numpy().tolist() == [0] + [1] * len(lengths)
+
+
+def test_windows_are_joined_by_their_certainty():
+    probabilities = np.array([[0.7, 0.2, 0.1], [1 / 3] * 3, [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]])
+    row = np.array([0, 1, 1, 1])
+    joined, weight = serving.join(tf.constant(probabilities, tf.float32), tf.constant(row), 3)
+    certainty = 1 - scipy.stats.entropy(probabilities, axis=1) / np.log(3)
+    expected = np.average(probabilities[1:], axis=0, weights=np.maximum(certainty[1:], 1e-4))
+    np.testing.assert_allclose(joined, [probabilities[0], expected, np.zeros(3)], atol=1e-6)
+    np.testing.assert_allclose(np.bincount(row, weight), [1, 1], atol=1e-6)
 
 
 def test_stars_follow_their_formula():
