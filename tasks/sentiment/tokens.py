@@ -59,10 +59,19 @@ def tokenize(text: tf.Tensor) -> tf.RaggedTensor:
       '@ loved it 🙂 http'
     """
     text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    text = tf.strings.regex_replace(text, _INVISIBLE, "")
+    text = _narrow(tf.strings.regex_replace(text, _INVISIBLE, ""))
     for pattern, replacement in _REWRITES:
         text = tf.strings.regex_replace(text, pattern, replacement)
     return common_text.tokenize(text)
+
+
+def _narrow(text: tf.Tensor) -> tf.Tensor:
+    """Replace full-width forms of ASCII, as keyboards for Chinese and Japanese produce them."""
+    codes = tf.strings.unicode_decode(text, "UTF-8")
+    flat = codes.flat_values
+    is_wide = (flat >= 0xFF01) & (flat <= 0xFF5E)
+    narrow = codes.with_flat_values(tf.where(is_wide, flat - 0xFEE0, flat))
+    return tf.strings.unicode_encode(narrow, "UTF-8")
 
 
 class Reader(tf.Module):

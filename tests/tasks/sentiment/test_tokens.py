@@ -21,6 +21,7 @@ def split(text):
         ("^_^ -_- :)))", "😊 😑 🙂"),
         ("👍🏽 ❤️ 😂😂", "👍 ❤ 😂 😂"),
         ("ab\u00adso\u00adlutely za\u200bny", "absolutely zany"),
+        ("\uff27\uff4f\uff4f\uff44\uff01 caf\u0065\u0301", "good ! café"),
         ("See https://a.example/b?c=:/d, or www.x.example", "see http or http"),
         ("@ann and @bob_2: mail me@x.example", "@ and @ : mail me @ x.example"),
         ("good<br />bad <BR>", "good bad"),
