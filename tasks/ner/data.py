@@ -7,16 +7,25 @@ the model.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.data import batches
-from common.datasets import SPLITS, Corpus, DataSource, prepare
+from common.datasets import SPLITS, Corpus, DataSource, check_obtainable, prepare
 from common.errors import InputError
 from common.text import Vocabulary, rewrite
-from tasks.ner.config import Config
-from tasks.ner.datasets import LICENCES  # the import also registers the builders with tfds
-from tasks.ner.formats import Sentence, entity_types, read_splits, tag_names
+from tasks.ner.config import MIXABLE, Config
+from tasks.ner.datasets import LICENCES, SHARED_TYPES  # registers the builders with tfds, too
+from tasks.ner.formats import (
+    FIRST_AND_LAST,
+    OUTSIDE,
+    Columns,
+    Sentence,
+    entity_types,
+    read_splits,
+    tag_names,
+)
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -24,29 +33,53 @@ import tensorflow_datasets as tfds
 # --- data sets ------------------------------------------------------------------------------------
 
 
-def load(source: DataSource, *, seed: int) -> Corpus:
-    """Load a published data set or the user's own files.
+def load(source: DataSource, *, seed: int, columns: Columns = FIRST_AND_LAST) -> Corpus:
+    """Load a published data set, several that train together, or the user's own files.
 
     The elements are `{tokens: <string>[time], tags: <int64>[time]}`, where a tag is an index of the
     corpus's labels.
 
     Args:
-      source: the flags that name the data.
+      source: the flags that name the data; `a+b` names two data sets, whose types are mapped to
+        PER, LOC, ORG and MISC.
       seed: seed of the split of a single file.
+      columns: the columns of the user's own files.
 
     Raises:
       InputError: the data cannot be downloaded or read.
     """
     if source.data is not None:
-        return _own_corpus(source.data, seed)
+        return _own_corpus(source.data, seed, columns)
     if source.dataset is None:
         raise InputError("no data: pass --dataset NAME or --data PATH")
-    return _published_corpus(source.dataset, source)
+    names = source.dataset.split("+")
+    if len(names) == 1:
+        return _published_corpus(source.dataset, source)
+    if unknown := sorted(set(names) - set(MIXABLE)):
+        raise InputError(f"{', '.join(unknown)} cannot be mixed; known: {', '.join(MIXABLE)}")
+    return _mix([_published_corpus(name, source) for name in names])
 
 
-def _own_corpus(path: Path, seed: int) -> Corpus:
+def not_obtainable(names: Sequence[str], source: DataSource) -> dict[str, str]:
+    """Return the reason for each data set that can be neither downloaded nor read.
+
+    Args:
+      names: of data sets.
+      source: the flags that name the folders.
+    """
+    reasons = {}
+    for name in names:
+        builder, manual_dir = _builder(name, source)
+        try:
+            check_obtainable(builder, manual_dir=manual_dir)
+        except InputError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _own_corpus(path: Path, seed: int, columns: Columns) -> Corpus:
     """Load the user's CoNLL files."""
-    splits, types = read_splits(path, seed=seed)
+    splits, types = read_splits(path, seed=seed, columns=columns)
     labels = tag_names(types)
     return Corpus(
         name=path.name,
@@ -57,34 +90,81 @@ def _own_corpus(path: Path, seed: int) -> Corpus:
     )
 
 
-def _published_corpus(name: str, source: DataSource) -> Corpus:
-    """Load a data set through its tfds builder; `source` names the folders."""
+def _builder(name: str, source: DataSource) -> tuple[tfds.core.DatasetBuilder, Path | None]:
+    """Return the builder of a data set, and the folder of its downloaded files.
+
+    With several data sets, `--manual_dir` may hold a folder for each.
+    """
     data_dir = None if source.data_dir is None else str(source.data_dir)
     # English is one of wikiann's many configurations.
     builder = tfds.builder({"wikiann": "wikiann/en"}.get(name, name), data_dir=data_dir)
-    prepare(builder, manual_dir=source.manual_dir)
+    manual_dir = source.manual_dir
+    if manual_dir is not None and (manual_dir / name).is_dir():
+        manual_dir /= name
+    return builder, manual_dir
+
+
+def _published_corpus(name: str, source: DataSource) -> Corpus:
+    """Load a data set through its tfds builder; `source` names the folders."""
+    builder, manual_dir = _builder(name, source)
+    prepare(builder, manual_dir=manual_dir)
     column, validation = ("ner", "dev") if name == "conll2003" else ("tags", "validation")
     names = builder.info.features[column].feature.names
-    labels = tag_names(entity_types(names))
-    # The builder's index of a tag -> ours.
-    index = tf.constant([labels.index(tag) for tag in names])
-
-    def convert(row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"tokens": row["tokens"], "tags": tf.cast(tf.gather(index, row[column]), tf.int64)}
-
     splits = {}
     for split in SPLITS:
         published = validation if split == "validation" else split
         rows = builder.as_dataset(split=published, shuffle_files=False)
-        size = tf.data.experimental.assert_cardinality(rows.cardinality())
-        splits[split] = rows.map(convert).apply(size)
-    return Corpus(
+        splits[split] = rows.map(lambda row: {"tokens": row["tokens"], "tags": row[column]})
+    corpus = Corpus(
         name=name,
-        labels=labels,
+        labels=tuple(names),
         splits=splits,
         citation=builder.info.citation,
         licence=LICENCES[name],
     )
+    return _relabel(corpus, tag_names(entity_types(names)), {})
+
+
+def _mix(corpora: Sequence[Corpus]) -> Corpus:
+    """Join data sets that train together."""
+    types = {SHARED_TYPES.get(name, name) for c in corpora for name in entity_types(c.labels)}
+    labels = tag_names(types)
+    splits: dict[str, tf.data.Dataset] = {}
+    for corpus in corpora:
+        for split, rows in _relabel(corpus, labels, SHARED_TYPES).splits.items():
+            splits[split] = splits[split].concatenate(rows) if split in splits else rows
+    return Corpus(
+        name="+".join(corpus.name for corpus in corpora),
+        labels=labels,
+        splits=splits,
+        citation="\n\n".join(corpus.citation for corpus in corpora if corpus.citation),
+        licence="; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
+    )
+
+
+def _relabel(corpus: Corpus, labels: Sequence[str], types: Mapping[str, str]) -> Corpus:
+    """Return a corpus whose tags are indices of `labels`.
+
+    Args:
+      corpus: the corpus.
+      labels: names of the tags.
+      types: an entity type of the corpus -> that of the labels, where they differ.
+    """
+
+    def renamed(tag: str) -> str:
+        prefix, _, entity_type = tag.partition("-")
+        return tag if tag == OUTSIDE else f"{prefix}-{types.get(entity_type, entity_type)}"
+
+    index = tf.constant([labels.index(renamed(tag)) for tag in corpus.labels], tf.int64)
+
+    def convert(row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"tokens": row["tokens"], "tags": tf.gather(index, row["tags"])}
+
+    splits = {
+        split: rows.map(convert).apply(tf.data.experimental.assert_cardinality(rows.cardinality()))
+        for split, rows in corpus.splits.items()
+    }
+    return dataclasses.replace(corpus, labels=tuple(labels), splits=splits)
 
 
 def sentences(rows: tf.data.Dataset, labels: Sequence[str]) -> list[Sentence]:

