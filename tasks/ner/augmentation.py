@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.files import read_lines
-from common.text import tokenize
 from tasks.ner.datasets import SENTENCES
 from tasks.ner.formats import Sentence, entities
+from tasks.ner.tokens import tokenize
 
 import numpy as np
 import tensorflow as tf
@@ -78,7 +78,7 @@ class Gazetteer:
 def _read_names(path: Path) -> list[list[str]]:
     """Read a name per line, as tokens."""
     lines = [line for _, line in read_lines(path) if line.strip()]
-    tokens = tokenize(tf.constant(lines), lower=False).to_list()
+    tokens = tokenize(tf.constant(lines)).to_list()
     return [[token.decode() for token in name] for name in tokens]
 
 

@@ -108,7 +108,7 @@ class Config(RunConfig):
 # The values were chosen on the validation splits.
 MIXTURE = "everyday_entities+wikigold+btc"
 PRESETS = {
-    MIXTURE: Config(dataset=MIXTURE, epochs=12, lower_case=0.1, members=3, clusters="explosion"),
+    MIXTURE: Config(dataset=MIXTURE, epochs=10, lower_case=0.1, members=3, clusters="explosion"),
     "everyday_entities": Config(
         dataset="everyday_entities",
         exchange=0.5,

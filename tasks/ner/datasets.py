@@ -13,8 +13,8 @@ from typing import Any
 
 from common.datasets import SPLITS, PackageArchive, fetch_package, split_by_hash
 from common.files import read_member
-from common.text import locate
 from tasks.ner.formats import OUTSIDE, Sentence, read_conll, tag_names
+from tasks.ner.tokens import locate
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -105,6 +105,7 @@ class _TaggedSentences(tfds.core.GeneratorBasedBuilder):
 class EverydayEntities(_TaggedSentences):
     """A small set of English sentences with entities of four types, written for this project."""
 
+    VERSION = tfds.core.Version("1.0.1")
     TYPES = ("LOC", "MISC", "ORG", "PER")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -170,6 +171,7 @@ class Nero(_TaggedSentences):
     determines the split, so that no sentence is in two splits.
     """
 
+    VERSION = tfds.core.Version("1.0.1")
     PACKAGE = PackageArchive(
         "NERO-nlp==0.0.8", "f19d87036b2a720388754d11d26bc421c3bc842e18bf7e8cfee4d30c03afc2a8"
     )

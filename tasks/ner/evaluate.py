@@ -3,6 +3,7 @@
     python -m tasks.ner.evaluate                                    # its own data, test split
     python -m tasks.ner.evaluate --model saved_models/ner/1 --data my.conll
     python -m tasks.ner.evaluate --dataset btc --manual_dir DIR     # held-out text of another kind
+    python -m tasks.ner.evaluate --errors mistakes.jsonl            # the most confident first
 
 The last line is one JSON object: `precision`, `recall` and `f1` of entities, as fractions. An
 entity counts as correct if its type and both its ends are right (strict IOB2).
@@ -11,16 +12,28 @@ entity counts as correct if its type and both its ends are right (strict IOB2).
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from common.commands import cli, report
 from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError, require
+from common.files import open_output
 from common.serving.served import Served, load_export
-from tasks.ner.config import TASK
-from tasks.ner.formats import OUTSIDE, Sentence, entity_types, read_conll
+from tasks.ner.config import TASK, check_columns
+from tasks.ner.formats import (
+    OUTSIDE,
+    Columns,
+    Sentence,
+    Span,
+    entities,
+    entity_types,
+    read_conll,
+)
 
 import numpy as np
 from etils import epy
@@ -38,8 +51,19 @@ SEQEVAL = ("precision", "recall", "f1-score")  # the same in seqeval's reports
 class Evaluate(EvaluateConfig):
     """Flags of `evaluate`."""
 
+    token_column: int = 1
+    """column of the token in the file of --data, from 1; negative: counted from the end"""
+    tag_column: int = -1
+    """column of the tag, likewise"""
     plot: Picture | None = None
     """draw the confusion matrix of the types of words to this picture file"""
+    errors: Path | None = None
+    """write the mistakes to this file, the most confident first, one JSON object per line"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        check_columns(self.token_column, self.tag_column)
 
 
 def by_type(
@@ -103,8 +127,15 @@ def token_request(sentences: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
     return {"tokens": padded, "length": length}
 
 
-def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) -> list[list[str]]:
-    """Return the predicted tags of sentences of tokens, in order."""
+class Prediction(NamedTuple):
+    """The predicted tags of a sentence, and the confidence of each; see `tasks.ner.serving`."""
+
+    tags: list[str]
+    confidence: list[float]
+
+
+def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) -> list[Prediction]:
+    """Return the predictions of sentences of tokens, in order."""
     predictions = served.predict(
         "tokens",
         sentences,
@@ -113,7 +144,10 @@ def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) 
         budget=served.settings.get("max_batch_tokens"),
     )
     return [
-        [name.decode() for name in outputs["tags"][: len(tokens)]]
+        Prediction(
+            [name.decode() for name in outputs["tags"][: len(tokens)]],
+            outputs["confidence"][: len(tokens)].tolist(),
+        )
         for tokens, outputs in predictions
     ]
 
@@ -124,6 +158,7 @@ class ScoredTags(Scored):
 
     truth: list[list[str]]
     predicted: list[list[str]]
+    confidence: list[list[float]] = dataclasses.field(default_factory=list)
 
     def confusion(self) -> tuple[list[str], list[int], list[int]]:
         """Return the types of words, `O` first, and the true and predicted type of each word."""
@@ -151,16 +186,74 @@ def score(
     if not rows:
         raise InputError("no examples in this split")
     truth = [list(row.tags) for row in rows]
+    predictions = tag(served, [row.tokens for row in rows], batch_size=batch_size)
     predicted = [
-        [name if name[2:] in types else OUTSIDE for name in names]
-        for names in tag(served, [row.tokens for row in rows], batch_size=batch_size)
+        [name if name[2:] in types else OUTSIDE for name in prediction.tags]
+        for prediction in predictions
     ]
     seconds = time.perf_counter() - start
-    return ScoredTags(len(rows), seconds, metrics(truth, predicted), truth, predicted)
+    confidence = [prediction.confidence for prediction in predictions]
+    return ScoredTags(len(rows), seconds, metrics(truth, predicted), truth, predicted, confidence)
+
+
+def mistakes(rows: Sequence[Sentence], scored: ScoredTags) -> list[dict[str, Any]]:
+    """Return the mistakes, the most confident first.
+
+    Entities of truth and prediction that overlap are one mistake. Its confidence is the probability
+    of a predicted entity that is wrong. If there is none, it is that of `O` at the missed entity,
+    where it is least certain.
+
+    Args:
+      rows: the sentences that were scored.
+      scored: from `score`.
+    """
+    every = []
+    for number, (row, confidence) in enumerate(zip(rows, scored.confidence, strict=True)):
+        truth, predicted = entities(scored.truth[number]), entities(scored.predicted[number])
+        for spans in _overlapping({*truth, *predicted}):
+            missed = [span for span in spans if span in truth and span not in predicted]
+            wrong = [span for span in spans if span in predicted and span not in truth]
+            if not missed and not wrong:
+                continue
+            values = [confidence[start] for _, start, _ in wrong]
+            values = values or [min(confidence[start:end]) for _, start, end in missed]
+            every.append(
+                {
+                    "confidence": round(max(values), 4),
+                    "true": [_describe(row, span) for span in spans if span in truth],
+                    "predicted": [_describe(row, span) for span in spans if span in predicted],
+                    "sentence": number + 1,
+                    "text": " ".join(row.tokens),
+                }
+            )
+    return sorted(every, key=lambda mistake: -mistake["confidence"])
+
+
+def _describe(row: Sentence, span: Span) -> dict[str, str]:
+    kind, start, end = span
+    return {"type": kind, "text": " ".join(row.tokens[start:end])}
+
+
+def _overlapping(spans: Iterable[Span]) -> list[list[Span]]:
+    """Group spans that overlap, directly or through others.
+
+    Example:
+      >>> _overlapping([("A", 0, 2), ("B", 1, 3), ("A", 3, 4)])
+      [[('A', 0, 2), ('B', 1, 3)], [('A', 3, 4)]]
+    """
+    groups: list[list[Span]] = []
+    reached = 0
+    for span in sorted(spans, key=lambda span: span[1:]):
+        if groups and span[1] < reached:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+        reached = max(reached, span[2])
+    return groups
 
 
 def check_types(model_types: Sequence[str], types: Sequence[str], name: str) -> None:
-    """Refuse data with entities that the model cannot predict.
+    """Say which types of the data the model cannot predict; their entities count as missed.
 
     Args:
       model_types: the entity types of the model.
@@ -168,21 +261,31 @@ def check_types(model_types: Sequence[str], types: Sequence[str], name: str) -> 
       name: the name of the data, for the message.
 
     Raises:
-      InputError: the data has a type that the model does not have.
+      InputError: the model has none of the types.
     """
-    if unknown := sorted(set(types) - set(model_types)):
+    unknown = ", ".join(sorted(set(types) - set(model_types)))
+    if unknown and not set(types) & set(model_types):
         raise InputError(
-            f"{name} has entities of type {', '.join(unknown)}; the model knows only "
+            f"{name} has entities of type {unknown}; the model knows only "
             f"{', '.join(model_types)}. Score it on data whose types it knows."
+        )
+    if unknown:
+        cli.say(
+            f"the model does not know these types of {name}: {unknown}; their entities count as "
+            "missed"
         )
 
 
 def load_split(served: Served, flags: Evaluate) -> tuple[str, str, list[Sentence], tuple[str, ...]]:
     """Return the name of the data, the split, its sentences, and the entity types of the data."""
+    columns = Columns(flags.token_column, flags.tag_column)
     if path := flags.new_file(served.settings):
-        rows = read_conll(path)
+        rows = read_conll(path, columns=columns)
         return path.name, "all", rows, entity_types(name for row in rows for name in row.tags)
-    corpus = data.load(flags.or_trained_on(served.settings), seed=served.settings["config"]["seed"])
+    config = served.settings["config"]
+    if flags.data is None:  # the model's own data are read as in training
+        columns = Columns(config["token_column"], config["tag_column"])
+    corpus = data.load(flags.or_trained_on(served.settings), seed=config["seed"], columns=columns)
     rows = data.sentences(corpus.splits[flags.split], corpus.labels)
     return corpus.name, flags.split, rows, entity_types(corpus.labels)
 
@@ -210,11 +313,15 @@ def main(argv: list[str]) -> None:
     name, split, rows, types = load_split(served, flags)
     model_types = entity_types(served.settings["labels"])
     check_types(model_types, types, name)
-    if set(types) != set(model_types):
+    if not set(model_types) <= set(types):
         listed = ", ".join(types) or "none"
         cli.say(f"scored on the types of {name}: {listed}; others count as no entity")
     scored = score(served, rows, types, batch_size=flags.batch_size)
     print_report(scored)
+    if flags.errors:
+        with open_output(flags.errors) as out:
+            for mistake in mistakes(rows, scored):
+                print(json.dumps(mistake, ensure_ascii=False), file=out)
     if flags.plot:
         word_types, truth, predicted = scored.confusion()
         report.confusion_matrix(truth, predicted, word_types, flags.plot)

@@ -37,6 +37,9 @@ class Sentence(NamedTuple):
     tags: list[str]
 
 
+Span = tuple[str, int, int]  # type, first token, end (excluded)
+
+
 class Columns(NamedTuple):
     """The columns of a CoNLL file, counted from 1, or from the end if negative."""
 
@@ -70,14 +73,14 @@ def entity_types(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({tag[2:] for tag in tags if tag != OUTSIDE}))
 
 
-def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+def entities(tags: Sequence[str]) -> list[Span]:
     """Return the entities that IOB2 tags mark: `(type, first token, end)`, the end excluded.
 
     Example:
       >>> entities(["B-PER", "I-PER", "O", "B-LOC"])
       [('PER', 0, 2), ('LOC', 3, 4)]
     """
-    spans: list[tuple[str, int, int]] = []
+    spans: list[Span] = []
     for index, tag in enumerate(tags):
         if tag.startswith("B-"):
             spans.append((tag[2:], index, index + 1))
@@ -266,8 +269,9 @@ def _blocks(path: Path) -> Iterator[list[_Line]]:
     """Yield the lines of each sentence, comments included."""
     block: list[_Line] = []
     for number, line in read_lines(path):
+        line = line.rstrip()
         if "\t" in line:  # a tab at the start says that the first column is empty
-            fields = [field.strip(" ") for field in line.rstrip().split("\t")]
+            fields = [field.strip(" ") for field in line.split("\t")]
         else:
             fields = [field for field in line.split(" ") if field]
         if not any(fields) or _is_blank(line) or "-DOCSTART-" in fields:

@@ -1,7 +1,7 @@
 """Find the named entities in your own texts.
 
     python -m tasks.ner.predict "Ada Lovelace lived in London."
-    python -m tasks.ner.predict --file letters.txt --output names.jsonl
+    python -m tasks.ner.predict --file letters.txt --output names.jsonl   # or .conll .ann .html
     cat notes.txt | python -m tasks.ner.predict --json -
 
 Words on the command line are texts, `-` reads lines from standard input, and each line of a file is
@@ -22,6 +22,7 @@ from common.commands.config import Picture, TextPredictConfig
 from common.data import map_in_order
 from common.errors import InputError
 from common.serving.served import Served, load_export, text_request
+from tasks.ner import markup
 from tasks.ner.config import TASK
 from tasks.ner.formats import OUTSIDE, entities, entity_types
 
@@ -38,26 +39,34 @@ SENTENCE_ENDS = (".", "!", "?", "...", ";")
 class Predict(TextPredictConfig):
     """Flags of `predict`."""
 
+    output: Path | None = None
+    """write to this file; .conll, .ann (BRAT, with the texts in .txt) and .html have their own
+    form, any other ending gets one JSON object per line"""
     plot: Picture | None = None
     """draw the probability of each type at each word of the first text to this picture file"""
 
 
 class Entity(NamedTuple):
-    """A predicted entity: `text[start:end]`."""
+    """A predicted entity: `text[start:end]`, and its probability."""
 
     type: str
     start: int
     end: int
+    probability: float = 1.0
 
 
 @dataclasses.dataclass
 class Tagged:
-    """The tokens of a text, their tags, and their places in the text."""
+    """The tokens of a text, their tags, and their places in the text.
+
+    The confidence of a token is the probability of its entity, or of `O`.
+    """
 
     tokens: list[str] = dataclasses.field(default_factory=list)
     tags: list[str] = dataclasses.field(default_factory=list)
     start: list[int] = dataclasses.field(default_factory=list)
     end: list[int] = dataclasses.field(default_factory=list)
+    confidence: list[float] = dataclasses.field(default_factory=list)
 
     def append(self, part: Tagged, count: int, offset: int) -> None:
         """Add the first `count` tokens of the text's next piece, which starts at `offset`."""
@@ -65,11 +74,14 @@ class Tagged:
         self.tags += part.tags[:count]
         self.start += [place + offset for place in part.start[:count]]
         self.end += [place + offset for place in part.end[:count]]
+        self.confidence += part.confidence[:count]
 
     def entities(self) -> list[Entity]:
         """Return the entities, in the order of the text."""
-        spans = entities(self.tags)
-        return [Entity(kind, self.start[a], self.end[b - 1]) for kind, a, b in spans]
+        return [
+            Entity(kind, self.start[a], self.end[b - 1], self.confidence[a])
+            for kind, a, b in entities(self.tags)
+        ]
 
 
 def predict(
@@ -119,6 +131,7 @@ def _to_tagged(outputs: dict[str, np.ndarray], row: int) -> Tagged:
         tags=[tag.decode() for tag in outputs["tags"][row, :count]],
         start=outputs["start"][row, :count].tolist(),
         end=outputs["end"][row, :count].tolist(),
+        confidence=[round(value, 4) for value in outputs["confidence"][row, :count].tolist()],
     )
 
 
@@ -143,8 +156,8 @@ def describe(text: str, tagged: Tagged) -> dict[str, Any]:
     prediction: dict[str, Any] = {
         "text": text,
         "entities": [
-            {"type": kind, "text": text[start:end], "start": start, "end": end}
-            for kind, start, end in tagged.entities()
+            {"type": kind, "text": text[a:b], "start": a, "end": b, "probability": probability}
+            for kind, a, b, probability in tagged.entities()
         ],
         **dataclasses.asdict(tagged),
     }
@@ -159,7 +172,7 @@ def mark(text: str, spans: Sequence[Entity], colours: dict[str, int] | None = No
       '[PER Ada] lives in [LOC Rome].'
     """
     parts, done = [], 0
-    for kind, start, end in spans:
+    for kind, start, end, _ in spans:
         name = text[start:end]
         if colours is None:
             marked = f"[{kind} {name}]"
@@ -213,7 +226,10 @@ def main(argv: list[str]) -> None:
     used = colours if sys.stdout.isatty() else None
     tagged = predict(served, flags.read_texts(), batch_size=flags.batch_size)
     predictions = (describe(text, tags) for text, tags in tagged)
-    first = cli.print_predictions(flags, predictions, to_line=lambda p: to_line(p, used))
+    if flags.output is not None and markup.writes(flags.output):
+        first = markup.write(flags.output, predictions, types)
+    else:
+        first = cli.print_predictions(flags, predictions, to_line=lambda p: to_line(p, used))
     if flags.plot:
         draw(served, first["text"], flags.plot)
 

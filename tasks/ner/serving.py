@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, same, shared
-from common.text import locate
 from tasks.ner.data import Reader
+from tasks.ner.tokens import locate
 
 import keras
 import numpy as np
@@ -34,13 +34,14 @@ def signatures(
     """Make the exported functions.
 
     - `serving_default`: `text` `<string>[batch]` -> `tokens`, `tags` `<string>[batch, time]`,
-      `start`, `end` `<int32>[batch, time]`, `length` `<int32>[batch]`. A token is
-      `text[start:end]`, in code points of the repaired text.
+      `start`, `end` `<int32>[batch, time]`, `confidence` `<float32>[batch, time]`, `length`
+      `<int32>[batch]`. A token is `text[start:end]`, in code points of the repaired text. Its
+      confidence is the probability of the entity to which it belongs, or else that of `O`.
     - `explain`: the same, and `probabilities` `<float32>[batch, time, tags]`.
     - `tensors`: `words` `<int32>[batch, time]`, `characters` `<int32>[batch, time, word length]`,
-      `length` `<int32>[batch]` -> `tags` `<int32>[batch, time]`, `probabilities`.
+      `length` `<int32>[batch]` -> `tags` `<int32>[batch, time]`, `probabilities`, `confidence`.
     - `tokens`: `tokens` `<string>[batch, time]`, `length` `<int32>[batch]` -> `tags`
-      `<string>[batch, time]`.
+      `<string>[batch, time]`, `confidence`.
 
     Texts are truncated to `max_length` tokens (and to 16,384 bytes); `tensors` and `tokens`
     accept any number. Outputs after the end of a row are "" or 0. A row without a token, or with a
@@ -75,6 +76,7 @@ def signatures(
             "tags": to_names(outputs),
             "start": tf.where(real, start.to_tensor(), 0),
             "end": tf.where(real, end.to_tensor(), 0),
+            "confidence": outputs["confidence"],
             "length": outputs["length"],
             "probabilities": outputs["probabilities"],
         }
@@ -92,12 +94,13 @@ def signatures(
     @tf.function(input_signature=[word_spec, character_spec, length_spec])
     def tensors(words: tf.Tensor, characters: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = run(words, characters, length)
-        return {name: outputs[name] for name in ("tags", "probabilities")}
+        return {name: outputs[name] for name in ("tags", "probabilities", "confidence")}
 
     @tf.function(input_signature=[token_spec, length_spec])
     def tokens(tokens: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         tokens = tf.strings.substr(tokens, 0, LONGEST_TOKEN)
-        return {"tags": to_names(tag_tokens(tokens, length))}
+        outputs = tag_tokens(tokens, length)
+        return {"tags": to_names(outputs), "confidence": outputs["confidence"]}
 
     return {
         "serving_default": serving_default,
@@ -112,15 +115,17 @@ def _make_run(model: keras.Model, target: Target) -> Run:
 
     Returns:
       A function of `words`, `characters` and `length`, which returns `tags` (indices),
-      `probabilities`, and `real` `<bool>[batch, time]`: which steps are tokens of a valid row.
+      `probabilities`, `confidence`, and `real` `<bool>[batch, time]`: which steps are tokens of a
+      valid row.
     """
 
     def tag(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = model(inputs, training=False)
         probabilities = tf.cast(outputs["probabilities"], tf.float32)
-        return {"tags": outputs["tags"], "probabilities": probabilities}
+        confidence = tf.cast(outputs["confidence"], tf.float32)
+        return {"tags": outputs["tags"], "probabilities": probabilities, "confidence": confidence}
 
-    timed = {"tags": same, "probabilities": same}
+    timed = {"tags": same, "probabilities": same, "confidence": same}
     core = target.core("core", tag, timed=["words", "characters"], steps=timed)
 
     @shared
@@ -135,6 +140,7 @@ def _make_run(model: keras.Model, target: Target) -> Run:
         return {
             "tags": tf.where(real, outputs["tags"], 0),
             "probabilities": tf.where(real[..., None], outputs["probabilities"], 0.0),
+            "confidence": tf.where(real, outputs["confidence"], 0.0),
             "real": real,
         }
 

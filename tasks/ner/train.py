@@ -295,15 +295,16 @@ def main(argv: list[str]) -> None:
         examples=serving.examples(config.bucket_lengths(), config.word_length),
         settings={
             "labels": corpus.labels,
+            "outside_weight": built.get_layer(model.COMMITTEE).outside_weight,
             **text_limits("tokens", config.max_length, serving.MOST),
         },
         score=score,
-        card=make_card(corpus, config),
+        card=make_card(corpus, config, built.get_layer(model.COMMITTEE).outside_weight),
     )
 
 
-def make_card(corpus: Corpus, config: Config) -> Card:
-    """Return the task's texts for the model card."""
+def make_card(corpus: Corpus, config: Config, outside_weight: float) -> Card:
+    """Return the task's texts for the model card; for the weight see `model.Committee`."""
     layers = describe_layers(config.layers, config.cell, config.units)
     is_packaged = config.vectors == word_embedding.PACKAGED_VECTORS
     types = ", ".join(entity_types(corpus.labels))
@@ -314,6 +315,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "vectors, a convolution over the characters and the shape of each word, "
             f"{layers}, a CRF with the constraints of IOB2"
             + (f"; an ensemble of {config.members} such networks." * (config.members > 1) or ".")
+            + f" Before decoding, the probability of O is multiplied by {outside_weight:g}."
         ),
         scores=(
             "Sentences were sent as the data's own tokens, through `tokens`. `precision`, "
@@ -324,7 +326,8 @@ def make_card(corpus: Corpus, config: Config) -> Card:
         usage=(
             "Signature `serving_default`: `text` [batch] string -> `tokens`, `tags` [batch, time] "
             "string, `start`, `end` [batch, time] int32 (code points of the text, the end "
-            "excluded), `length` [batch] int32.\n\n"
+            "excluded), `confidence` [batch, time] float32 (probability of the whole entity, or of "
+            "O), `length` [batch] int32.\n\n"
             '```\ncurl -d \'{"inputs": {"text": ["Ada Lovelace lived in London."]}}\' \\\n'
             "  http://localhost:8501/v1/models/ner:predict\n```\n\n"
             f"Tokens after the first {config.max_length} of a text are ignored. A text without a "
@@ -333,6 +336,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
             + (" GloVe 6B, licence: PDDL." if is_packaged else "")
+            + (" Word clusters: Explosion vectors, CC0." if config.clusters != "none" else "")
         ),
     )
 

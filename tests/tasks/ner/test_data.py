@@ -10,6 +10,7 @@ from tasks.ner.formats import Sentence, tag_names
 from tests.tasks.own.ner import own_sentences
 
 import pytest
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -51,8 +52,48 @@ def test_a_folder_with_a_file_per_split_is_loaded_as_it_is(tmp_path):
         rows = data.sentences(corpus.splits[split], corpus.labels)
         assert rows == [Sentence([token, "d"], ["B-X", "O"]), Sentence(["Ada"], ["B-Y"])]
     (tmp_path / "test.txt").write_text("c B-Z\n")
-    with pytest.raises(InputError, match=r"test.txt: has entities of type Z.*there: X, Y"):
-        data.load(flags(data=tmp_path), seed=1)
+    corpus = data.load(flags(data=tmp_path), seed=1)
+    assert corpus.labels == tag_names(["X", "Y", "Z"])
+    (row,) = data.sentences(corpus.splits["test"], corpus.labels)
+    assert row == Sentence(["c"], ["B-Z"])
+
+
+def test_mixed_data_sets_have_the_same_types(tmp_path, monkeypatch):
+    names = {"wnut17": ["person", "group"], "everyday_entities": ["MISC", "PER"]}
+
+    def published(name, source):
+        first, second = names[name]
+        rows = [Sentence([name, "x", "y"], [f"B-{first}", f"I-{first}", f"B-{second}"])]
+        labels = tag_names(names[name])
+        splits = {split: data.as_dataset(rows, labels) for split in SPLITS}
+        return Corpus(name, splits, f"cite {name}", "CC", labels=labels)
+
+    monkeypatch.setattr(data, "_published_corpus", published)
+    corpus = data.load(flags(dataset="wnut17+everyday_entities"), seed=1)
+    assert corpus.labels == tag_names(["MISC", "ORG", "PER"])
+    assert corpus.name == "wnut17+everyday_entities"
+    assert corpus.citation == "cite wnut17\n\ncite everyday_entities"
+    for split in SPLITS:
+        one, two = data.sentences(corpus.splits[split], corpus.labels)
+        assert one == Sentence(["wnut17", "x", "y"], ["B-PER", "I-PER", "B-ORG"])
+        assert two == Sentence(["everyday_entities", "x", "y"], ["B-MISC", "I-MISC", "B-PER"])
+        assert corpus.size(split) == 2
+    with pytest.raises(InputError, match="nero cannot be mixed; known: everyday_entities"):
+        data.load(flags(dataset="wnut17+nero"), seed=1)
+
+
+def test_what_cannot_be_had_is_known_before_anything_is_downloaded(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise requests.ConnectionError
+
+    monkeypatch.setattr("requests.head", refuse)
+    (tmp_path / "wikigold").mkdir()  # a folder for each data set
+    (tmp_path / "wikigold" / "wikigold.txt").write_text("")
+    source = flags(dataset="x", manual_dir=tmp_path, data_dir=tmp_path / "data")
+    reasons = data.not_obtainable(["everyday_entities", "wikigold", "btc"], source)
+    assert list(reasons) == ["btc"] and "needs 'btc.train'" in reasons["btc"]
+    (tmp_path / "wikigold" / "wikigold.txt").unlink()
+    assert list(data.not_obtainable(["everyday_entities", "wikigold"], source)) == ["wikigold"]
 
 
 def test_unknown_words_and_characters_get_the_id_of_a_similar_one(tmp_path):

@@ -5,9 +5,10 @@ import re
 from common.commands.config import EvaluateConfig
 from common.datasets import fetch_package
 from common.errors import InputError
-from common.text import rewrite, tokenize
+from common.text import rewrite
 from tasks.ner import augmentation, data, datasets
 from tasks.ner.formats import entities, entity_types, tag_names, to_iob2
+from tasks.ner.tokens import tokenize
 
 import pytest
 import requests
@@ -30,6 +31,7 @@ def flags(**kwargs):
             836,
         ),
         ("btc", (6338, 1000, 2001), ("LOC", "ORG", "PER"), 1730),
+        ("wikigold", (1363, 158, 175), ("LOC", "MISC", "ORG", "PER"), 334),
     ],
 )
 def test_published_splits(shared_data, tmp_path, name, sizes, types, names):
@@ -68,7 +70,7 @@ def test_the_default_data_set_shares_no_name_between_training_and_test(everyday)
     every = [row for part in rows.values() for row in part]
     assert all(to_iob2(row.tags) == row.tags for row in every)
     # The tokens are those that the model makes of the raw text.
-    again = tokenize(tf.constant([" ".join(row.tokens) for row in every]), lower=False).to_list()
+    again = tokenize(tf.constant([" ".join(row.tokens) for row in every])).to_list()
     assert again == rewrite(tf.ragged.constant([row.tokens for row in every])).to_list()
 
 

@@ -52,6 +52,38 @@ def test_types_that_the_model_lacks_are_refused(trained, served):
     evaluate.check_types(("LOC", "MISC", "ORG", "PER"), ("LOC", "ORG", "PER"), "btc")
 
 
+def test_types_that_the_model_lacks_among_others_count_as_missed(trained, capsys, served):
+    rows = [Sentence(["Ada", "Byron", "paid", "Acme"], ["B-PER", "I-PER", "O", "B-ORG"])]
+    path = write_conll(trained[0] / "mixed.conll", rows * 9)
+    errors = trained[0] / "errors.jsonl"
+    evaluate.main(["--model", str(served.path), "--data", str(path), "--errors", str(errors)])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out.splitlines()[-1])
+    assert result["recall"] == 0.5
+    assert "the model does not know these types of mixed.conll: ORG; their entities" in printed.err
+    mistakes = [json.loads(line) for line in errors.read_text().splitlines()]
+    assert len(mistakes) == 9 and mistakes[0]["sentence"] == 1
+    assert mistakes[0]["true"] == [{"type": "ORG", "text": "Acme"}]
+    assert 0 < mistakes[0]["confidence"] <= 1
+
+
+def test_mistakes_are_grouped_by_overlap_and_sorted_by_confidence():
+    rows = [Sentence(list("abcdef"), ["O"] * 6), Sentence(["g", "h"], ["O"] * 2)]
+    truth = [["B-X", "I-X", "O", "B-Y", "O", "B-X"], ["B-X", "I-X"]]
+    predicted = [["B-X", "B-Y", "O", "B-Y", "B-Y", "O"], ["O", "O"]]
+    confidence = [[0.5, 0.6, 0.9, 0.8, 0.7, 0.95], [0.9, 0.3]]
+    scored = evaluate.ScoredTags(2, 0.0, {}, truth, predicted, confidence)
+    found = evaluate.mistakes(rows, scored)
+    assert [row["confidence"] for row in found] == [0.95, 0.7, 0.6, 0.3]
+    missed, spurious, bounds, other = found
+    assert missed["true"] == [{"type": "X", "text": "f"}] and not missed["predicted"]
+    assert spurious["predicted"] == [{"type": "Y", "text": "e"}] and not spurious["true"]
+    assert bounds["true"] == [{"type": "X", "text": "a b"}]
+    expected = [{"type": "X", "text": "a"}, {"type": "Y", "text": "b"}]
+    assert bounds["predicted"] == expected and bounds["text"] == "a b c d e f"
+    assert other["sentence"] == 2
+
+
 # --- metrics --------------------------------------------------------------------------------------
 
 TAGS = formats.tag_names(["PER", "LOC"])

@@ -1,8 +1,11 @@
 """The layers and the tagger: numbers against NumPy, padding, IOB2."""
 
+import itertools
+
 from common.crf import Constraints, Scores, viterbi
 from common.word_embedding import WordEmbedding
 from tasks.ner import model
+from tasks.ner.clusters import ClusterFeatures
 from tasks.ner.config import Config
 from tasks.ner.formats import entities, tag_names, to_iob2
 
@@ -18,7 +21,8 @@ def small_model(seed=0, **changes):
     config = Config(**{"units": 5, "members": 2, "word_length": 6, **changes})
     embedding = WordEmbedding(9, 9, 4, members=config.members)
     shape = model.WordShape(12, name="shape")
-    built = model.build(config, embedding, shape, tags=TAGS)
+    clusters = ClusterFeatures(9, 3, 2) if config.clusters != "none" else None
+    built = model.build(config, embedding, shape, clusters, tags=TAGS)
     embedding.set_fixed(np.random.default_rng(seed).normal(size=(9, 4)))
     shape.fill(["", "", *"abcABC01.-"])
     return built
@@ -35,7 +39,7 @@ def random_inputs(batch, time, seed=0):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
 def test_additional_padding_changes_nothing(cell):
-    built = small_model(cell=cell, layers=2)
+    built = small_model(cell=cell, layers=2, clusters="explosion")
     inputs = random_inputs(3, 5)
     padded = {
         "words": np.pad(inputs["words"], [(0, 0), (0, 4)], constant_values=7),
@@ -45,7 +49,9 @@ def test_additional_padding_changes_nothing(cell):
     plain, more = built(inputs), built(padded)
     np.testing.assert_array_equal(more["tags"][:, :5], plain["tags"])
     np.testing.assert_allclose(more["probabilities"][:, :5], plain["probabilities"], atol=1e-6)
-    assert not np.any(more["tags"][:, 5:]) and not np.any(more["probabilities"][:, 5:])
+    np.testing.assert_allclose(more["confidence"][:, :5], plain["confidence"], atol=1e-5)
+    for name in ("tags", "probabilities", "confidence"):
+        assert not np.any(more[name][:, 5:])
 
 
 @pytest.mark.parametrize("outside_weight", [1.0, 0.01, 1e-6])
@@ -63,6 +69,64 @@ def test_predicted_tags_are_always_valid_iob2(outside_weight):
         assert to_iob2(tags) == tags
         names += len(entities(tags))
     assert names > 50
+
+
+def test_the_confidence_of_an_entity_sums_over_all_paths_that_mark_it():
+    """Enumerate all valid paths of short rows."""
+    random = np.random.default_rng(0)
+    layer = model.Committee(TAGS, members=2, outside_weight=0.2)
+    layer.build((None, 2, None, 5))
+    for weight in layer.weights:
+        weight.assign(random.normal(size=weight.shape))
+    emissions = random.normal(size=(12, 2, 4, 5)).astype(np.float32) * 2
+    length = np.array([4, 4, 4, 3, 2, 1] * 2, np.int32)
+    tags, probabilities, confidence = (value.numpy() for value in layer(emissions, length))
+    marked = 0
+    for row, steps in enumerate(length):
+        paths = [
+            path
+            for path in itertools.product(range(5), repeat=int(steps))
+            if to_iob2([TAGS[tag] for tag in path]) == [TAGS[tag] for tag in path]
+        ]
+        weights = np.mean(
+            [
+                np.exp(
+                    crf.log_likelihood(
+                        np.repeat(emissions[row : row + 1, n], len(paths), axis=0)[:, :steps],
+                        np.array(paths),
+                        [steps] * len(paths),
+                    )
+                )
+                for n, crf in enumerate(layer.crfs)
+            ],
+            axis=0,
+        )
+        assert weights.sum() == pytest.approx(1.0, abs=1e-4)
+        spans = [set(entities([TAGS[tag] for tag in path])) for path in paths]
+        predicted = [TAGS[tag] for tag in tags[row, :steps]]
+        expected = np.array([weights @ [path[t] == 0 for path in paths] for t in range(steps)])
+        for span in entities(predicted):
+            expected[span[1] : span[2]] = weights @ [span in every for every in spans]
+            marked += span[2] - span[1]
+        np.testing.assert_allclose(confidence[row, :steps], expected, atol=1e-5)
+        assert not confidence[row, steps:].any()
+        outside = [name == "O" for name in predicted]
+        np.testing.assert_allclose(
+            confidence[row, :steps][outside], probabilities[row, :steps, 0][outside], atol=1e-5
+        )
+    assert marked > 15
+
+
+def test_a_weight_for_each_row_decodes_as_that_weight_alone():
+    layer = model.Committee(TAGS)
+    layer.build((None, 1, None, 5))
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(5), (3, 6)).astype(np.float32)
+    length = np.array([6, 4, 5], np.int32)
+    weights = np.array([1.0, 0.01, 0.2], np.float32)
+    together = layer.decode(probabilities, length, weights)
+    for row, weight in enumerate(weights):
+        alone = layer.decode(probabilities, length, float(weight))
+        np.testing.assert_array_equal(together[row], alone[row])
 
 
 def test_transitions_follow_iob2():

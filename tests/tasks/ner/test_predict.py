@@ -29,17 +29,28 @@ def test_predict_reads_words_files_and_standard_input_in_order(trained, command_
     predictions = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     texts = ["Ada Byron lives in Rome.", "did Lena Novak call?", *rows, "", "Omar Okafor sleeps"]
     assert [row["text"] for row in predictions] == texts
-    assert predictions[0]["entities"] == [
-        {"type": "PER", "text": "Ada Byron", "start": 0, "end": 9},
-        {"type": "LOC", "text": "Rome", "start": 19, "end": 23},
+    found = [{**entity, "probability": None} for entity in predictions[0]["entities"]]
+    assert found == [
+        {"type": "PER", "text": "Ada Byron", "start": 0, "end": 9, "probability": None},
+        {"type": "LOC", "text": "Rome", "start": 19, "end": 23, "probability": None},
     ]
+    assert all(0.5 < entity["probability"] <= 1 for entity in predictions[0]["entities"])
     assert predictions[-2] == {
         **{"text": "", "entities": [], "tokens": [], "tags": [], "start": [], "end": []},
+        "confidence": [],
         "message": "no word in this text",
     }
     for row in predictions:
         for token, start, end in zip(row["tokens"], row["start"], row["end"], strict=True):
             assert row["text"][start:end] == token
+    for ending in ("conll", "ann", "html"):
+        done = commands.run(
+            *("ner.predict", "Ada Byron lives in Rome.", "--output", f"out.{ending}"),
+            folder=folder,
+            environment=command_environment,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "LOC" in (folder / f"out.{ending}").read_text()
 
 
 def test_predict_prints_brackets_in_a_pipe_colours_on_a_terminal_and_draws(

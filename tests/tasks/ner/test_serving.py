@@ -65,7 +65,9 @@ def test_text_tokens_and_tensors_return_the_same_tags(served):
     np.testing.assert_allclose(by_number["probabilities"], by_text["probabilities"], atol=1e-6)
     for row, count in enumerate(length):
         tags = [labels[tag] for tag in by_number["tags"][row, :count]]
-        assert tags == by_token[row]
+        assert tags == by_token[row].tags
+        found = by_text["confidence"][row, :count]
+        np.testing.assert_allclose(by_token[row].confidence, found, atol=1e-6)
         assert tags == [tag.decode() for tag in by_text["tags"][row, :count]]
         np.testing.assert_allclose(
             by_number["probabilities"][row, :count].sum(axis=1), 1.0, atol=1e-5

@@ -1,15 +1,18 @@
 """The `train` command: its export, fine-tuning, resuming, and invalid flags."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 from common.serving.served import load_export
-from tasks.ner import train
-from tasks.ner.formats import Sentence
+from tasks.ner import data, model, train
+from tasks.ner.config import DEFAULT, OFFLINE, PRESETS, preset_for_size
+from tasks.ner.formats import Sentence, tag_names
 from tests.tasks import commands
 from tests.tasks.own.ner import TINY, own_sentences, write_conll
 
+import numpy as np
 import pytest
 
 
@@ -23,6 +26,49 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     version = folder / result["model"]
     assert version == folder / "saved_models" / "ner" / "1"
     commands.check_version(version, f"{result['f1']:.4f}", "| units | 8 |")
+
+
+def settings_of(words, monkeypatch, missing=()):
+    monkeypatch.setattr(
+        data, "not_obtainable", lambda names, _: {n: f"no {n}" for n in names if n in missing}
+    )
+    return train.read_settings(words)
+
+
+def test_the_default_data_follow_from_what_can_be_had(monkeypatch, capsys):
+    assert settings_of([], monkeypatch) == PRESETS[DEFAULT]
+    assert not capsys.readouterr().err
+    config = settings_of(["--epochs", "2"], monkeypatch, missing=["btc", "wikigold"])
+    assert config == dataclasses.replace(PRESETS[OFFLINE], epochs=2)
+    said = f"training on {OFFLINE} alone, since wikigold and btc cannot be had:"
+    assert f"{said}\n  no wikigold\n  no btc" in capsys.readouterr().err
+    # A data set that is named is never replaced.
+    for name in (DEFAULT, "btc", "btc+wikigold"):
+        assert settings_of(["--dataset", name], monkeypatch, missing=["btc"]).dataset == name
+
+
+def test_the_preset_of_own_files_follows_from_their_size(tmp_path, monkeypatch):
+    path = write_conll(tmp_path / "my.conll", own_sentences(100, seed=1))
+    config = settings_of(["--data", str(path), "--units", "7"], monkeypatch)
+    assert config == dataclasses.replace(preset_for_size(80), data=path, units=7)
+
+
+def test_the_weight_of_o_with_the_best_validation_score_is_chosen():
+    labels = tag_names(["X"])
+    ensemble = model.Committee(labels)
+    ensemble.build((None, 1, None, 3))
+    # At two of four tokens the entity has less probability than O, as after training on few names.
+    probabilities = np.array([[[0.8, 0.2, 0], [0.75, 0.25, 0], [0.99, 0.01, 0], [0.1, 0.9, 0]]])
+    batch = {"tags": np.array([[1, 1, 0, 1]]), "length": np.array([4], np.int32)}
+    outputs = {"probabilities": probabilities.astype(np.float32)}
+    found = train.OutsideWeight(ensemble, None).score([(batch, outputs)])
+    assert found["f1"] == 1.0 and 0.01 / 0.99 < found["outside_weight"] < 0.2 / 0.8
+    fixed = train.OutsideWeight(ensemble, 1.0).score([(batch, outputs)])
+    assert fixed["outside_weight"] == 1.0 and fixed["recall"] == pytest.approx(1 / 3)
+
+
+def test_the_weight_is_exported(served):
+    assert served.settings["outside_weight"] == 1.0  # a flag of the test
 
 
 @pytest.mark.slow  # the same test of sentiment is not
@@ -95,7 +141,10 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dataset", "wnut18"], "no data set 'wnut18'; known: everyday_entities, wnut17"),
+        (
+            ["--dataset", "wnut18"],
+            "no data set 'wnut18'; known: everyday_entities+wikigold+btc, everyday",
+        ),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--exchange", "1"], "--exchange must be in [0, 1)"),
         (["--outside_weight", "0"], "--outside_weight must be positive"),

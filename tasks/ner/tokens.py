@@ -1,0 +1,76 @@
+"""Tokens of raw text: those of `common.text`, cut and joined as in annotated corpora.
+
+Annotated sentences have "Dr." and "Inc." as one token, and no token with two names, which users
+write where a blank is missing: "London,Paris", "it.Next".
+"""
+
+from __future__ import annotations
+
+from common import text as common_text
+
+import tensorflow as tf
+
+# Abbreviations that keep their dot.
+_TITLES = "Dr Mr Mrs Ms Messrs Prof St Rev Hon Fr Gen Col Maj Capt Cmdr Lt Sgt Cpl Pvt Sen Rep Gov"
+_COMPANIES = "Inc Ltd Co Corp Bros Jr Sr Mt Ft Ave Blvd Dept Univ Assn"
+_SMALL = "dr mr mrs ms prof inc ltd corp jr sr vs etc approx"
+_LOUD = "DR MR MRS MS PROF ST INC LTD CO CORP JR SR"
+ABBREVIATIONS = tuple(f"{_TITLES} {_COMPANIES} {_SMALL} {_LOUD}".split())
+_ABBREVIATION = rf"(^|[^\pL\pM\pN_.\-])({'|'.join(ABBREVIATIONS)})"
+# It stands for the dot, because it never ends a word; a variation selector that no font uses.
+_DOT = "\U000e0100"
+
+_MARK = "\x01"  # inserted where a token is cut; control characters count as blanks
+_CUTS = (
+    (r"([,:;])(\pL)", rf"\1{_MARK}\2"),  # "London,Paris": cut after the comma
+    (r"(\pL)([,:;])", rf"\1{_MARK}\2"),  # "Paris,2020": before it
+    (r"([\p{Ll}\pN]\.)(\p{Lu})", rf"\1{_MARK}\2"),  # "it.Next", but not "example.org"
+)
+
+
+def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+    r"""Split text into tokens, and return the place of each token in the text.
+
+    Args:
+      text: `<string>[batch]`, UTF-8.
+
+    Returns:
+      `(tokens, start, end)`, ragged `<string>` and twice `<int32>[batch, (tokens)]`. Offsets count
+      code points of the repaired text, in which each invalid sequence is one U+FFFD;
+      `text[start:end]` is the token.
+
+    Example:
+      >>> tokens, start, end = locate(tf.constant(["Dr. No left Rome,Paris."]))
+      >>> tokens.to_list()
+      [[b'Dr.', b'No', b'left', b'Rome', b',', b'Paris', b'.']]
+      >>> start.to_list(), end.to_list()
+      ([[0, 4, 7, 12, 16, 17, 22]], [[3, 6, 11, 16, 17, 22, 23]])
+    """
+    marked = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    marked = tf.strings.regex_replace(marked, _MARK, " ")
+    for pattern, replacement in _CUTS:
+        marked = tf.strings.regex_replace(marked, pattern, replacement)
+    marked = tf.strings.regex_replace(marked, rf"{_ABBREVIATION}\.", rf"\1\2{_DOT}")
+    tokens, start, end = common_text.locate(marked)
+    spelled = tf.strings.regex_replace(tokens.flat_values, f"{_ABBREVIATION}{_DOT}", r"\1\2.")
+    # Number of marks up to each character.
+    codes = tf.strings.unicode_decode(tf.strings.join([marked, " "]), "UTF-8")
+    is_mark = tf.cast(codes.flat_values == ord(_MARK), tf.int32)
+    marks = codes.with_flat_values(
+        tf.cumsum(is_mark)
+        - tf.repeat(
+            tf.gather(tf.pad(tf.cumsum(is_mark), [[1, 0]]), codes.row_starts()), codes.row_lengths()
+        )
+    )
+    before = tf.gather(marks, start, batch_dims=1)  # no mark is inside a token
+    return tokens.with_flat_values(spelled), start - before, end - before
+
+
+def tokenize(text: tf.Tensor) -> tf.RaggedTensor:
+    """Return the tokens of `locate`, in the normal form of `common.text.rewrite`.
+
+    Example:
+      >>> tokenize(tf.constant(["Mr. Lee’s"])).to_list()
+      [[b'Mr.', b'Lee', b"'s"]]
+    """
+    return common_text.rewrite(locate(text)[0])
