@@ -12,6 +12,7 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from tasks.ner.config import (
     DEFAULT,
     NO_LITERT,
     OFFLINE,
+    PRESETS,
     TASK,
     Config,
     preset_for_size,
@@ -73,26 +75,32 @@ STAND_INS = "Xx0"
 
 
 def read_settings(argv: list[str]) -> Config:
-    """Return the settings of a run: a preset, overridden by flags.
-
-    The preset of the user's own files follows from their size. That of a run without `--dataset`
-    and `--data` follows from the data sets that can be had.
-    """
+    """Return the settings of a run; the preset of the user's own files follows from their size."""
     presets = presets_for(argv)
     config = cli.parse_train(Config, presets, default=DEFAULT, argv=argv, doc=__doc__)
-    default = DEFAULT
-    if config.data is not None:
-        presets = {"own": preset_for_size(count_training_sentences(config.data))}
-        default = "own"
-    elif _names_no_data_set(argv) and (reasons := data.not_obtainable(DEFAULT.split("+"), config)):
-        default = OFFLINE
-        cli.say(f"training on {OFFLINE} alone, since {' and '.join(reasons)} cannot be had:")
-        cli.say("\n".join(f"  {reason}" for reason in reasons.values()))
-    return cli.parse_train(Config, presets, default=default, argv=argv, doc=__doc__)
+    if config.data is None:
+        return config
+    preset = preset_for_size(count_training_sentences(config.data))
+    return cli.parse_train(Config, {"own": preset}, default="own", argv=argv, doc=__doc__)
 
 
-def _names_no_data_set(argv: Sequence[str]) -> bool:
-    return not any(word.partition("=")[0] == "--dataset" for word in argv)
+def with_obtainable_data(run: Run[Config], argv: list[str]) -> Run[Config]:
+    """Return the run, on other data with their preset if those of `DEFAULT` cannot be had.
+
+    Data that the user named are never replaced.
+    """
+    config = run.config
+    if config.data is not None or any(word.partition("=")[0] == "--dataset" for word in argv):
+        return run
+    reasons = data.not_obtainable(DEFAULT.split("+"), config)
+    if not reasons:
+        return run
+    cli.say(f"training on {OFFLINE} alone, since {' and '.join(reasons)} cannot be had:")
+    cli.say("\n".join(f"  {reason}" for reason in reasons.values()))
+    config = cli.parse_train(Config, PRESETS, default=OFFLINE, argv=argv, doc=__doc__)
+    if run.published is not None:
+        config = config.with_architecture(run.published.settings["config"], ARCHITECTURE)
+    return dataclasses.replace(run, config=config)
 
 
 def new_vocabularies(
@@ -269,8 +277,9 @@ def main(argv: list[str]) -> None:
         lengths=Config.bucket_lengths,
         no_litert=NO_LITERT,
     )
-    config = run.config
     with run.chief_first():
+        run = with_obtainable_data(run, argv)
+        config = run.config
         columns = Columns(config.token_column, config.tag_column)
         corpus = data.load(config, seed=config.seed, columns=columns)
         if config.clusters != "none" and config.init is None:

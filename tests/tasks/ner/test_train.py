@@ -4,7 +4,9 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
 
+from common.commands.run import Run
 from common.serving.served import load_export
 from tasks.ner import data, model, train
 from tasks.ner.config import DEFAULT, OFFLINE, PRESETS, preset_for_size
@@ -28,28 +30,42 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     commands.check_version(version, f"{result['f1']:.4f}", "| units | 8 |")
 
 
-def settings_of(words, monkeypatch, missing=()):
-    monkeypatch.setattr(
-        data, "not_obtainable", lambda names, _: {n: f"no {n}" for n in names if n in missing}
-    )
-    return train.read_settings(words)
+@pytest.fixture
+def without(monkeypatch):
+    """Return the run that follows from a command line if some data sets cannot be had."""
+
+    def start(words, missing, published=None):
+        monkeypatch.setattr(
+            data, "not_obtainable", lambda names, _: {n: f"no {n}" for n in names if n in missing}
+        )
+        run = Run("ner", train.read_settings(words), None, None, published)
+        return train.with_obtainable_data(run, words).config
+
+    return start
 
 
-def test_the_default_data_follow_from_what_can_be_had(monkeypatch, capsys):
-    assert settings_of([], monkeypatch) == PRESETS[DEFAULT]
+def test_the_default_data_follow_from_what_can_be_had(without, capsys):
+    assert without([], missing=[]) == PRESETS[DEFAULT]
     assert not capsys.readouterr().err
-    config = settings_of(["--epochs", "2"], monkeypatch, missing=["btc", "wikigold"])
+    config = without(["--epochs", "2"], missing=["btc", "wikigold"])
     assert config == dataclasses.replace(PRESETS[OFFLINE], epochs=2)
-    said = f"training on {OFFLINE} alone, since wikigold and btc cannot be had:"
-    assert f"{said}\n  no wikigold\n  no btc" in capsys.readouterr().err
+    message = f"training on {OFFLINE} alone, since wikigold and btc cannot be had:"
+    assert f"{message}\n  no wikigold\n  no btc" in capsys.readouterr().err
     # A data set that is named is never replaced.
     for name in (DEFAULT, "btc", "btc+wikigold"):
-        assert settings_of(["--dataset", name], monkeypatch, missing=["btc"]).dataset == name
+        assert without(["--dataset", name], missing=["btc"]).dataset == name
 
 
-def test_the_preset_of_own_files_follows_from_their_size(tmp_path, monkeypatch):
+def test_the_architecture_of_a_published_model_is_kept_on_other_data(without):
+    settings = {"config": {**dataclasses.asdict(PRESETS[DEFAULT]), "units": 7}}
+    published = types.SimpleNamespace(settings=settings)
+    config = without([], missing=["btc"], published=published)
+    assert config.dataset == OFFLINE and config.units == 7 and config.members == 3
+
+
+def test_the_preset_of_own_files_follows_from_their_size(tmp_path, without):
     path = write_conll(tmp_path / "my.conll", own_sentences(100, seed=1))
-    config = settings_of(["--data", str(path), "--units", "7"], monkeypatch)
+    config = without(["--data", str(path), "--units", "7"], missing=["btc"])
     assert config == dataclasses.replace(preset_for_size(80), data=path, units=7)
 
 
