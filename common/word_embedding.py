@@ -147,7 +147,7 @@ def subwords(word: str) -> list[str]:
 
 
 def subword_table(
-    words: list[str], learnt_words: int, *, at_least: int, most: int = 24
+    words: list[str], learnt_words: int, *, at_least: int, most: int = 16
 ) -> np.ndarray:
     """Return the ids of the subwords of each word.
 
@@ -387,6 +387,7 @@ def new_embedding(
     rare: float,
     subwords: int,
     seed: int,
+    least_count: int = 1,
     ratings: Mapping[str, float] = MappingProxyType({}),
     descriptions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     **settings: Any,
@@ -403,6 +404,8 @@ def new_embedding(
       rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
       subwords: a subword has a vector if at least this many training words have it; 0 for none.
       seed: seed of random vectors.
+      least_count: a word that occurs less often has no learnt vector, and is in the vocabulary only
+        if it has a pretrained one.
       ratings: words that are added to the vocabulary -> their value of one more fixed feature,
         which is 0 for other words; see `tasks.sentiment.lexicon`.
       descriptions: words that are added to the vocabulary; see `embedding_matrix`.
@@ -411,9 +414,9 @@ def new_embedding(
     Raises:
       InputError: no word was counted, or the vectors cannot be read.
     """
-    words = frequent(counts)
-    if not words:
+    if not counts:
         raise InputError("no word in the training texts")
+    words = frequent(counts, at_least=least_count)
     frequencies = np.array([0, 0, *(counts[word] for word in words)], np.float32)
     pretrained = {}
     more = [*ratings, *descriptions]

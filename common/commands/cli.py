@@ -38,16 +38,23 @@ class Scored:
 
 
 def parse_train(
-    config: type[R], presets: Mapping[str, R], *, default: str, argv: list[str], doc: str | None
+    config: type[R],
+    presets: Mapping[str, R],
+    *,
+    default: str,
+    argv: list[str],
+    doc: str | None,
+    own: R | None = None,
 ) -> R:
     """Parse a `train` command: `--dataset NAME` selects the preset, other flags override it.
 
     Args:
       config: the task's dataclass.
       presets: a config per data set.
-      default: name of the preset used without `--dataset`, also for `--data`.
+      default: name of the preset used without `--dataset`.
       argv: the words after the program's name.
       doc: printed at the top of `--help`.
+      own: the settings with `--data`; None: those of `default`.
 
     Raises:
       InputError: an unknown data set, or values that the config refuses.
@@ -57,7 +64,7 @@ def parse_train(
         raise InputError(f"no data set {name!r}; known: {', '.join(presets)}")
     start = presets[name or default]
     if name is None and _flag(argv, "data") is not None:
-        start = dataclasses.replace(start, dataset=None)
+        start = own or dataclasses.replace(start, dataset=None)
     return tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
 
 

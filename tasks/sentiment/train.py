@@ -24,7 +24,7 @@ from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.sentiment import evaluate, predict
-from tasks.sentiment.config import DEFAULT, PRESETS, TASK, Config
+from tasks.sentiment.config import DEFAULT, OWN, PRESETS, TASK, Config
 
 import numpy as np
 from etils import epy
@@ -88,6 +88,7 @@ def new_embedding(
         frequent_words=config.frequent_words,
         dimension=config.dimension,
         rare=config.rare_word_dropout,
+        least_count=config.least_count,
         subwords=config.subwords,
         seed=config.seed,
         word_dropout=config.word_dropout,
@@ -163,7 +164,7 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = cli.parse_train(Config, PRESETS, default=DEFAULT, own=OWN, argv=argv, doc=__doc__)
     run = start_run(
         TASK,
         config,

@@ -254,6 +254,16 @@ def test_ratings_and_descriptions_add_words_and_a_feature(tmp_path):
     assert not x[4, :2].any()
 
 
+def test_rare_words_without_a_vector_are_unknown(tmp_path):
+    source = write_vectors(tmp_path / "v.txt", ["of 3 6", "red 1 2", "heart 5 10"])
+    settings = {"vectors": source, "frequent_words": 0, "dimension": 3, "rare": 0.0, "subwords": 0}
+    counts = {"zorn": 3, "heart": 1, "tippo": 1}
+    embedding, vocabulary = new_embedding(
+        counts, tmp_path / "words.txt", seed=1, least_count=2, **settings
+    )
+    assert vocabulary.words[2:] == ["zorn", "heart"] and embedding.learnt_words == 3
+
+
 def test_a_new_embedding_of_short_words_needs_no_subwords(tmp_path):
     counts = {"it": 2, "is": 2, "so": 1, "bad": 1, "good": 1}
     settings = {"vectors": "", "frequent_words": 0, "dimension": 3, "rare": 10.0, "subwords": 3}
