@@ -140,10 +140,11 @@ def split_windows(ids: tf.RaggedTensor, window: int) -> tuple[tf.RaggedTensor, t
 def join(
     probabilities: tf.Tensor, row: tf.Tensor, rows: tf.Tensor | int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Join the probabilities of windows: their mean, weighted by certainty.
+    """Join the probabilities of windows, so that a verdict outweighs windows that only report.
 
-    The certainty is 1 minus the entropy over its maximum, so that a verdict outweighs windows that
-    only report.
+    The result is their mean. The weight of a window is its certainty (1 minus the entropy over its
+    maximum) times the square of its polarity (the mean distance of a class from the middle one,
+    over the largest).
 
     Args:
       probabilities: `<float32>[windows, classes]`; 0 for a window that was not computed.
@@ -160,10 +161,12 @@ def join(
       ([[0.0, 1.0]], [0.0, 1.0])
     """
     entropy = -tf.reduce_sum(tf.math.xlogy(probabilities, probabilities), axis=-1)
-    classes = tf.cast(tf.shape(probabilities)[1], tf.float32)
-    certainty = tf.maximum(1.0 - entropy / tf.math.log(classes), 1e-4)
-    total = tf.math.unsorted_segment_sum(certainty, row, rows)
-    weight = certainty / tf.gather(total, row)
+    classes = probabilities.shape[1]
+    certainty = 1.0 - entropy / np.log(classes)
+    distance = np.abs(np.linspace(-1.0, 1.0, classes, dtype=np.float32))
+    polarity = tf.linalg.matvec(probabilities, distance)
+    weight = tf.maximum(certainty * polarity**2, 1e-6)
+    weight /= tf.gather(tf.math.unsorted_segment_sum(weight, row, rows), row)
     return tf.math.unsorted_segment_sum(probabilities * weight[:, None], row, rows), weight
 
 

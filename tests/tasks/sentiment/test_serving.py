@@ -140,13 +140,15 @@ def test_windows_hold_all_tokens_once_and_in_order():
         assert row.numpy().tolist() == [0] + [1] * len(lengths)
 
 
-def test_windows_are_joined_by_their_certainty():
-    probabilities = np.array([[0.7, 0.2, 0.1], [1 / 3] * 3, [0.1, 0.1, 0.8], [0.6, 0.3, 0.1]])
+def test_windows_are_joined_by_their_certainty_and_polarity():
+    windows = np.array([[0.7, 0.2, 0.1], [1 / 3] * 3, [0.1, 0.1, 0.8], [0.05, 0.9, 0.05]])
     row = np.array([0, 1, 1, 1])
-    joined, weight = serving.join(tf.constant(probabilities, tf.float32), tf.constant(row), 3)
-    certainty = 1 - scipy.stats.entropy(probabilities, axis=1) / np.log(3)
-    expected = np.average(probabilities[1:], axis=0, weights=np.maximum(certainty[1:], 1e-4))
-    np.testing.assert_allclose(joined, [probabilities[0], expected, np.zeros(3)], atol=1e-6)
+    joined, weight = serving.join(tf.constant(windows, tf.float32), tf.constant(row), 3)
+    certainty = 1 - scipy.stats.entropy(windows, axis=1) / np.log(3)
+    weights = np.maximum(certainty * (1 - windows[:, 1]) ** 2, 1e-6)
+    expected = np.average(windows[1:], axis=0, weights=weights[1:])
+    assert expected.argmax() == 2
+    np.testing.assert_allclose(joined, [windows[0], expected, np.zeros(3)], atol=1e-5)
     np.testing.assert_allclose(np.bincount(row, weight), [1, 1], atol=1e-6)
 
 
