@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-MOST = 131_072  # tokens of a request: its rows times the longest of them
+MOST = 65_536  # tokens of a request: its rows times the longest of them
 WINDOWS = 16  # of a text that are read
 
 # Requests that verify an export and warm a server up.

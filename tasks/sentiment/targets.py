@@ -65,7 +65,9 @@ def make_targets(config: Config, classes: int, counts: Sequence[int] | None = No
       `weight` `<float32>[batch]`.
     """
     table = tf.constant(smoothed(config, classes))
-    of_class = np.ones(classes) if counts is None else sum(counts) / (classes * np.array(counts))
+    of_class = (
+        np.ones(classes) if counts is None else sum(counts) / (classes * np.maximum(counts, 1))
+    )
     weights = tf.constant(of_class, tf.float32)
 
     def targets(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

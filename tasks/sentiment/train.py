@@ -74,6 +74,18 @@ def with_clauses(reviews: Corpus, config: Config) -> Corpus:
     return dataclasses.replace(reviews, splits={**reviews.splits, "train": train})
 
 
+def report_long(reviews: Corpus, config: Config) -> None:
+    """Say how many training texts are truncated."""
+    texts = reviews.splits["train"].map(lambda review: review["text"]).batch(1024)
+    lengths = texts.map(lambda batch: tokens.tokenize(batch).row_lengths()).unbatch()
+    count = sum(int(length > config.max_length) for length in lengths.as_numpy_iterator())
+    if count:
+        cli.say(
+            f"{count} of {reviews.size('train')} training texts have more than "
+            f"{config.max_length} tokens; training reads their first ones (--max_length)"
+        )
+
+
 def new_embedding(
     reviews: Corpus, config: Config, folder: Path
 ) -> tuple[word_embedding.WordEmbedding, tokens.Reader]:
@@ -183,6 +195,7 @@ def main(argv: list[str]) -> None:
         )
     if config.clauses:
         reviews = with_clauses(reviews, config)
+    report_long(reviews, config)
     cli.say(f"classes from worst to best: {', '.join(reviews.labels)} (--labels sets the order)")
     built, reader, fitted = train_model(reviews, run)
 

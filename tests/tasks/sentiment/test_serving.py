@@ -69,16 +69,17 @@ def test_rows_of_an_invalid_length_are_empty(served):
 
 
 def test_the_longest_rows_beyond_the_limits_are_empty(served):
-    ids = np.full((2, 131_073), 2, np.int32)
-    probabilities = served.call("tensors", ids=ids, length=[131_073, 5])["probabilities"]
+    ids = np.full((2, 65_537), 2, np.int32)
+    probabilities = served.call("tensors", ids=ids, length=[65_537, 5])["probabilities"]
     alone = served.call("tensors", ids=ids[:1, :5], length=[5])["probabilities"]
     assert not probabilities[0].any()
     np.testing.assert_allclose(probabilities[1:], alone, atol=1e-6)
     texts = ["superb " * 3_000, "superb", *["superb " * 3_000] * 299]  # 16,384 bytes are read
     outputs = served.call("serving_default", text=texts)
-    # With the short text, 256 texts of 16,384 bytes are within 4 MiB.
-    assert outputs["stars"].tolist() == [5] * 256 + [0] * 45
-    assert outputs["label"].tolist() == [b"good"] * 256 + [b""] * 45
+    # 384 tokens of each are read, so 170 rows are within 65,536 tokens.
+    assert outputs["stars"].tolist() == [5] * 170 + [0] * 131
+    assert outputs["label"].tolist() == [b"good"] * 170 + [b""] * 131
+    assert outputs["truncated"].tolist() == [True, False, *[True] * 168, *[False] * 131]
     outputs = served.call("explain", text=["superb"] * 1_025)
     assert not outputs["tokens"].size and not outputs["attention"].size
 
