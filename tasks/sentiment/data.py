@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.commands import cli
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare
 from common.errors import InputError
@@ -113,7 +113,8 @@ def _report_repeated(examples: Mapping[str, Sequence[tuple[str, int]]]) -> None:
     training = set(keys["train"])
     for split in ("validation", "test"):
         if count := sum(key in training for key in keys[split]):
-            cli.say(f"{count} of {len(keys[split])} texts of {split} are in train, too")
+            message = f"{count} of {len(keys[split])} texts of {split} are in train, too"
+            print(message, file=sys.stderr, flush=True)
 
 
 def as_dataset(examples: Sequence[tuple[str, int]]) -> tf.data.Dataset:

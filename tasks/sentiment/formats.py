@@ -14,11 +14,11 @@ import dataclasses
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.commands import cli
 from common.datasets import SPLITS
 from common.errors import InputError
 
@@ -98,7 +98,7 @@ def read_rows(path: Path, layout: Layout, *, labelled: bool) -> Iterator[Row]:
         named = ", ".join(f"line {line} ({reason})" for line, reason in skipped[:SHOWN])
         more = ", ..." if len(skipped) > SHOWN else ""
         rows = "1 row" if len(skipped) == 1 else f"{len(skipped)} rows"
-        cli.say(f"{path}: skipped {rows}: {named}{more}")
+        print(f"{path}: skipped {rows}: {named}{more}", file=sys.stderr, flush=True)
 
 
 def canonical(label: str) -> str:
