@@ -164,7 +164,7 @@ PRESETS = {
     ),
     "sst5": dataclasses.replace(_TREEBANK, dataset="sst5"),
     "sst2": dataclasses.replace(_TREEBANK, dataset="sst2"),
-    "mr": Config(dataset="mr", epochs=6, members=4),
+    "mr": Config(dataset="mr", epochs=6, members=3),
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }
 DEFAULT = "rated_texts"
