@@ -92,7 +92,7 @@ class Config(RunConfig, LabelSettings):
     """a word with fewer occurrences in the training data has no learned vector"""
     rare_word_dropout: float = 10.0
     """in training, a word with n occurrences uses its learned vector with chance n / (n + this)"""
-    subwords: int = 3
+    subwords: int = 5
     """subwords (3 to 5 letters) of at least this many training words have a vector; 0 = none"""
     subword_dropout: Fraction = 0.3
     """fraction of words without subword vectors in training"""
@@ -101,7 +101,7 @@ class Config(RunConfig, LabelSettings):
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """type of the recurrent layers"""
-    units: Count = 150
+    units: Count = 140
     """units of each recurrent layer, per direction"""
     layers: Count = 1
     """number of bidirectional layers"""
