@@ -47,6 +47,36 @@ def test_predict_prints_stars_for_a_person_and_draws(served, capsys, tmp_path):
     assert picture.stat().st_size > 5000
 
 
+def test_invalid_bytes_on_the_command_line_are_replaced(served, capsys):
+    # Python gives the byte FF to a program as the surrogate DCFF.
+    predict.main(["--model", str(served.path), "a superb\udcff film", "\udcff"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("good  a superb\ufffd film") and second.endswith("\ufffd")
+
+
+def test_files_have_columns_keys_and_empty_texts(served, capsys, tmp_path):
+    (tmp_path / "a.csv").write_text("id;body\n1;superb\n2;\n3\n4;awful\n")
+    (tmp_path / "b.jsonl").write_text('{"body": "superb film"}\nno JSON\n{"body": ""}\n')
+    files_ = [str(tmp_path / name) for name in ("a.csv", "b.jsonl")]
+    words = ["--text-column", "body", "--delimiter", ";", "--json", "--file", *files_]
+    predict.main(["--model", str(served.path), *words])
+    captured = capsys.readouterr()
+    rows = [json.loads(line) for line in captured.out.splitlines()]
+    assert [row["text"] for row in rows] == ["superb", "", "awful", "superb film", ""]
+    assert [row["label"] for row in rows] == ["good", None, "bad", "good", None]
+    assert "a.csv: skipped 1 row: line 4 (1 fields, expected 2)" in captured.err
+    assert "b.jsonl: skipped 1 row: line 2 (no JSON)" in captured.err
+
+
+def test_a_text_that_is_not_read_to_its_end_says_so(served, capsys):
+    predict.main(["--model", str(served.path), "superb " * 400, "superb"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("(only its beginning was read)") and second.endswith("superb")
+    predict.main(["--model", str(served.path), "--json", "superb " * 400, "superb"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row.get("truncated") for row in rows] == [True, None]
+
+
 def test_a_text_without_a_word_cannot_be_drawn(served, tmp_path):
     picture = tmp_path / "attention.png"
     with pytest.raises(InputError, match="no word to draw in ' '"):
