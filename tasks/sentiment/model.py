@@ -33,7 +33,7 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
 
     Example:
       >>> small = build(Config(units=4), WordEmbedding(9, 9, 3), classes=5)
-      >>> outputs = small({"ids": np.array([[2, 3, 0]]), "length": np.array([2])})
+      >>> outputs = small({"ids": ops.array([[2, 3, 0]]), "length": ops.array([2])})
       >>> {name: tuple(value.shape) for name, value in outputs.items()}
       {'probabilities': (1, 5), 'members': (1, 1, 5), 'attention': (1, 3)}
     """
