@@ -1,7 +1,7 @@
 """Tokens of raw text: those of `common.text`, cut and joined as in annotated corpora.
 
-Annotated sentences have "Dr." and "Inc." as one token, and no token with two names, which users
-write where a blank is missing: "London,Paris", "it.Next".
+Annotated sentences have "Dr.", "Inc.", "@name" and "#tag" as one token, and no token with two
+names, which users write where a blank is missing: "London,Paris", "it.Next".
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ _SMALL = "dr mr mrs ms prof inc ltd corp jr sr vs etc approx"
 _LOUD = "DR MR MRS MS PROF ST INC LTD CO CORP JR SR"
 ABBREVIATIONS = tuple(f"{_TITLES} {_COMPANIES} {_SMALL} {_LOUD}".split())
 _ABBREVIATION = rf"(^|[^\pL\pM\pN_.\-])({'|'.join(ABBREVIATIONS)})"
-# It stands for the dot, because it never ends a word; a variation selector that no font uses.
-_DOT = "\U000e0100"
+# They stand for marks that belong to a token, because they count as letters: the last variation
+# selectors of Unicode, which no character uses. In texts they count as blanks.
+_DOT, _AT, _HASH = "\U000e01ed", "\U000e01ee", "\U000e01ef"
+_INSIDE = (
+    (rf"{_ABBREVIATION}\.", rf"\1\2{_DOT}"),
+    (r"(^|[^\pL\pM\pN_@#.&])@([\pL_])", rf"\1{_AT}\2"),
+    (r"(^|[^\pL\pM\pN_@#.&])#([\pL_])", rf"\1{_HASH}\2"),
+)
 
 _MARK = "\x01"  # inserted where a token is cut; control characters count as blanks
 _CUTS = (
@@ -47,12 +53,15 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
       ([[0, 4, 7, 12, 16, 17, 22]], [[3, 6, 11, 16, 17, 22, 23]])
     """
     marked = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
-    marked = tf.strings.regex_replace(marked, _MARK, " ")
+    marked = tf.strings.regex_replace(marked, f"[{_MARK}{_DOT}{_AT}{_HASH}]", " ")
     for pattern, replacement in _CUTS:
         marked = tf.strings.regex_replace(marked, pattern, replacement)
-    marked = tf.strings.regex_replace(marked, rf"{_ABBREVIATION}\.", rf"\1\2{_DOT}")
+    for pattern, replacement in _INSIDE:
+        marked = tf.strings.regex_replace(marked, pattern, replacement)
     tokens, start, end = common_text.locate(marked)
-    spelled = tf.strings.regex_replace(tokens.flat_values, f"{_ABBREVIATION}{_DOT}", r"\1\2.")
+    spelled = tokens.flat_values
+    for stand_in, mark in ((_DOT, "."), (_AT, "@"), (_HASH, "#")):
+        spelled = tf.strings.regex_replace(spelled, stand_in, mark)
     # Number of marks up to each character.
     codes = tf.strings.unicode_decode(tf.strings.join([marked, " "]), "UTF-8")
     is_mark = tf.cast(codes.flat_values == ord(_MARK), tf.int32)

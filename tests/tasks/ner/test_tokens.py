@@ -29,6 +29,8 @@ def split(*texts):
         ("Acme Inc.’s Dr.", "Acme Inc. ’s Dr."),
         ("the cod. A Drag. X-Dr. fast.", "the cod . A Drag . X-Dr . fast ."),
         ("J.R.R.Tolkien", "J.R.R. Tolkien"),
+        ("@ada_l,@bob: #Rome!", "@ada_l , @bob : #Rome !"),
+        ("ada@example.org #5 C# R&#x", "ada @ example.org # 5 C # R & # x"),
     ],
 )
 def test_missing_blanks_are_cut_and_abbreviations_keep_their_dot(text, expected):
@@ -36,7 +38,15 @@ def test_missing_blanks_are_cut_and_abbreviations_keep_their_dot(text, expected)
 
 
 DIFFICULT = ["it.Next", "a,b,c", "Dr.No", "Inc.", "日本,東京", "don’t", "e\u0301,A", "\U0001f600:A"]
-DIFFICULT += ["\x01A,\x01b", "", "  ", "St.\u00a0X", "ﬁ,ﬂ", "\ud7ff\ue000,\U000e0100.", "10:30,x"]
+DIFFICULT += [
+    "\x01A,\x01b",
+    "",
+    "  ",
+    "St.\u00a0X",
+    "ﬁ,ﬂ",
+    "\ud7ff\ue000,\U000e01ed.A\U000e01ee",
+    "10:30,x",
+]
 
 
 @settings(max_examples=60, deadline=None)
