@@ -388,6 +388,7 @@ def new_embedding(
     subwords: int,
     seed: int,
     least_count: int = 1,
+    learnt_from: int = 1,
     ratings: Mapping[str, float] = MappingProxyType({}),
     descriptions: Mapping[str, Sequence[str]] = MappingProxyType({}),
     **settings: Any,
@@ -404,8 +405,9 @@ def new_embedding(
       rare: a word that occurs n times uses its learnt part with probability `n / (n + rare)`.
       subwords: a subword has a vector if at least this many training words have it; 0 for none.
       seed: seed of random vectors.
-      least_count: a word that occurs less often has no learnt vector, and is in the vocabulary only
-        if it has a pretrained one.
+      least_count: a word that occurs less often is in the vocabulary only if it has a pretrained
+        vector.
+      learnt_from: a word that occurs less often has no learnt part.
       ratings: words that are added to the vocabulary -> their value of one more fixed feature,
         which is 0 for other words; see `tasks.sentiment.lexicon`.
       descriptions: words that are added to the vocabulary; see `embedding_matrix`.
@@ -417,7 +419,9 @@ def new_embedding(
     if not counts:
         raise InputError("no word in the training texts")
     words = frequent(counts, at_least=least_count)
-    frequencies = np.array([0, 0, *(counts[word] for word in words)], np.float32)
+    often = [counts[word] for word in words if counts[word] >= learnt_from]
+    frequencies = np.array([0, 0, *often], np.float32)
+    trained = len(words) + 2
     pretrained = {}
     more = [*ratings, *descriptions]
     if vectors:
@@ -437,7 +441,7 @@ def new_embedding(
         matrix = np.column_stack([matrix, np.array(column, np.float32)])
     table = np.zeros((len(vocabulary), 0), np.int32)
     if subwords:
-        table = subword_table(vocabulary.words, len(frequencies), at_least=subwords)
+        table = subword_table(vocabulary.words, trained, at_least=subwords)
     embedding = WordEmbedding(
         len(vocabulary),
         len(frequencies),

@@ -55,7 +55,7 @@ class Config(RunConfig):
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
-    frequent_words: int = 400_000
+    frequent_words: int = 50_000
     """number of pretrained words, most frequent first, added to those of the training text"""
     dimension: Count = 50
     """dimension of the word vectors if none are pretrained"""
@@ -63,6 +63,8 @@ class Config(RunConfig):
     """fraction of words replaced by the unknown word in training; their characters stay"""
     rare_word_dropout: float = 10.0
     """k; in training, the learned vector of a word seen n times has probability n / (n + k)"""
+    learned_from: Count = 2
+    """number of times that a word must occur in training to have a learned vector"""
     subwords: int = 0
     """number of training words in which a subword (3 to 5 letters) must occur; 0 for no subwords"""
     subword_dropout: Fraction = 0.3

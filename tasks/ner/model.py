@@ -14,6 +14,7 @@ from common.linear_chain import Chain, forward
 from common.rnn import length_mask, stack
 from common.training.fit import Losses
 from common.word_embedding import WordEmbedding
+from tasks.ner.clusters import LAYER as CLUSTERS
 from tasks.ner.clusters import ClusterFeatures
 from tasks.ner.config import Config
 
@@ -24,6 +25,7 @@ from keras import ops
 
 HEAD = "head"  # prefix of the layers that `--init` replaces if the tags differ
 COMMITTEE = f"{HEAD}_committee"
+EMBEDDING, SHAPE = "embedding", "shape"
 KINDS = ("upper", "lower", "digit", "other")  # character classes of `WordShape`
 
 
@@ -439,6 +441,24 @@ def build(
         },
         name="ner",
     )
+
+
+def pack(model: keras.Model, config: Config, *, tags: Sequence[str]) -> keras.Model:
+    """Return a copy of a trained model whose word vectors are stored in 8 bits, for an export.
+
+    Args:
+      model: the model, made by `build`.
+      config: its architecture.
+      tags: names of the tags.
+    """
+    shape, embedding = model.get_layer(SHAPE), model.get_layer(EMBEDDING).pack()
+    clusters = model.get_layer(CLUSTERS) if config.clusters != "none" else None
+    packed = build(config, embedding, shape, clusters, tags=tags)
+    for layer in packed.layers:
+        if layer.weights and layer not in (shape, clusters, embedding):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    packed.get_layer(COMMITTEE).outside_weight = model.get_layer(COMMITTEE).outside_weight
+    return packed
 
 
 def make_losses(model: keras.Model) -> Losses:

@@ -116,6 +116,7 @@ def new_vocabularies(
         frequent_words=config.frequent_words,
         dimension=config.dimension,
         rare=config.rare_word_dropout,
+        learnt_from=config.learned_from,
         subwords=config.subwords,
         seed=config.seed,
         word_dropout=config.word_dropout,
@@ -153,19 +154,18 @@ def build_model(
             for name in (WORDS, CHARACTERS)
         )
         reader = data.Reader(words, characters, config.word_length)
-        settings = published.layer_settings("embedding")
-        embedding = word_embedding.WordEmbedding.from_config(settings)
+        embedding = published.model.get_layer(model.EMBEDDING).pack(packed=False)
         features = None
         if config.clusters != "none":
             settings = published.layer_settings(clusters.LAYER)
             features = clusters.ClusterFeatures.from_config(settings)
-    shape = model.WordShape(len(reader.characters), name="shape")
+    shape = model.WordShape(len(reader.characters), name=model.SHAPE)
     built = model.build(config, embedding, shape, features, tags=corpus.labels)
     if published is None:
         shape.fill(reader.characters.words)
     else:
         head = None if same_labels(published, corpus.labels) else model.HEAD
-        warm_start(built, published, head=head)
+        warm_start(built, published, head=head, done=[model.EMBEDDING])
     return built, reader
 
 
@@ -232,7 +232,7 @@ def _span_f1(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Reader, Fitted]:
-    """Build and fit a model; it holds the weights of the best epoch."""
+    """Build and fit a model, and pack it; it holds the weights of the best epoch."""
     config = run.config
     rows = data.sentences(corpus.splits["train"], corpus.labels)
     gazetteer = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
@@ -263,7 +263,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
         options=run.fit_options(steps, corpus, [run.folder / WORDS, run.folder / CHARACTERS]),
     )
     ensemble.outside_weight = fitted.history[fitted.best_epoch - 1]["val_outside_weight"]
-    return built, reader, fitted
+    return model.pack(built, config, tags=corpus.labels), reader, fitted
 
 
 def main(argv: list[str]) -> None:
