@@ -1,4 +1,4 @@
-"""Augmentation of training sentences: entities are replaced, and sentences lower-cased."""
+"""Augmentation of training sentences: other entities, titles before persons, small letters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.files import read_lines
 from tasks.ner.datasets import SENTENCES
-from tasks.ner.formats import Sentence, entities
+from tasks.ner.formats import OUTSIDE, Sentence, entities
 from tasks.ner.tokens import tokenize
 
 import numpy as np
@@ -16,6 +16,11 @@ import tensorflow as tf
 NAMES = SENTENCES / "names"
 # Types of other data sets that use the lists of a type here.
 ALIASES = {"person": "PER", "location": "LOC"}
+# Written before a name, and no part of it, as in CoNLL-2003.
+TITLES = tuple(
+    "Dr. Mr. Mrs. Ms. Prof. Rev. Capt. Gen. Sen. Gov. Lt. "
+    "Dr Mr Mrs Ms Prof Professor President Captain Doctor".split()
+)
 
 
 class Gazetteer:
@@ -94,6 +99,7 @@ def augment(
     exchange: float,
     lower_case: float,
     seed: int,
+    titles: float = 0.0,
 ) -> list[Sentence]:
     """Replace entities by others of the same type, and lower-case some sentences.
 
@@ -101,6 +107,7 @@ def augment(
       rows: sentences.
       gazetteer: source of the replacements.
       exchange: fraction of entities that are replaced.
+      titles: fraction of persons that get a title, which is not part of the entity.
       lower_case: fraction of sentences that are lower-cased.
       seed: seed of all random choices.
 
@@ -111,6 +118,8 @@ def augment(
     augmented = []
     for row in rows:
         tokens, tags = _replace_entities(row, gazetteer, exchange, generator)
+        if titles:
+            tokens, tags = _add_titles(Sentence(tokens, tags), titles, generator)
         if generator.random() < lower_case:
             tokens = [token.lower() for token in tokens]
         augmented.append(Sentence(tokens, tags))
@@ -133,3 +142,16 @@ def _replace_entities(
         tags += [*row.tags[copied:start], f"B-{entity_type}", *inside]
         copied = end
     return Sentence([*tokens, *row.tokens[copied:]], [*tags, *row.tags[copied:]])
+
+
+def _add_titles(row: Sentence, fraction: float, generator: np.random.Generator) -> Sentence:
+    """Put a title before a fraction of the persons of a sentence, unless they have one."""
+    tokens, tags = list(row.tokens), list(row.tags)
+    for entity_type, start, _ in reversed(entities(row.tags)):  # so that places stay right
+        is_person = ALIASES.get(entity_type, entity_type) == "PER"
+        has_title = not set(row.tokens[max(0, start - 1) : start + 1]).isdisjoint(TITLES)
+        is_name = row.tokens[start][:1].isupper()  # not @name
+        if is_person and is_name and not has_title and generator.random() < fraction:
+            tokens.insert(start, TITLES[generator.integers(len(TITLES))])
+            tags.insert(start, OUTSIDE)
+    return Sentence(tokens, tags)

@@ -50,12 +50,14 @@ class Config(RunConfig):
     """fraction of entities replaced by others of the same type, drawn anew in each epoch"""
     listed_names: bool = False
     """replacements also from the lists in tasks/ner/sentences/names (PER, LOC, ORG, MISC)"""
+    titles: Fraction = 0.0
+    """fraction of persons (types PER and person) that get a title, such as Dr., tagged O"""
     lower_case: Fraction = 0.0
     """fraction of training sentences that are lower-cased, drawn anew in each epoch"""
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
-    frequent_words: int = 50_000
+    frequent_words: int = 400_000
     """number of pretrained words, most frequent first, added to those of the training text"""
     dimension: Count = 50
     """dimension of the word vectors if none are pretrained"""
@@ -63,7 +65,7 @@ class Config(RunConfig):
     """fraction of words replaced by the unknown word in training; their characters stay"""
     rare_word_dropout: float = 10.0
     """k; in training, the learned vector of a word seen n times has probability n / (n + k)"""
-    learned_from: Count = 2
+    learned_from: Count = 1
     """number of times that a word must occur in training to have a learned vector"""
     subwords: int = 0
     """number of training words in which a subword (3 to 5 letters) must occur; 0 for no subwords"""
@@ -110,7 +112,9 @@ class Config(RunConfig):
 # The values were chosen on the validation splits.
 MIXTURE = "everyday_entities+wikigold+btc"
 PRESETS = {
-    MIXTURE: Config(dataset=MIXTURE, epochs=10, lower_case=0.1, members=3, clusters="explosion"),
+    MIXTURE: Config(
+        dataset=MIXTURE, epochs=10, titles=0.1, lower_case=0.1, members=3, clusters="explosion"
+    ),
     "everyday_entities": Config(
         dataset="everyday_entities",
         exchange=0.5,

@@ -244,7 +244,12 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
     def train(epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(config.seed, epoch)
         varied = augmentation.augment(
-            rows, gazetteer, exchange=config.exchange, lower_case=config.lower_case, seed=seed
+            rows,
+            gazetteer,
+            exchange=config.exchange,
+            titles=config.titles,
+            lower_case=config.lower_case,
+            seed=seed,
         )
         examples = data.as_dataset(varied, corpus.labels)
         return data.to_batches(examples, reader, config, shuffle_seed=seed)

@@ -1,6 +1,6 @@
 """Augmentation of training sentences."""
 
-from tasks.ner.augmentation import Gazetteer, augment
+from tasks.ner.augmentation import TITLES, Gazetteer, augment
 from tasks.ner.formats import Sentence, entities, to_iob2
 
 
@@ -36,3 +36,19 @@ def test_entities_are_replaced_within_their_list_and_tags_follow(tmp_path):
     assert augment(rows, gazetteer, exchange=0.0, lower_case=0.0, seed=1) == rows
     small = augment(rows, gazetteer, exchange=0.0, lower_case=0.99, seed=1)
     assert small[1].tokens == ["she", "read", "sea", "song"]
+
+
+def test_persons_get_titles_that_are_no_part_of_them():
+    rows = [
+        Sentence(["Ada", "Byron", "met", "Dr.", "Novak"], ["B-PER", "I-PER", "O", "O", "B-PER"]),
+        Sentence(["@ada", "in", "Rome", "Omar"], ["B-person", "O", "B-LOC", "B-person"]),
+        Sentence(["Mr.", "Lee"], ["B-PER", "I-PER"]),
+    ]
+    gazetteer = Gazetteer(rows)
+    settings = {"exchange": 0.0, "lower_case": 0.0, "seed": 1}
+    first, second, third = augment(rows, gazetteer, titles=0.999, **settings)
+    assert first.tokens[0] in TITLES and first.tokens[1:] == rows[0].tokens
+    assert first.tags == ["O", *rows[0].tags]
+    assert second.tokens[3] in TITLES and second.tags == ["B-person", "O", "B-LOC", "O", "B-person"]
+    assert third == rows[2]
+    assert augment(rows, gazetteer, titles=0.0, **settings) == rows
