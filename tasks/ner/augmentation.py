@@ -17,10 +17,9 @@ NAMES = SENTENCES / "names"
 # Types of other data sets that use the lists of a type here.
 ALIASES = {"person": "PER", "location": "LOC"}
 # Written before a name, and no part of it, as in CoNLL-2003.
-TITLES = tuple(
-    "Dr. Mr. Mrs. Ms. Prof. Rev. Capt. Gen. Sen. Gov. Lt. "
-    "Dr Mr Mrs Ms Prof Professor President Captain Doctor".split()
-)
+TITLES: tuple[str, ...] = ("Dr.", "Mr.", "Mrs.", "Ms.", "Prof.", "Rev.", "Capt.", "Gen.", "Sen.")
+TITLES += ("Gov.", "Lt.", "Dr", "Mr", "Mrs", "Ms", "Prof", "Professor", "President", "Captain")
+TITLES += ("Doctor",)
 
 
 class Gazetteer:
