@@ -9,7 +9,7 @@
 The whole model trains both by teacher forcing: the decoder receives the true target so far.
 
 `encode` and `make_step` run the same layers one step at a time. `make_step` returns the function
-`step(state, token) -> (state, log_probabilities)` of `common.decoding`. Layers are looked up by
+`step(state, token) -> (state, scores)` of `common.decoding`. Layers are looked up by
 name, so both functions also accept a model that was loaded from a file.
 """
 
@@ -24,6 +24,7 @@ from common.rnn import GRU, LSTM, length_mask, stack
 from common.tensor_arrays import empty
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -464,7 +465,9 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
       never: tokens that are never written, such as padding.
 
     Returns:
-      `step(state, token <int32>[rows]) -> (state, log_probabilities <float32>[rows, tokens])`.
+      `step(state, token <int32>[rows]) -> (state, scores <float32>[rows, tokens])`. Its optional
+      third argument replaces `encoded`, such as by a part of its rows: the context of
+      `common.decoding.beam_search`, without the state.
 
     Example:
       >>> from common.decoding import greedy
@@ -476,17 +479,16 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
     """
     embedding = token_embedding(model)
     layers = model.get_layer("decoder").get_layer("layers")
-    mask = None
-    if never:
-        mask = tf.tensor_scatter_nd_add(
-            tf.zeros(embedding.input_dim), [[t] for t in never], [-1e9] * len(never)
-        )
+    # Laid out once, outside the loop over steps; a product with a bias is one operation.
+    kernel = tf.transpose(tf.cast(embedding.embeddings, embedding.compute_dtype))
+    bias = np.zeros(embedding.input_dim, np.float32)
+    bias[list(never)] = -1e9
 
-    def step(state: State, token: tf.Tensor) -> tuple[State, tf.Tensor]:
+    def step(state: State, token: tf.Tensor, source: Encoded = encoded) -> tuple[State, tf.Tensor]:
         output, _, state = layers.step(
-            _embed(embedding, token), state, encoded.memory, encoded.mask, keys=encoded.keys
+            _embed(embedding, token), state, source.memory, source.mask, keys=source.keys
         )
-        scores = tf.cast(embedding(output, reverse=True), tf.float32)
-        return state, tf.nn.log_softmax(scores if mask is None else scores + mask)
+        scores = tf.nn.bias_add(tf.matmul(output, kernel), tf.cast(bias, kernel.dtype))
+        return state, tf.cast(scores, tf.float32)
 
     return step

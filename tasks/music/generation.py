@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from common.decoding import IMPOSSIBLE, draw, filter_log_probabilities, loop, uniform
+from common.decoding import loop
+from common.sampling import IMPOSSIBLE, draw, filter_log_probabilities, uniform
 from tasks.music.features import LAGS, Past, extend_repeats, fingerprints
 from tasks.music.midi import KEYS
 from tasks.music.model import Keys, mean_log_odds
@@ -136,7 +137,7 @@ class Frame:
         Args:
           random: `<float>[rows, 89]` in [0, 1), one random number per note and one for the end.
           wanted: `<bool>[rows]`; the frames of other rows stay empty.
-          temperature: `<float>[rows]`; see `common.decoding.filter_log_probabilities`.
+          temperature: `<float>[rows]`; see `common.sampling.filter_log_probabilities`.
           top_p: `<float>[rows]`; see there.
 
         Returns:

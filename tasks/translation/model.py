@@ -98,6 +98,7 @@ def translate(
     *,
     max_length: int,
     beam: int = 1,
+    best: int = 1,
     alpha: float = 0.0,
 ) -> decoding.Decoded:
     """Search for the most probable translations.
@@ -108,28 +109,27 @@ def translate(
       length: `<int32>[batch]`.
       max_length: maximum number of subwords of a translation; see also `limit_length`.
       beam: number of hypotheses per source; 1 is greedy search.
+      best: number of translations to find, up to `beam`.
       alpha: exponent of the length normalisation of Wu et al. 2016.
 
     Returns:
       Translations without the end symbol, `[batch, beam, ...]`, best first.
     """
     encoded = encoder_decoder.encode(model, ids, length)
-    step = encoder_decoder.make_step(model, encoded, never=(PAD, START))
-    start = tf.fill(tf.shape(length), START)
-    limit = limit_length(length, max_length)
-    if beam > 1:
-        return decoding.beam_search(
-            step,
-            encoded.state,
-            start,
-            end=END,
-            max_length=max_length,
-            limit=limit,
-            beam=beam,
-            alpha=alpha,
-        )
-    greedy = decoding.greedy(
-        step, encoded.state, start, end=END, max_length=max_length, limit=limit
+    decoded = decoding.beam_search(
+        encoder_decoder.make_step(model, encoded, never=(PAD, START)),
+        encoded.state,
+        tf.fill(tf.shape(length), START),
+        end=END,
+        max_length=max_length,
+        beam=beam,
+        best=best,
+        limit=limit_length(length, max_length),
+        alpha=alpha if beam > 1 else 0.0,
+        context=encoded._replace(state={}),
     )
-    score = greedy.score / decoding.length_penalty(greedy.length + 1, alpha)
-    return decoding.Decoded(*(x[:, None] for x in greedy._replace(score=score)))
+    if beam > 1:
+        return decoded
+    return decoded._replace(
+        score=decoded.score / decoding.length_penalty(decoded.length + 1, alpha)
+    )

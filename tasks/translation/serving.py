@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 
+from common.decoding import Decoded
 from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, shared
 from tasks.translation.model import limit_length, translate
@@ -59,7 +61,10 @@ def signatures(
       kinds: kinds of words that are copied, see `tasks.translation.sources`.
       target: device of the export.
     """
-    run = _make_run(model, target, size=len(reader), max_length=max_length, beam=beam, alpha=alpha)
+    search = functools.partial(translate, model, max_length=max_length, beam=beam, alpha=alpha)
+    limits = {"size": len(reader), "max_length": max_length}
+    run = _make_run(functools.partial(search, best=1), target, "core", **limits)
+    run_all = _make_run(functools.partial(search, best=beam), target, "core_n_best", **limits)
     text_spec = tf.TensorSpec([None], tf.string, name="text")
     id_spec = tf.TensorSpec([None, None], tf.int32, name="ids")
     length_spec = tf.TensorSpec([None], tf.int32, name="length")
@@ -94,7 +99,7 @@ def signatures(
     @tf.function(input_signature=[text_spec])
     def explain(text: tf.Tensor) -> dict[str, tf.Tensor]:
         source = encode(text)
-        ids, outputs = source.ids, run(source.ids, source.length)
+        ids, outputs = source.ids, run_all(source.ids, source.length)
         length = tf.where(outputs["valid"], source.length, 0)
         target_ids, valid, attention = _attend(model, ids, length, outputs)
         real = tf.sequence_mask(length, tf.shape(ids)[1])
@@ -111,9 +116,21 @@ def signatures(
 
 
 def _make_run(
-    model: keras.Model, target: Target, *, size: int, max_length: int, beam: int, alpha: float
+    translate: Callable[[tf.Tensor, tf.Tensor], Decoded],
+    target: Target,
+    name: str,
+    *,
+    size: int,
+    max_length: int,
 ) -> Run:
-    """Make the computation that all signatures share; it is numeric, so accelerators can run it.
+    """Make the computation that signatures share; it is numeric, so accelerators can run it.
+
+    Args:
+      translate: returns the hypotheses for `ids` and `length`.
+      target: device of the export.
+      name: of the computation.
+      size: number of subwords of the source language.
+      max_length: maximum number of subwords of a text and of its translation.
 
     Returns:
       A function of `ids` and `length`. It returns the hypotheses, best first, as `tokens`
@@ -122,10 +139,9 @@ def _make_run(
     """
 
     def search(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        decoded = translate(model, ids, length, max_length=max_length, beam=beam, alpha=alpha)
-        return decoded._asdict()
+        return translate(ids, length)._asdict()
 
-    core = target.core("core", search, timed=["ids"])
+    core = target.core(name, search, timed=["ids"])
 
     @shared
     def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:

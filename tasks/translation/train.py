@@ -32,8 +32,7 @@ from tasks.translation.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.translation import data, model, serving, subwords
-    from tasks.translation.sources import choose_kinds, encode_source, prepare
+    from tasks.translation import data, model, serving, sources, subwords
 
     import keras
     import tensorflow as tf
@@ -72,15 +71,15 @@ def subword_files(config: Config) -> list[str]:
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
     """Learn the subwords of both languages from the training split."""
     batches = corpus.splits["train"].batch(4096)
-    batches = batches.map(lambda pair: (prepare(pair["source"])[0], pair["target"]))
+    batches = batches.map(lambda pair: (sources.prepare(pair["source"])[0], pair["target"]))
     rows = list(batches.unbatch().as_numpy_iterator())
-    sources, targets = ([row[side] for row in rows] for side in (0, 1))
+    read, written = ([row[side] for row in rows] for side in (0, 1))
     if config.shared_subwords:
-        subwords.learn(sources + targets, folder / TARGET, size=config.target_subwords)
+        subwords.learn(read + written, folder / TARGET, size=config.target_subwords)
         both = subwords.Subwords(folder / TARGET)
         return Vocabularies(both, both)
-    subwords.learn(sources, folder / SOURCE, size=config.source_subwords)
-    subwords.learn(targets, folder / TARGET, size=config.target_subwords)
+    subwords.learn(read, folder / SOURCE, size=config.source_subwords)
+    subwords.learn(written, folder / TARGET, size=config.target_subwords)
     return Vocabularies(subwords.Subwords(folder / SOURCE), subwords.Subwords(folder / TARGET))
 
 
@@ -97,7 +96,7 @@ def choose_copies(
     """Return the kinds of words that are copied: those of the published model, or of the corpus."""
     if published is not None:
         return published.settings["copies"]
-    kinds, count = choose_kinds(corpus.splits["train"], *vocabularies)
+    kinds, count = sources.choose_kinds(corpus.splits["train"], *vocabularies)
     shown = f"{' and '.join(kinds)} are copied" if kinds else "no words are copied"
     cli.say(f"{shown}: {count:,} words of the training pairs can teach it")
     return kinds
@@ -116,12 +115,12 @@ def make_score(
     """
     reader, writer = vocabularies
     by_source = evaluate.references_by_source(pairs)
-    sources = list(by_source)[:VALIDATED]
-    references = [by_source[source] for source in sources]
+    texts = list(by_source)[:VALIDATED]
+    references = [by_source[text] for text in texts]
 
     @tf.function(reduce_retracing=True)
     def translate(text: tf.Tensor) -> tf.Tensor:
-        source = encode_source(reader, text, max_length=config.max_length, kinds=kinds)
+        source = sources.encode_source(reader, text, max_length=config.max_length, kinds=kinds)
         best = model.translate(built, source.ids, source.length, max_length=config.max_length)
         return source.decode(writer, best.tokens[:, 0], best.length[:, 0])
 
@@ -131,7 +130,7 @@ def make_score(
     def score(batches: Validated) -> dict[str, float]:
         for _ in batches:  # `fit` computes the loss from them
             pass
-        translations = list(map_in_order(translate_batch, sources, batch_size=128, length_of=len))
+        translations = list(map_in_order(translate_batch, texts, batch_size=128, length_of=len))
         scores, _ = evaluate.metrics(translations, references)
         return {name: scores[name] for name in ("bleu", "chrf")}
 

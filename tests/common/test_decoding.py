@@ -67,10 +67,9 @@ def test_wide_beam_finds_every_sequence_in_order(table, alpha):
 def test_beam_of_one_is_greedy(table):
     step = history_step(table)
     greedy = decoding.greedy(step, *begin(), end=END, max_length=LONGEST)
-    beam = decoding.beam_search(step, *begin(), end=END, max_length=LONGEST, beam=1, alpha=1.0)
+    beam = decoding.beam_search(step, *begin(), end=END, max_length=LONGEST, beam=1)
     assert sequence_at(beam, 0, 0) == sequence_at(greedy, 0)
-    normal = greedy.score / ((6.0 + float(greedy.length[0])) / 6.0)
-    np.testing.assert_allclose(beam.score[:, 0], normal, rtol=1e-6)
+    np.testing.assert_allclose(beam.score[:, 0], greedy.score, rtol=1e-6)
 
 
 def test_greedy_follows_the_likeliest_symbol(table):
@@ -205,36 +204,6 @@ def test_a_row_of_nan_does_not_affect_the_others(table):
     assert np.all(np.isfinite(both.score))
 
 
-@pytest.mark.parametrize(
-    ("key", "counter", "expected"),
-    [
-        # The test vectors of Threefry-2x32-20 in Random123 (Salmon et al. 2011).
-        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
-        ((-1, -1), (-1, -1), (0x1CB996FC, 0xBB002BE7)),
-        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3 - 2**32), (0xC4923A9C, 0x483DF7A0)),
-    ],
-)
-def test_threefry_equals_published_test_vectors(key, counter, expected):
-    words = [tf.bitcast(tf.constant([[x]], tf.int32), tf.uint32) for x in (*key, *counter)]
-    words = decoding._threefry(words[:2], words[2:])
-    assert [int(word[0, 0]) for word in words] == list(expected)
-
-
-def test_uniform_numbers_are_uniform_and_depend_on_seed_and_place():
-    seed = tf.constant([[7, 1], [7, 2]])
-    numbers = decoding.uniform(seed, 3, 20_001).numpy()
-    assert numbers.shape == (2, 20_001)
-    assert numbers.min() >= 0.0 and numbers.max() < 1.0
-    for row in numbers:
-        assert scipy.stats.kstest(row, "uniform").pvalue > 1e-3
-    assert abs(np.corrcoef(numbers)[0, 1]) < 0.03
-    again = decoding.uniform(seed[1:], 3, 20_001).numpy()
-    np.testing.assert_array_equal(again[0], numbers[1])
-    other = decoding.uniform(seed, tf.constant([3, 4]), 20_001).numpy()
-    np.testing.assert_array_equal(other[0], numbers[0])
-    assert abs(np.corrcoef(other[1], numbers[1])[0, 1]) < 0.03
-
-
 def test_samples_follow_the_distribution(table):
     """Chi-squared test over whole sequences."""
     count = 20_000
@@ -282,39 +251,6 @@ def test_temperature_zero_and_one_symbol_are_greedy(table):
         assert sequence_at(decoded, 0) == sequence_at(greedy, 0)
 
 
-def test_filters_equal_numpy():
-    rng = np.random.default_rng(0)
-    scores = rng.normal(0.0, 2.0, (5, 9)).astype(np.float32)
-    temperature = np.array([0.5, 1.0, 2.0, 1e4, 0.0], np.float32)
-    top_k = np.array([0, 3, 5, 0, 0])
-    top_p = np.array([0.9, 1.0, 0.5, 0.7, 1.0], np.float32)
-    filtered = np.exp(
-        decoding.filter_log_probabilities(
-            tf.constant(scores), temperature=temperature, top_k=top_k, top_p=top_p
-        )
-    )
-    for row in range(5):
-        scaled = scores[row].astype(float) / max(temperature[row], 1e-6)
-        probabilities = np.exp(scaled - scaled.max())
-        probabilities /= probabilities.sum()
-        order = np.argsort(-probabilities)
-        within = np.cumsum(probabilities[order]) - probabilities[order] < top_p[row]
-        within[0] = True
-        if top_k[row]:
-            within[top_k[row] :] = False
-        if temperature[row] == 0:
-            within[1:] = False
-        expected = np.zeros(9)
-        expected[order[within]] = probabilities[order[within]] / probabilities[order[within]].sum()
-        np.testing.assert_allclose(filtered[row], expected, atol=1e-5)
-
-
-def test_draw_never_returns_an_impossible_symbol():
-    scores = tf.constant([[decoding.IMPOSSIBLE, 0.0, decoding.IMPOSSIBLE, 0.0, -1e9]] * 4)
-    edges = tf.constant([0.0, 0.4999999, 0.5, 1.0 - 2.0**-23])
-    assert decoding.draw(scores, edges).numpy().tolist() == [1, 1, 3, 3]
-
-
 def test_loop_accepts_nested_structures_and_any_number_of_steps():
     def step(state, previous, place):
         return state + 1, {"a": previous["a"] * 2.0, "b": previous["b"] + place}
@@ -336,3 +272,126 @@ def test_loop_accepts_nested_structures_and_any_number_of_steps():
     state, outputs = run(tf.constant([[1.0, 3.0]]), tf.constant([10]), 0)
     assert outputs["a"].shape == (1, 0, 2)
     assert outputs["b"].shape == (1, 0)
+
+
+# --- The end of a beam search ---------------------------------------------------------------------
+
+
+def test_the_search_goes_on_while_an_unfinished_hypothesis_may_win():
+    """Two hypotheses are finished after two symbols; a third one, still unfinished, is the best."""
+    probabilities = np.full((SYMBOLS**4, SYMBOLS), 0.25)
+    probabilities[0] = [0.1, 0.5, 0.1, 0.3]  # after nothing; the last symbol is the end
+    probabilities[1] = [0.005, 0.6, 0.005, 0.39]  # after 1
+    probabilities[5] = [0.01, 0.01, 0.01, 0.97]  # after 1, 1
+    table = tf.constant(np.log(probabilities), tf.float32)
+    score, tokens = enumerated(table, alpha=1.0)[0]
+    decoded = decoding.beam_search(
+        history_step(table), *begin(), end=END, max_length=LONGEST, beam=2, best=1, alpha=1.0
+    )
+    assert sequence_at(decoded, 0, 0) == tokens == (1, 1)
+    np.testing.assert_allclose(decoded.score[0, 0], score, rtol=1e-5)
+
+
+def search_to_the_limit(table, beam, alpha):
+    """Return all sequences that a beam search finishes if it never stops early, best first."""
+    table = table.numpy()
+    alive, finished = [(0.0, (), 0)], []
+    for _ in range(LONGEST + 1):
+        extensions = sorted(
+            (
+                (score + table[code, token], tokens, code, token)
+                for score, tokens, code in alive
+                for token in range(SYMBOLS)
+                if len(tokens) < LONGEST or token == END
+            ),
+            reverse=True,
+        )
+        penalty = ((6.0 + len(alive[0][1])) / 6.0) ** alpha
+        finished += [(s / penalty, t) for s, t, _, token in extensions[:beam] if token == END]
+        going = [(s, (*t, x), code * SYMBOLS + x) for s, t, code, x in extensions if x != END]
+        alive = going[:beam]
+        if not alive:
+            break
+    return sorted(finished, reverse=True)
+
+
+@pytest.mark.parametrize("best", [1, 3])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_the_end_of_the_search_loses_no_better_sequence(best, alpha):
+    for seed in range(20):
+        scores = np.random.default_rng(seed).normal(0.0, 1.0, (SYMBOLS**4, SYMBOLS))
+        table = tf.nn.log_softmax(tf.constant(scores, tf.float32))
+        decoded = decoding.beam_search(
+            *(history_step(table), *begin()),
+            **{"end": END, "max_length": LONGEST, "beam": 3, "best": best, "alpha": alpha},
+        )
+        expected = search_to_the_limit(table, 3, alpha)[:best]
+        assert [sequence_at(decoded, 0, k) for k in range(len(expected))] == [
+            tokens for _, tokens in expected
+        ]
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+def test_complete_rows_leave_a_batch_of_any_size_and_change_nothing(rows):
+    generator = np.random.default_rng(2)
+    tables = generator.normal(0.0, 2.0, (rows, 30, 6)) - [0, 0, 0, 0, 0, 4]
+    tables = tf.constant(tables, tf.float32)
+    limits = tf.constant(([20, 3, 20, 1, 12, 0, 20, 4, 9] * 2)[:rows])
+    seen = []
+
+    def step(place, token, context):
+        beam = tf.size(token) // tf.size(context["row"])
+        seen.append(context["row"].shape[0])
+        scores = tf.gather(tf.repeat(context["table"], beam, 0), place, batch_dims=1)
+        # Any constant may be added to the scores of a row.
+        return place + 1, scores + 0.1 * tf.cast(token[:, None] % 3, tf.float32) * [
+            0,
+            1,
+            2,
+            0,
+            1,
+            0,
+        ]
+
+    def search(tables, limits):
+        start = tf.zeros_like(limits)
+        context = {"table": tables, "row": tf.range(tf.size(limits))}
+        options = {"end": 5, "max_length": 20, "beam": 3, "alpha": 0.6, "limit": limits}
+        return decoding.beam_search(step, start, start, context=context, **options)
+
+    specs = [tf.TensorSpec([None, 30, 6]), tf.TensorSpec([None], tf.int32)]
+    shrinking = tf.function(search, input_signature=specs)(tables, limits)
+    assert seen == [None]
+    for one, other in zip(shrinking, search(tables, limits), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert rows == 1 or len(set(shrinking.length[:, 0].numpy())) > 3
+
+
+def test_scores_need_not_be_normalized(table):
+    def shifted(code, token):
+        code, scores = history_step(table)(code, token)
+        return code, scores + 3.0 * tf.cast(code % 5, tf.float32)[:, None]
+
+    seed = tf.constant([[4, 2]])
+    for kind, options in (("greedy", {}), ("sample", {"seed": seed}), ("beam_search", {"beam": 4})):
+        one, other = (
+            getattr(decoding, kind)(step, *begin(), end=END, max_length=LONGEST, **options)
+            for step in (history_step(table), shifted)
+        )
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_allclose(one.score, other.score, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("symbols", [3, 50, 400, 401, 1003])
+@pytest.mark.parametrize("kind", ["different", "equal"])
+def test_the_best_symbols_equal_those_of_tensorflow(symbols, kind):
+    generator = np.random.default_rng(symbols)
+    scores = generator.normal(0.0, 1.0, (40, symbols))
+    if kind == "equal":  # many ties
+        scores = np.round(scores)
+    scores[3] = -np.inf
+    scores[4, : symbols // 2] = -np.inf
+    scores = tf.constant(scores, tf.float32)
+    count = min(10, symbols)
+    for one, other in zip(decoding._top_k(scores, 10), tf.math.top_k(scores, count), strict=True):
+        np.testing.assert_array_equal(one, other)

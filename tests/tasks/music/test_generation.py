@@ -1,7 +1,7 @@
 import functools
 import itertools
 
-from common import decoding
+from common import sampling
 from tasks.music import generation, model
 from tasks.music.features import Past, look_back
 from tasks.music.midi import KEYS
@@ -56,7 +56,7 @@ def test_music_is_sampled_from_the_distribution_of_the_model(head):
             [state[:, step] for state in states],
             Past(*(value[:, step] for value in past)),
         )
-        random = decoding.uniform(REQUEST["seed"][row : row + 1], step, KEYS + 1).numpy()[0]
+        random = sampling.uniform(REQUEST["seed"][row : row + 1], step, KEYS + 1).numpy()[0]
         temperature, top_p = REQUEST["temperature"][row], REQUEST["top_p"][row]
         expected = _sample_with_numpy(frame, random, temperature, top_p)
         assert np.array_equal(notes[row, step], expected)
