@@ -39,7 +39,7 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
     Args:
       path: one file (returned as `{"all": path}`), or a folder with `train.*`, `validation.*` (or
-        `dev.*`) and `test.*`.
+        `valid.*`, `val.*`, `dev.*`) and `test.*`.
       suffixes: the endings that the task reads.
 
     Raises:
@@ -49,7 +49,9 @@ def find_splits(path: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         return {"all": path}
     if not path.is_dir():
         raise InputError("no such file or folder", path)
-    names = {split: (split,) for split in SPLITS} | {"validation": ("validation", "valid", "dev")}
+    names = {split: (split,) for split in SPLITS} | {
+        "validation": ("validation", "valid", "val", "dev")
+    }
     candidates = {
         split: [path / f"{name}{suffix}" for name in names[split] for suffix in suffixes]
         for split in SPLITS

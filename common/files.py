@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import gzip
 import hashlib
 import os
 import re
@@ -13,9 +14,10 @@ import socket
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from common.errors import InputError
 
@@ -30,17 +32,17 @@ ABANDONED_SECONDS = 24 * 60 * 60
 def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yield `(line number from 1, line without its end)` of a UTF-8 text file.
 
-    A byte-order mark and CRLF line ends are removed.
+    A byte-order mark and CRLF line ends are removed. A file that ends in `.gz` is decompressed.
 
     Raises:
-      InputError: the file is missing, a folder, or not UTF-8; names file and line.
+      InputError: the file is missing, a folder, damaged, or not UTF-8; names file and line.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115  (closed below; only errors of `open` are caught here)
     except OSError as error:
         raise InputError(f"cannot read: {error.strerror}", path) from error
     with file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(_decompressed(file, path), start=1):
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
             try:
@@ -52,6 +54,18 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
                     path,
                     number,
                 ) from error
+
+
+def _decompressed(file: BinaryIO, path: str | Path) -> Iterator[bytes]:
+    """Yield the lines of an open file."""
+    if Path(path).suffix.lower() != ".gz":
+        yield from file
+        return
+    try:
+        with gzip.open(file) as lines:
+            yield from lines
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot decompress: {error}", path) from error
 
 
 def read_member(archive: Path, member: str) -> bytes:

@@ -23,6 +23,13 @@ class Config(RunConfig):
     """source language, as the data set names it"""
     target_language: str = "en"
     """target language, as the data set names it"""
+    source_column: str | None = None
+    """column of the source in a table given by --data: a name in its header, or a number from 1"""
+    target_column: str | None = None
+    """column of the target"""
+    preset: str | None = None
+    """start from the settings of this data set (default: those of --dataset; with --data, those
+    that fit its size)"""
     epochs: Count = 12
     """passes over the training data; the learning rate decays to 0 along half a cosine"""
     patience: Count = 12
@@ -81,6 +88,8 @@ class Config(RunConfig):
             raise InputError(f"--max_length must be 2 or more, got {self.max_length}")
         if self.length_penalty < 0:
             raise InputError(f"--length_penalty must be 0 or more, got {self.length_penalty}")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise InputError(f"no preset {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.source == self.target_language:
             raise InputError("--source and --target_language must differ")
 
@@ -144,6 +153,32 @@ PRESETS = {
     "ted_hrlr_translate/pt_to_en": Config(dataset="ted_hrlr_translate/pt_to_en", source="pt"),
     "opus/medical": Config(dataset="opus/medical", source="de"),
 }
-DEFAULT = "phrase_book"
+# Everyday sentences; where they cannot be downloaded, a small book takes their place.
+DEFAULT, OFFLINE = "tatoeba", "phrase_book"
+# Training pairs that all epochs together read: more of them need fewer epochs.
+MOST_PAIRS = 1_200_000
+
+
+def preset_for_size(pairs: int) -> Config:
+    """Return the settings for the user's own data.
+
+    Args:
+      pairs: number of training pairs.
+
+    Example:
+      >>> [preset_for_size(pairs).target_subwords for pairs in (1_000, 20_000, 100_000)]
+      [1000, 4000, 3000]
+      >>> [preset_for_size(pairs).epochs for pairs in (1_000, 20_000, 100_000, 600_000)]
+      [12, 18, 8, 2]
+    """
+    name = "phrase_book" if pairs < 10_000 else "multi30k" if pairs < 60_000 else "tatoeba"
+    preset = PRESETS[name]
+    epochs = max(1, min(preset.epochs, MOST_PAIRS // max(pairs, 1)))
+    # Their sentences may be longer than those of the data set.
+    return dataclasses.replace(
+        preset, dataset=None, epochs=epochs, patience=epochs, max_length=Config.max_length
+    )
+
+
 # Changes made by `python -m tasks train --quick`.
-QUICK = {"epochs": 3}
+QUICK = {"dataset": OFFLINE, "epochs": 3}

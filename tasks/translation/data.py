@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.datasets import Corpus, DataSource, find_splits, prepare
+from common.commands import cli
+from common.datasets import Corpus, DataSource, check_obtainable, find_splits, prepare
 from common.errors import InputError
 
 # This import also registers our builders with tensorflow-datasets.
 from tasks.translation.datasets import LICENCES
-from tasks.translation.formats import Pair, read_pairs
+from tasks.translation.formats import Columns, Pair, endings, read_pairs
 from tasks.translation.sources import encode_pairs
 from tasks.translation.splits import is_acceptance, split_groups
 from tasks.translation.subwords import END, START, Subwords
@@ -25,10 +26,19 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+UNEQUAL = 9  # ratio of the lengths of two sides that are no translations
+SHORT = 60  # characters of a side that may have any ratio
+
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(source: DataSource, *, languages: tuple[str, str], seed: int) -> Corpus:
+def load(
+    source: DataSource,
+    *,
+    languages: tuple[str, str],
+    seed: int,
+    columns: Columns = (None, None),
+) -> Corpus:
     """Load the data set or the files that `source` names.
 
     The elements are `{source: <string>[], target: <string>[]}`.
@@ -37,20 +47,34 @@ def load(source: DataSource, *, languages: tuple[str, str], seed: int) -> Corpus
       source: the flags `--dataset`, `--data`, `--manual_dir` and `--data_dir`.
       languages: source and target language, as the data set or the file names call them.
       seed: seed of the random split of a single file.
+      columns: of source and target in a table; see `tasks.translation.formats.read_pairs`.
 
     Raises:
       InputError: the data cannot be fetched or read, or lacks a language.
     """
     if source.data is not None:
-        return _load_files(source.data, languages, seed)
+        return _load_files(source.data, languages, columns, seed)
     if source.dataset is None:
         raise InputError("no data: pass --dataset NAME or --data PATH")
     return _load_dataset(source.dataset, source, languages)
 
 
-def _load_dataset(name: str, source: DataSource, languages: tuple[str, str]) -> Corpus:
+def why_not_obtainable(name: str, source: DataSource) -> str:
+    """Return why a data set can be neither downloaded nor read; "" if it can."""
+    try:
+        check_obtainable(_builder(name, source), manual_dir=source.manual_dir)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
     data_dir = None if source.data_dir is None else str(source.data_dir)
-    builder = prepare(tfds.builder(name, data_dir=data_dir), manual_dir=source.manual_dir)
+    return tfds.builder(name, data_dir=data_dir)
+
+
+def _load_dataset(name: str, source: DataSource, languages: tuple[str, str]) -> Corpus:
+    builder = prepare(_builder(name, source), manual_dir=source.manual_dir)
     available = list(builder.info.features)
     for language in languages:
         if language not in available:
@@ -85,13 +109,43 @@ def _read_split(rows: tf.data.Dataset, languages: tuple[str, str], split: str) -
     return [pair for pair in pairs if split != "train" or not is_acceptance(*pair)]
 
 
-def _load_files(path: Path, languages: tuple[str, str], seed: int) -> Corpus:
-    files = find_splits(path, (".tsv", f".{languages[0]}"))
-    pairs = {split: read_pairs(file, languages) for split, file in files.items()}
+def _load_files(path: Path, languages: tuple[str, str], columns: Columns, seed: int) -> Corpus:
+    files = find_splits(path, endings(languages))
+    pairs = {split: read_file(file, languages, columns) for split, file in files.items()}
     if "all" in pairs:
         pairs = split_groups(pairs["all"], seed)
+    pairs["train"] = _select(pairs["train"])
     splits = {split: as_dataset(part) for split, part in pairs.items()}
     return Corpus(name=path.name, splits=splits, citation="", licence="yours")
+
+
+def read_file(path: Path, languages: tuple[str, str], columns: Columns) -> list[Pair]:
+    """Read the pairs of a file of the user, and say how many are skipped."""
+    read = read_pairs(path, languages, columns)
+    if read.skipped:
+        total = len(read.pairs) + read.skipped
+        place = f"the first is number {read.first}"
+        cli.say(f"{path}: skipped {read.skipped:,} of {total:,} pairs without text; {place}")
+    return read.pairs
+
+
+def _select(pairs: Sequence[Pair]) -> list[Pair]:
+    """Drop training pairs that teach nothing, and say how many."""
+    once = list(dict.fromkeys(pairs))
+    selected = [pair for pair in once if not _is_unequal(*map(len, pair))]
+    selected = selected or once
+    for count, reason in (
+        (len(pairs) - len(once), "that stand there before"),
+        (len(once) - len(selected), f"of which one side is {UNEQUAL} times as long as the other"),
+    ):
+        if count:
+            cli.say(f"dropped {count:,} of {len(pairs):,} training pairs {reason}")
+    return selected
+
+
+def _is_unequal(source: int, target: int) -> bool:
+    """Return whether the numbers of characters are those of no translation."""
+    return max(source, target) > max(UNEQUAL * min(source, target), SHORT)
 
 
 def as_dataset(pairs: Sequence[Pair]) -> tf.data.Dataset:

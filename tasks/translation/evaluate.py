@@ -23,7 +23,6 @@ from common.commands.config import EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export, text_request
 from tasks.translation.config import TASK
-from tasks.translation.formats import read_pairs
 
 import numpy as np
 from etils import epy
@@ -49,6 +48,10 @@ class Evaluate(EvaluateConfig):
     # One split more than other tasks have.
     split: Literal["train", "validation", "test", "test_2017"] = "test"  # type: ignore[assignment]
     """split to score (test_2017: of multi30k); a single file given by --data is scored whole"""
+    source_column: str | None = None
+    """column of the source in a table given by --data: a name in its header, or a number from 1"""
+    target_column: str | None = None
+    """column of the target"""
 
 
 def choose_tokenizer(references: Sequence[Sequence[str]]) -> str:
@@ -173,11 +176,18 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     """Return the name of the data, the split, and its sentence pairs."""
     source, target = served.settings["languages"]
     if path := flags.new_file(served.settings):
-        return path.name, "all", data.as_dataset(read_pairs(path, (source, target)))
+        columns = (flags.source_column, flags.target_column)
+        return path.name, "all", data.as_dataset(data.read_file(path, (source, target), columns))
+    config = served.settings["config"]
+    columns = (
+        flags.source_column or config.get("source_column"),
+        flags.target_column or config.get("target_column"),
+    )
     corpus = data.load(
         flags.or_trained_on(served.settings),
         languages=(source, target),
-        seed=served.settings["config"]["seed"],
+        seed=config["seed"],
+        columns=columns,
     )
     if flags.split not in corpus.splits:
         raise InputError(f"{corpus.name} has no split {flags.split!r}")

@@ -1,86 +1,302 @@
-"""Readers of the user's own files: a TSV file, or two parallel text files."""
+"""Readers of the user's own files: tables, translation memories, and two parallel text files.
+
+All of them may be compressed, with the ending `.gz`.
+"""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from common.datasets import find_splits
 from common.errors import InputError
 from common.files import read_lines
 
 # A sentence and its translation.
 Pair = tuple[str, str]
+# The columns of source and target: a name in the header, a number from 1, or None.
+Columns = tuple[str | None, str | None]
+
+TABLES = (".tsv", ".txt", ".csv")
+MEMORY = ".tmx"
+QUOTED_LINES = 50  # of one record at most; a quotation mark in a sentence is not always closed
+ATTRIBUTION = "CC-BY"  # begins the third column of the files of manythings.org
+NAMES = {"ar": "arabic", "de": "german", "en": "english", "es": "spanish", "fr": "french"}
+NAMES |= {"hi": "hindi", "it": "italian", "ja": "japanese", "ko": "korean", "nl": "dutch"}
+NAMES |= {"pl": "polish", "pt": "portuguese", "ru": "russian", "th": "thai", "tr": "turkish"}
+NAMES |= {"uk": "ukrainian", "zh": "chinese"}
 
 
-def read_pairs(path: Path, languages: tuple[str, str]) -> list[Pair]:
-    """Read sentence pairs from a TSV file or from two parallel text files.
+class SentencePairs(NamedTuple):
+    """The pairs of a file.
+
+    Attributes:
+      pairs: (source, target), both with text.
+      skipped: number of rows without text on one side, or without one of the languages.
+      first: line or unit of the first skipped row; 0 if there is none.
+    """
+
+    pairs: list[Pair]
+    skipped: int = 0
+    first: int = 0
+
+
+def endings(languages: tuple[str, str]) -> tuple[str, ...]:
+    """Return the endings of the files that `read_pairs` reads."""
+    plain = (*TABLES, MEMORY, f".{languages[0]}")
+    return (*plain, *(f"{ending}.gz" for ending in plain))
+
+
+def read_pairs(
+    path: Path, languages: tuple[str, str], columns: Columns = (None, None)
+) -> SentencePairs:
+    """Read sentence pairs from a table, a translation memory, or two parallel text files.
 
     Args:
-      path: a `.tsv` file, or one of two parallel files. Parallel files have the same name and end
-        in their language, such as `corpus.fr` and `corpus.en`.
+      path: a `.tsv` or `.txt` file (fields separated by tabs), a `.csv` file (by commas), a `.tmx`
+        file, or one of two parallel files. Parallel files have the same name and end in their
+        language, such as `corpus.fr` and `corpus.en`. `.gz` may follow.
       languages: source and target language.
+      columns: of a table; without them, those that the header names by the languages, or the first
+        two.
 
     Raises:
       InputError: the file has another ending, or is malformed.
     """
-    if path.suffix.lower() == ".tsv":
-        return read_tsv(path)
-    source, target = (path.with_suffix(f".{language}") for language in languages)
+    compressed = path.suffix.lower() == ".gz"
+    inner = path.with_suffix("") if compressed else path
+    ending = inner.suffix.lower()
+    if ending in TABLES:
+        return read_table(path, languages, columns, separator="," if ending == ".csv" else "\t")
+    if ending == MEMORY:
+        return read_memory(path, languages)
+    source, target = (
+        inner.with_suffix(f".{language}{'.gz' if compressed else ''}") for language in languages
+    )
     if path not in (source, target):
         raise InputError(
-            f"expected a .tsv file, or two parallel files that end in .{languages[0]} and "
-            f".{languages[1]} (other languages: --source, --target_language)",
+            f"expected a {', '.join(TABLES)} or {MEMORY} file, or two parallel files that end in "
+            f".{languages[0]} and .{languages[1]} (other languages: --source, --target_language)",
             path,
         )
     return read_parallel(source, target)
 
 
-def read_tsv(path: Path) -> list[Pair]:
-    """Read a file with a source, a tab and a target on each line.
+def count_pairs(path: Path, languages: tuple[str, str], columns: Columns) -> int:
+    """Return the number of training pairs of a file or folder, to choose settings by."""
+    files = find_splits(path, endings(languages))
+    if "all" in files:
+        return 8 * len(read_pairs(files["all"], languages, columns).pairs) // 10
+    return len(read_pairs(files["train"], languages, columns).pairs)
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def read_table(
+    path: Path,
+    languages: tuple[str, str] = ("source", "target"),
+    columns: Columns = (None, None),
+    *,
+    separator: str = "\t",
+) -> SentencePairs:
+    """Read a table with a source and a target in each row.
+
+    A row without text on one side is skipped. Fields in quotation marks may hold separators and
+    line ends.
 
     Raises:
-      InputError: a line has another number of fields or an empty field, or there are no lines. The
-        message names the file and the line.
-    """
-    pairs = []
-    for number, line in read_lines(path):
-        fields = line.split("\t")
-        if len(fields) != 2:
-            raise InputError(
-                f"expected a source, a tab and a target, got {len(fields)} field(s)", path, number
-            )
-        source, target = (field.strip() for field in fields)
-        if not source or not target:
-            raise InputError(f"empty {'target' if source else 'source'}", path, number)
-        pairs.append((source, target))
-    if not pairs:
-        raise InputError("no sentence pairs in this file", path)
-    return pairs
-
-
-def read_parallel(source: Path, target: Path) -> list[Pair]:
-    """Read two text files in which line k of one is the translation of line k of the other.
-
-    Raises:
-      InputError: a line is empty, the numbers of lines differ, or there are no lines. The message
+      InputError: a row has too few fields, a column is missing, or no row is left. The message
         names the file and the line.
     """
-    sources, targets = _read_sentences(source), _read_sentences(target)
+    pairs, skipped, first = [], 0, 0
+    rows = _read_commas(path) if separator == "," else _read_tabs(path)
+    places: tuple[int, int] | None = None
+    for number, fields in rows:
+        if places is None:
+            places, is_header = _find_columns(fields, languages, columns, path)
+            if is_header:
+                continue
+        if len(fields) <= max(places) or (len(fields) > 2 and not _may_be_more(fields, places)):
+            raise InputError(
+                f"expected a source, a {'comma' if separator == ',' else 'tab'} and a target, got "
+                f"{len(fields)} field(s); other columns: --source_column, --target_column",
+                path,
+                number,
+            )
+        source, target = (fields[place].strip() for place in places)
+        if source and target:
+            pairs.append((source, target))
+        else:
+            skipped, first = skipped + 1, first or number
+    if not pairs:
+        raise InputError("no sentence pairs in this file", path)
+    return SentencePairs(pairs, skipped, first)
+
+
+def _may_be_more(fields: Sequence[str], places: tuple[int, int]) -> bool:
+    """Return whether a row may have other columns: chosen ones, or an attribution."""
+    return places != (0, 1) or fields[2].strip().startswith(ATTRIBUTION)
+
+
+def _find_columns(
+    fields: Sequence[str], languages: tuple[str, str], columns: Columns, path: Path
+) -> tuple[tuple[int, int], bool]:
+    """Return the places of source and target, and whether the first row is a header."""
+    header = [field.strip().lower() for field in fields]
+    names = [{language.lower(), NAMES.get(language.lower(), language)} for language in languages]
+    by_name = [next((k for k, f in enumerate(header) if f in name), None) for name in names]
+    places, is_header = [0, 1], None not in by_name and by_name[0] != by_name[1]
+    for side, column in enumerate(columns):
+        if column is None:
+            found = by_name[side]
+            places[side] = found if is_header and found is not None else side
+        elif column.isdecimal():
+            places[side] = int(column) - 1
+        elif column.lower() in header:
+            places[side], is_header = header.index(column.lower()), True
+        else:
+            raise InputError(f"no column {column!r} (found: {', '.join(fields)})", path, 1)
+    if places[0] == places[1]:
+        # One flag names the column that the other side would have: the other one is meant.
+        places[columns.index(None) if None in columns else 1] = 1 - min(places[0], 1)
+    if places[0] == places[1] or min(places) < 0:
+        raise InputError("--source_column and --target_column must be two columns, from 1", path)
+    return (places[0], places[1]), is_header
+
+
+def _read_commas(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line numbers and fields of a file with commas."""
+    rows = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
+    try:
+        for fields in rows:
+            if fields:
+                yield rows.line_num, fields
+    except csv.Error as error:
+        raise InputError(f"malformed: {error}", path, rows.line_num) from error
+
+
+def _read_tabs(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line numbers and fields of a file with tabs.
+
+    A quotation mark at the beginning of a field is part of the sentence, unless the field is quoted
+    as a whole. The field then ends at the closing mark, maybe some lines below.
+    """
+    lines = list(read_lines(path))
+    place = 0
+    while place < len(lines):
+        number, line = lines[place]
+        place += 1
+        fields = line.split("\t")
+        if any(field.startswith('"') for field in fields):
+            quoted, count = _read_quoted([line for _, line in lines[place - 1 :][:QUOTED_LINES]])
+            if quoted:
+                fields, place = quoted, place + count - 1
+        if line.strip() or len(fields) > 1:
+            yield number, fields
+
+
+def _read_quoted(lines: Sequence[str]) -> tuple[list[str], int]:
+    """Return the fields of the first record of lines, and its number of lines.
+
+    There are no fields if the lines do not begin with a record in quotation marks.
+    """
+    for count in range(1, len(lines) + 1):
+        rows = csv.reader([line + "\n" for line in lines[:count]], delimiter="\t", strict=True)
+        try:
+            (fields,) = list(rows)
+        except csv.Error as error:
+            if "unexpected end" in str(error):
+                continue
+            return [], 0
+        except ValueError:  # the first line is a record of its own
+            return [], 0
+        return (fields, count) if len(fields) > 1 else ([], 0)
+    return [], 0
+
+
+# --- Translation memories -------------------------------------------------------------------------
+
+
+def read_memory(path: Path, languages: tuple[str, str]) -> SentencePairs:
+    """Read a translation memory, TMX 1.4. Formatting codes inside segments are dropped.
+
+    Units without one of the languages, or without text in one, are skipped.
+
+    Raises:
+      InputError: the file is no XML, or has no unit with both languages.
+    """
+    pairs, skipped, first, number = [], 0, 0, 0
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            for _, unit in ElementTree.iterparse(file):
+                if _tag(unit) != "tu":
+                    continue
+                number += 1
+                source, target = (_segment(unit, language) for language in languages)
+                if source and target:
+                    pairs.append((source, target))
+                else:
+                    skipped, first = skipped + 1, first or number
+                unit.clear()
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read: {reason}", path) from error
+    except ElementTree.ParseError as error:
+        raise InputError(f"malformed: {error}", path) from error
+    if not pairs:
+        raise InputError(f"no unit has both {languages[0]!r} and {languages[1]!r}", path)
+    return SentencePairs(pairs, skipped, first)
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _segment(unit: ElementTree.Element, language: str) -> str:
+    """Return the text of a unit in a language; `en` also finds `en-US`."""
+    for variant in unit:
+        if _tag(variant) != "tuv":
+            continue
+        named = next((v for k, v in variant.attrib.items() if k.rpartition("}")[2] == "lang"), "")
+        if named.lower() == language.lower() or named.lower().startswith(f"{language.lower()}-"):
+            segment = next((part for part in variant if _tag(part) == "seg"), None)
+            return "" if segment is None else " ".join(_text(segment).split())
+    return ""
+
+
+def _text(element: ElementTree.Element) -> str:
+    """Return the text of a segment without its codes; highlighted text is text."""
+    parts = [element.text or ""]
+    for part in element:
+        parts += [_text(part) if _tag(part) == "hi" else "", part.tail or ""]
+    return "".join(parts)
+
+
+# --- Parallel files -------------------------------------------------------------------------------
+
+
+def read_parallel(source: Path, target: Path) -> SentencePairs:
+    """Read two text files in which line k of one is the translation of line k of the other.
+
+    Lines without text on one side are skipped.
+
+    Raises:
+      InputError: the numbers of lines differ, or there are no pairs. The message names the file.
+    """
+    sources, targets = ([line.strip() for _, line in read_lines(path)] for path in (source, target))
     if len(sources) != len(targets):
         raise InputError(
             f"{len(sources)} lines, but {target} has {len(targets)}: "
             "line k of one must be the translation of line k of the other",
             source,
         )
-    if not sources:
+    rows = list(zip(sources, targets, strict=True))
+    empty = [number for number, row in enumerate(rows, start=1) if not all(row)]
+    if len(empty) == len(rows):
         raise InputError("no sentence pairs in this file", source)
-    return list(zip(sources, targets, strict=True))
-
-
-def _read_sentences(path: Path) -> list[str]:
-    sentences = []
-    for number, line in read_lines(path):
-        sentence = line.strip()
-        if not sentence:
-            raise InputError("empty line; every line needs its translation", path, number)
-        sentences.append(sentence)
-    return sentences
+    return SentencePairs([row for row in rows if all(row)], len(empty), min(empty, default=0))

@@ -1,6 +1,8 @@
 """Train a translator, export it, and score the export.
 
-    python -m tasks.translation.train                                   # default data, minutes
+    python -m tasks.translation.train                                   # Tatoeba, about an hour
+    python -m tasks.translation.train --dataset phrase_book             # no download, minutes
+    python -m tasks.translation.train --source en --target_language fr  # the other direction
     python -m tasks.translation.train --dataset tatoeba --manual_dir DIR --score test
     python -m tasks.translation.train --data my.tsv                     # source TAB target
     python -m tasks.translation.train --data corpus.fr                  # and corpus.en next to it
@@ -11,6 +13,7 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +30,16 @@ from common.serving.served import Served
 from common.serving.versions import Published
 from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import evaluate, predict
-from tasks.translation.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
+from tasks.translation.config import (
+    DEFAULT,
+    NO_LITERT,
+    OFFLINE,
+    PRESETS,
+    TASK,
+    Config,
+    preset_for_size,
+)
+from tasks.translation.formats import count_pairs
 
 from etils import epy
 
@@ -100,6 +112,19 @@ def choose_copies(
     shown = f"{' and '.join(kinds)} are copied" if kinds else "no words are copied"
     cli.say(f"{shown}: {count:,} words of the training pairs can teach it")
     return kinds
+
+
+def describe_run(built: keras.Model, encoded: data.Encoded, steps: int, config: Config) -> str:
+    """Return the sizes of a run, and on a CPU about how long it will take."""
+    read, written = (int(tf.size(side.flat_values)) for side in encoded)
+    text = (
+        f"{len(encoded.source.row_lengths()):,} training pairs of {read:,} and {written:,} "
+        f"subwords; {built.count_params():,} weights; {steps:,} steps in {config.epochs} epochs"
+    )
+    if tf.config.list_physical_devices("GPU") or config.strategy != "one":
+        return text
+    seconds = model.training_seconds(built, read, written) * config.epochs
+    return f"{text}, about {max(1, round(seconds / 60))} minutes on this machine"
 
 
 def make_score(
@@ -195,6 +220,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
         if published is not None:
             warm_start(built, published)
         optimizer = run.make_adam(steps, beta_2=0.98)
+    cli.say(describe_run(built, without_dropout, steps, config))
     fitted = fit(
         built,
         optimizer=optimizer,
@@ -211,9 +237,43 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
     return Trained(built, vocabularies, kinds, fitted)
 
 
+def read_settings(argv: list[str]) -> Config:
+    """Return the settings of a run; without `--preset`, those of own data follow from its size."""
+    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    if config.preset is not None:
+        start = dataclasses.replace(PRESETS[config.preset], dataset=config.dataset)
+    elif config.data is not None:
+        columns = (config.source_column, config.target_column)
+        languages = (config.source, config.target_language)
+        start = preset_for_size(count_pairs(config.data, languages, columns))
+    else:
+        return config
+    presets = {config.dataset or "own": start}
+    return cli.parse_train(Config, presets, default=min(presets), argv=argv, doc=__doc__)
+
+
+def with_obtainable_data(run: Run[Config], argv: list[str]) -> Run[Config]:
+    """Return the run, on the data set `OFFLINE` if that of `DEFAULT` cannot be had.
+
+    Data that the user named are never replaced.
+    """
+    config = run.config
+    if config.data is not None or any(word.partition("=")[0] == "--dataset" for word in argv):
+        return run
+    reason = data.why_not_obtainable(DEFAULT, config)
+    if not reason:
+        return run
+    cli.say(f"training on {OFFLINE} instead of {DEFAULT}: {reason}")
+    preset = dataclasses.replace(PRESETS[config.preset or OFFLINE], dataset=OFFLINE)
+    config = cli.parse_train(Config, {OFFLINE: preset}, default=OFFLINE, argv=argv, doc=__doc__)
+    if run.published is not None:
+        config = config.with_architecture(run.published.settings["config"], ARCHITECTURE)
+    return dataclasses.replace(run, config=config)
+
+
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = read_settings(argv)
     require("sacrebleu", "translation")  # fail now, not after the first epoch
     run = start_run(
         TASK,
@@ -222,10 +282,13 @@ def main(argv: list[str]) -> None:
         lengths=Config.bucket_lengths,
         no_litert=NO_LITERT,
     )
+    run = with_obtainable_data(run, argv)
     config = run.config
     languages = (config.source, config.target_language)
+    columns = (config.source_column, config.target_column)
     with run.chief_first():
-        corpus = data.load(config, languages=languages, seed=config.seed)
+        corpus = data.load(config, languages=languages, seed=config.seed, columns=columns)
+    cli.say(f"{corpus.size('train'):,} training pairs, {' to '.join(languages)}: learning subwords")
     built, (reader, writer), kinds, fitted = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:

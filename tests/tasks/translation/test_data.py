@@ -83,7 +83,7 @@ def test_own_files_are_tsv_parallel_files_or_folders(tmp_path):
         assert sorted(itertools.chain(*parts)) == sorted(pairs)
     folder = tmp_path / "parts"
     folder.mkdir()
-    for split, rows in (("train", pairs[:9]), ("dev", pairs[9:15]), ("test", pairs[15:])):
+    for split, rows in (("train", pairs[:9]), ("val", pairs[9:15]), ("test", pairs[15:])):
         (folder / f"{split}.fr").write_text("".join(f"{s}\n" for s, _ in rows))
         (folder / f"{split}.en").write_text("".join(f"{t}\n" for _, t in rows))
     corpus = data.load(EvaluateConfig(data=folder), languages=FRENCH, seed=1)
@@ -100,6 +100,24 @@ def test_a_single_file_is_split_without_common_sentences(tmp_path):
         for source, _ in pairs_of(corpus, split):
             assert split_of.setdefault(normalise(source), split) == split
     assert [corpus.size(split) for split in SPLITS] == [48, 6, 6]
+
+
+def test_skipped_and_dropped_pairs_are_counted(tmp_path, capsys):
+    pairs = [(f"Phrase numéro {k}.", f"Sentence number {k}.") for k in range(40)]
+    pairs += [pairs[0]] * 30 + [("Non.", "No, " * 40)]
+    path = write_tsv(tmp_path / "my.tsv", pairs)
+    path.write_text(path.read_text() + "Rien.\t\n")
+    for name in ("train", "validation", "test"):
+        write_tsv(tmp_path / f"{name}.tsv", pairs)
+    corpus = data.load(EvaluateConfig(data=tmp_path), languages=FRENCH, seed=1)
+    assert corpus.size("train") == 40 and corpus.size("test") == 71
+    assert capsys.readouterr().err.splitlines() == [
+        "dropped 30 of 71 training pairs that stand there before",
+        "dropped 1 of 71 training pairs of which one side is 9 times as long as the other",
+    ]
+    data.load(EvaluateConfig(data=path), languages=FRENCH, seed=1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith("skipped 1 of 72 pairs without text; the first is number 72")
 
 
 def test_no_source_of_data_is_an_error():

@@ -1,13 +1,17 @@
 """The `train` command: its export, fine-tuning, resuming, and invalid flags."""
 
 import json
+import re
 
+from common.commands.run import Run
 from common.serving.served import load_export
 from tasks.translation import train
+from tasks.translation.config import PRESETS
 from tests.tasks import commands
 from tests.tasks.own.translation import TINY, own_pairs, write_tsv
 
 import pytest
+import requests
 
 
 def test_train_learns_exports_and_prints_one_json_line(trained):
@@ -17,9 +21,55 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     assert result["dataset"] == "my.tsv" and result["split"] == "test" and result["examples"] == 40
     assert result["bleu"] >= 90 and result["chrf"] >= 90
     assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a" in done.stdout
+    lines = done.stderr.splitlines()
+    assert "256 training pairs, fr to en: learning subwords" in lines
+    assert "no words are copied: 0 words of the training pairs can teach it" in lines
+    (sizes,) = [line for line in lines if " weights; " in line]
+    assert re.match(
+        r"256 training pairs of [\d,]+ and [\d,]+ subwords; [\d,]+ weights; "
+        r"256 steps in 16 epochs, about \d+ minutes on this machine",
+        sizes,
+    )
     version = folder / result["model"]
     assert version == folder / "saved_models" / "translation" / "1"
     commands.check_version(version, f"{result['bleu']:.4f}", "| units | 24 |", "fr to en")
+
+
+def test_the_settings_of_own_data_follow_from_their_size(tmp_path):
+    rows = [(f"Phrase {k}.", f"Sentence {k}.") for k in range(13_000)]
+    small, large = (write_tsv(tmp_path / f"{n}.tsv", rows[:n]) for n in (50, 13_000))
+
+    def units(*words):
+        return train.read_settings(list(map(str, words)))
+
+    assert units("--data", small).units == PRESETS["phrase_book"].units
+    assert units("--data", small).max_length == 64
+    fitting = units("--data", large, "--beam", 2)
+    assert (fitting.units, fitting.beam, fitting.dataset) == (PRESETS["multi30k"].units, 2, None)
+    chosen = units("--data", small, "--preset", "tatoeba")
+    assert (chosen.units, chosen.epochs) == (PRESETS["tatoeba"].units, PRESETS["tatoeba"].epochs)
+    other = units("--dataset", "multi30k", "--preset", "phrase_book")
+    assert (other.dataset, other.units) == ("multi30k", PRESETS["phrase_book"].units)
+    assert units() == PRESETS["tatoeba"]
+
+
+def test_the_phrase_book_takes_the_place_of_what_cannot_be_downloaded(
+    monkeypatch, capsys, tmp_path
+):
+    def refuse(*_, **__):
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr("requests.head", refuse)
+    words = ["--data_dir", str(tmp_path), "--source", "en", "--target_language", "fr"]
+    run = Run("translation", train.read_settings(words), strategy=None, target=None)
+    config = train.with_obtainable_data(run, words).config
+    assert (config.dataset, config.units, config.source) == ("phrase_book", 128, "en")
+    assert "training on phrase_book instead of tatoeba: data set 'tatoeba' needs" in (
+        capsys.readouterr().err
+    )
+    named = [*words, "--dataset", "tatoeba"]
+    run = Run("translation", train.read_settings(named), strategy=None, target=None)
+    assert train.with_obtainable_data(run, named) is run
 
 
 @pytest.mark.slow  # the same test of sentiment is not
@@ -65,6 +115,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
         (["--beam", "0"], "--beam must be 1 or more"),
         (["--source", "en"], "--source and --target_language must differ"),
+        (["--preset", "wmt99"], "no preset 'wmt99'; known: phrase_book, tatoeba"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypatch, tmp_path):
