@@ -161,9 +161,9 @@ def _find_columns(
             places[side], is_header = header.index(column.lower()), True
         else:
             raise InputError(f"no column {column!r} (found: {', '.join(fields)})", path, 1)
-    if places[0] == places[1]:
+    if places[0] == places[1] and None in columns:
         # One flag names the column that the other side would have: the other one is meant.
-        places[columns.index(None) if None in columns else 1] = 1 - min(places[0], 1)
+        places[columns.index(None)] = 1 - min(places[0], 1)
     if places[0] == places[1] or min(places) < 0:
         raise InputError("--source_column and --target_column must be two columns, from 1", path)
     return (places[0], places[1]), is_header

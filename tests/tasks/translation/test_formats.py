@@ -99,7 +99,7 @@ def test_attributions_are_ignored_without_flags(tmp_path):
         (("prix", None), r"no column 'prix' \(found: en, fr\)"),
         (("1", "1"), "must be two columns, from 1"),
         (("0", "1"), "must be two columns, from 1"),
-        (("1", "3"), "line 1: expected a source, a tab and a target, got 2"),
+        (("1", "3"), "line 2: expected a source, a tab and a target, got 2"),
     ],
 )
 def test_wrong_columns_are_refused(tmp_path, columns, message):
@@ -130,7 +130,8 @@ def test_quotation_marks_of_sentences_are_text(tmp_path):
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
 <tmx version="1.4"><header srclang="en"/><body>
 <tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b&gt;</bpt>start<ept i="1">&lt;/b&gt;</ept>
- &amp; wait.</seg></tuv><tuv xml:lang="fr"><seg>Appuie sur <hi>start</hi> et attends.</seg></tuv></tu>
+ &amp; wait.</seg></tuv><tuv xml:lang="fr"><seg>Appuie sur
+<hi>start</hi> et attends.</seg></tuv></tu>
 <tu><tuv xml:lang="de"><seg>Nein.</seg></tuv><tuv xml:lang="fr"><seg>Non.</seg></tuv></tu>
 <tu><tuv lang="FR"><seg>Oui.</seg></tuv><tuv lang="EN"><seg>Yes.</seg></tuv></tu>
 </body></tmx>"""
