@@ -5,14 +5,18 @@
     python -m tasks.translation.predict --file letters.txt --output translations.jsonl
     cat letters.txt | python -m tasks.translation.predict -
 
-Words on the command line are sentences, `-` reads lines from standard input, and each line of a
-file is a sentence. The model was trained on single sentences, so split longer texts.
+Words on the command line are texts, `-` reads lines from standard input, and each line of a file is
+a text. The model translates single sentences, so a text of several ones is split, and their
+translations are joined: there is a line of output for each line of input, and an empty one for an
+empty one. A translation of which the end is missing is marked in JSON and said on standard error.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from common.commands.config import Count, Picture, TextPredictConfig
 from common.errors import InputError
 from common.serving.served import Served, load_export, text_request
 from tasks.translation.config import TASK
+from tasks.translation.sentences import Sentence, join_sentences, split_sentences
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,17 +43,92 @@ class Predict(TextPredictConfig):
 def predict(
     served: Served, texts: Iterable[str], *, n_best: int, batch_size: int
 ) -> Iterator[dict[str, Any]]:
-    """Translate texts; yield the prediction for each as plain values, in order."""
+    """Translate texts sentence by sentence; yield plain values for each text, in order.
+
+    Args:
+      served: the export.
+      texts: read lazily.
+      n_best: number of translations of each text.
+      batch_size: sentences per request.
+    """
+    language = served.settings["languages"][0]
+    split: collections.deque[tuple[str, list[Sentence]]] = collections.deque()
+
+    def sentences() -> Iterator[str]:
+        for text in texts:
+            split.append((text, split_sentences(text, language)))
+            yield from (sentence.text for sentence in split[-1][1])
+
     signature = "serving_default" if n_best == 1 else "explain"
-    predictions = served.predict(signature, texts, text_request, batch_size=batch_size)
-    return (describe(text, outputs, n_best) for text, outputs in predictions)
+    predictions = served.predict(signature, sentences(), text_request, batch_size=batch_size)
+    translated = (describe(text, outputs, n_best) for text, outputs in predictions)
+    for first in translated:
+        text, parts = split.popleft()
+        rest = itertools.islice(translated, len(parts) - 1)
+        yield join_predictions(text, [first, *rest], [part.gap for part in parts])
+
+
+def join_predictions(
+    text: str, predictions: Sequence[dict[str, Any]], gaps: Sequence[str]
+) -> dict[str, Any]:
+    """Return the prediction for a text from those for its sentences.
+
+    The score is the mean of those of the sentences. The k-th translation consists of the k-th ones
+    of the sentences.
+
+    Args:
+      text: the text.
+      predictions: for its sentences; at least one.
+      gaps: the blanks after each sentence.
+
+    Example:
+      >>> one, two = ({"text": t, "translation": e, "score": -0.5}
+      ...             for t, e in (("Va !", "Go!"), ("Non.", "No.")))
+      >>> joined = join_predictions("Va ! Non.", [one, two], [" ", ""])
+      >>> joined["translation"], joined["score"], len(joined["sentences"])
+      ('Go! No.', -0.5, 2)
+    """
+    valid = [prediction for prediction in predictions if "message" not in prediction]
+    if len(predictions) == 1 or not valid:
+        return {**predictions[0], "text": text}
+
+    def join(translations: Iterable[str | None]) -> str:
+        return join_sentences([translation or "" for translation in translations], gaps)
+
+    joined = {
+        "text": text,
+        "translation": join(prediction["translation"] for prediction in predictions),
+        "score": round(sum(prediction["score"] for prediction in valid) / len(valid), 6),
+    }
+    if any(prediction.get("truncated") for prediction in predictions):
+        joined["truncated"] = True
+    if "n_best" in valid[0]:
+        most = max(len(prediction["n_best"]) for prediction in valid)
+        joined["n_best"] = [
+            join_predictions(text, [_at_rank(one, rank) for one in predictions], gaps)
+            for rank in range(most)
+        ]
+        joined["n_best"] = [
+            {name: one[name] for name in ("translation", "score")} for one in joined["n_best"]
+        ]
+    return {**joined, "sentences": list(predictions)}
+
+
+def _at_rank(prediction: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    """Return the prediction with its translation of a rank, or its last one."""
+    listed = prediction.get("n_best") or [prediction]
+    chosen = listed[min(rank, len(listed) - 1)]
+    plain = {name: prediction[name] for name in prediction if name != "n_best"}
+    return {**plain, "translation": chosen["translation"], "score": chosen["score"]}
 
 
 def describe(text: str, outputs: Mapping[str, Any], n_best: int) -> dict[str, Any]:
     """Return a prediction as plain values; the translation of an empty text is None.
 
+    `truncated` is among them if the end of the text or of its translation is missing.
+
     Args:
-      text: the source.
+      text: a sentence.
       outputs: its row of the outputs of `serving_default`; of `explain` if `n_best` is above 1.
       n_best: number of translations.
 
@@ -68,16 +148,25 @@ def describe(text: str, outputs: Mapping[str, Any], n_best: int) -> dict[str, An
         for translation, score in hypotheses
         if translation
     ]
-    return {"text": text, **described[0]} | ({"n_best": described} if n_best > 1 else {})
+    prediction = {"text": text, **described[0]}
+    if n_best > 1:
+        prediction["n_best"] = described
+    if outputs.get("truncated"):
+        prediction["truncated"] = True
+    return prediction
 
 
 def to_line(prediction: dict[str, Any]) -> str:
     """Format a prediction for a person; several translations are listed with their scores.
 
+    The line of a blank text is blank.
+
     Example:
       >>> to_line({"text": "Va !", "translation": "Go!", "score": -0.2})
       'Go!'
     """
+    if not prediction["text"].strip():
+        return ""
     if "message" in prediction:
         return f"-----  {prediction['message']}: {prediction['text']!r}"
     if "n_best" not in prediction:
@@ -86,9 +175,10 @@ def to_line(prediction: dict[str, Any]) -> str:
 
 
 def draw(served: Served, text: str, path: Path) -> None:
-    """Draw the attention weights between the subwords of a text and of its best translation."""
+    """Draw the attention weights between the subwords of the first sentence and its translation."""
     from matplotlib.figure import Figure
 
+    text = split_sentences(text, served.settings["languages"][0])[0].text
     outputs = served.call("explain", **text_request([text]))
     source, target = (
         [token.decode() for token in outputs[name][0] if token]
@@ -108,6 +198,18 @@ def draw(served: Served, text: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def warn_of_truncated(
+    predictions: Iterable[dict[str, Any]], longest: int
+) -> Iterator[dict[str, Any]]:
+    """Pass predictions on, and say on standard error which of them are truncated."""
+    for prediction in predictions:
+        for sentence in prediction.get("sentences", [prediction]):
+            if sentence.get("truncated"):
+                begins = sentence["text"].strip()[:40]
+                cli.say(f"truncated, since it is longer than {longest} subwords: {begins!r}...")
+        yield prediction
+
+
 def main(argv: list[str]) -> None:
     """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
@@ -117,6 +219,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--n_best {flags.n_best} is more than the export's beam of {beam}")
     texts = flags.read_texts()
     predictions = predict(served, texts, n_best=flags.n_best, batch_size=flags.batch_size)
+    predictions = warn_of_truncated(predictions, served.settings["max_subwords"])
     first = cli.print_predictions(flags, predictions, to_line=to_line)
     if flags.attention:
         draw(served, first["text"], flags.attention)

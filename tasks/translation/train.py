@@ -124,7 +124,7 @@ def describe_run(built: keras.Model, encoded: data.Encoded, steps: int, config: 
     if tf.config.list_physical_devices("GPU") or config.strategy != "one":
         return text
     seconds = model.training_seconds(built, read, written) * config.epochs
-    return f"{text}, about {max(1, round(seconds / 60))} minutes on this machine"
+    return f"{text}, about {max(1, round(seconds / 60))} min on this machine"
 
 
 def make_score(

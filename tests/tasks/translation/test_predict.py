@@ -56,6 +56,45 @@ def test_predict_lists_several_translations_and_draws(served, capsys, tmp_path):
         predict.main(["--model", str(served.path), "--n_best", "9", "Oui."])
 
 
+def test_paragraphs_are_translated_sentence_by_sentence(served, tmp_path, capsys):
+    text = "Le chat noir dort. Un chien blanc mange."
+    (tmp_path / "lines.txt").write_text(
+        f"{text} Mon vieux lapin court.\n\n  \nLe chat noir dort.\n"
+    )
+    predict.main(["--model", str(served.path), "--file", str(tmp_path / "lines.txt")])
+    assert capsys.readouterr().out.splitlines() == [
+        "The black cat sleeps. A white dog eats. My old rabbit runs.",
+        *("", ""),
+        "The black cat sleeps.",
+    ]
+    predict.main(["--model", str(served.path), "--json", "--n_best", "2", f"{text}\n Votre"])
+    prediction = json.loads(capsys.readouterr().out)
+    assert prediction["text"] == f"{text}\n Votre"
+    texts = [sentence["text"] for sentence in prediction["sentences"]]
+    assert texts == ["Le chat noir dort.", "Un chien blanc mange.", "Votre"]
+    assert prediction["translation"].startswith("The black cat sleeps. A white dog eats.\n ")
+    mean = np.mean([sentence["score"] for sentence in prediction["sentences"]])
+    assert prediction["score"] == pytest.approx(mean, abs=1e-5)
+    best, second = prediction["n_best"]
+    assert best["translation"] == prediction["translation"] != second["translation"]
+
+
+def test_truncated_translations_are_marked(served, capsys):
+    words = [
+        "--model",
+        str(served.path),
+        "--json",
+        "Le chat noir dort. " + "Le chat " * 40,
+        "Un chien",
+    ]
+    predict.main(words)
+    printed = capsys.readouterr()
+    long, short = map(json.loads, printed.out.splitlines())
+    assert long["truncated"] and "truncated" not in short
+    assert "truncated" not in long["sentences"][0] and long["sentences"][1]["truncated"]
+    assert printed.err.count("truncated, since it is longer than 24 subwords: 'Le chat Le") == 1
+
+
 # The model `gone` does not exist: these flags are refused before a model is loaded.
 @pytest.mark.parametrize(
     ("words", "message"),

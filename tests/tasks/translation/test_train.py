@@ -22,12 +22,12 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     assert result["bleu"] >= 90 and result["chrf"] >= 90
     assert "bleu: nrefs:1|case:mixed|eff:no|tok:13a" in done.stdout
     lines = done.stderr.splitlines()
-    assert "256 training pairs, fr to en: learning subwords" in lines
+    assert "320 training pairs, fr to en: learning subwords" in lines
     assert "no words are copied: 0 words of the training pairs can teach it" in lines
     (sizes,) = [line for line in lines if " weights; " in line]
     assert re.match(
-        r"256 training pairs of [\d,]+ and [\d,]+ subwords; [\d,]+ weights; "
-        r"256 steps in 16 epochs, about \d+ minutes on this machine",
+        r"320 training pairs of [\d,]+ and [\d,]+ subwords; [\d,]+ weights; "
+        r"320 steps in 16 epochs, about \d+ min on this machine",
         sizes,
     )
     version = folder / result["model"]
