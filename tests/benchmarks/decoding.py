@@ -30,6 +30,8 @@ from common.decoding import length_penalty
 from common.serving.served import load_export
 from common.serving.versions import find
 from tasks.translation import data, train
+from tasks.translation.model import limit_length
+from tasks.translation.sources import encode_source
 from tasks.translation.subwords import END, PAD, START, Subwords
 
 import keras
@@ -76,7 +78,7 @@ class DecoderStep(keras.Model):
         encoded = encoder_decoder.Encoded(memory, mask, keys, {})
         step = encoder_decoder.make_step(self.whole, encoded, never=(PAD, START))
         state, scores = step({"cells": cells}, token)
-        return [scores, *state["cells"]]
+        return [tf.nn.log_softmax(scores), *state["cells"]]
 
 
 def by_keras(served, beam):
@@ -92,11 +94,15 @@ def by_keras(served, beam):
     )
 
     def translate(texts):
-        ids, length = data.encode_source(
-            reader, tf.constant(texts), max_length=config["max_length"]
+        source = encode_source(
+            reader,
+            tf.constant(texts),
+            max_length=config["max_length"],
+            kinds=served.settings["copies"],
         )
-        encoded = encode(ids, length)
-        limits = np.minimum(2 * length.numpy() + 10, config["max_length"])
+        encoded = encode(source.ids, source.length)
+        limits = limit_length(source.length, config["max_length"]).numpy()
+        largest = length_penalty(limits + 1, config["length_penalty"]).numpy()
         fixed = [np.repeat(x.numpy(), beam, axis=0) for x in encoded[:3]]
         cells = [np.repeat(x.numpy(), beam, axis=0) for x in encoded.state["cells"]]
         rows = np.arange(len(texts))[:, None]
@@ -126,10 +132,14 @@ def by_keras(served, beam):
             tokens = np.concatenate([tokens[rows, parents], symbols[:, :, None]], axis=2)
             chosen = (rows * beam + parents).reshape(-1)
             cells, token = [x[chosen] for x in cells], symbols.reshape(-1).astype(np.int32)
-            if all(len(pairs) == beam for pairs in finished) or over.all():
+            reachable = total[:, 0] / largest
+            if over.all() or all(
+                pairs and pairs[0][0] >= bound
+                for pairs, bound in zip(finished, reachable, strict=True)
+            ):
                 break
         ragged = tf.ragged.constant([pairs[0][1].tolist() for pairs in finished], tf.int32)
-        translations = writer.decode(ragged.to_tensor(), ragged.row_lengths())
+        translations = source.decode(writer, ragged.to_tensor(), ragged.row_lengths())
         return [text.decode() for text in translations.numpy()]
 
     return translate

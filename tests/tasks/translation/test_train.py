@@ -1,6 +1,7 @@
 """The `train` command: its export, fine-tuning, resuming, and invalid flags."""
 
 import json
+import random
 import re
 
 from common.commands.run import Run
@@ -33,6 +34,35 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     version = folder / result["model"]
     assert version == folder / "saved_models" / "translation" / "1"
     commands.check_version(version, f"{result['bleu']:.4f}", "| units | 24 |", "fr to en")
+
+
+@pytest.mark.thorough
+def test_words_that_the_vocabulary_lacks_are_copied(tmp_path, command_environment):
+    """A tiny model learns it from numbers and names that stand on both sides."""
+    generator, names = random.Random(1), ["Tom", "Marie", "Anna", "Paul", "Lena", "Igor", "Rosa"]
+    pairs = own_pairs()
+    for source, target in own_pairs(seed=1)[:300]:
+        name, number = generator.choice(names), generator.randint(10, 99)
+        pairs.append((f"{source[:-1]} avec {name}.", f"{target[:-1]} with {name}."))
+        pairs.append(
+            (f"{source[:-1]} depuis {number} ans.", f"{target[:-1]} since {number} years.")
+        )
+    write_tsv(tmp_path / "my.tsv", pairs)
+    words = ("translation.train", "--data", "my.tsv", "--epochs", 8, "--score", "none", *TINY)
+    done = commands.run(*words, folder=tmp_path, environment=command_environment)
+    assert done.returncode == 0, done.stderr
+    assert "links and numbers and names are copied: " in done.stderr
+    served = load_export(tmp_path / "saved_models" / "translation")
+    assert served.settings["copies"] == ["links", "numbers", "names"]
+    copied = {
+        "Le chat noir dort avec Kowalczyk.": "The black cat sleeps with Kowalczyk.",
+        "Un chien blanc mange depuis 1789 ans.": "A white dog eats since 1789 years.",
+        "Mon chat noir dort avec www.a.org/x?y=1.": "My black cat sleeps with www.a.org/x?y=1.",
+        "LE CHAT NOIR DORT AVEC 12,50.": "THE BLACK CAT SLEEPS WITH 12,50.",
+    }
+    translations = served.call("serving_default", text=list(copied))["translation"]
+    right = [text.decode() for text in translations if text.decode() in copied.values()]
+    assert len(right) >= 3, translations
 
 
 def test_the_settings_of_own_data_follow_from_their_size(tmp_path):
