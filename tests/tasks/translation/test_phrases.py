@@ -7,6 +7,7 @@ import unicodedata
 from tasks.translation.datasets import PHRASES
 from tasks.translation.patterns import expand
 from tasks.translation.splits import ACCEPTANCE, normalise
+from tests.benchmarks.everyday import read_everyday
 
 import pytest
 
@@ -28,6 +29,13 @@ def book():
 
 def words(sentence):
     return re.findall(r"\w+'?", sentence.lower())
+
+
+def test_the_everyday_sentences_stand_nowhere(book):
+    everyday = read_everyday()
+    assert len(everyday) == 100 and all(all(targets) for targets in everyday.values())
+    sources = {normalise(source) for rows in book.values() for source, _ in rows}
+    assert not sources & set(map(normalise, everyday))
 
 
 def test_the_counts_are_those_of_its_readme(book):
