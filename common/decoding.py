@@ -531,7 +531,8 @@ def _top_k(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     values = tf.reshape(tf.gather(groups, best, batch_dims=1), [rows, count * GROUP])
     values, places = tf.math.top_k(values, count)
     group = tf.gather(best, places // GROUP, batch_dims=1)
-    return values, group * GROUP + places % GROUP
+    # A row of NaN has any order; its symbols must exist all the same.
+    return values, tf.minimum(group * GROUP + places % GROUP, symbols - 1)
 
 
 def _completed(

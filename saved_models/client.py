@@ -276,8 +276,10 @@ def ner(call, texts, _):
 def translation(call, texts, _):
     """Yield the translation of each text."""
     outputs = call("translation", {"text": texts})
-    for text, translated in zip(texts, outputs["translation"], strict=True):
-        yield f"{text}  ->  {translated or 'nothing to translate'}"
+    cut = outputs.get("truncated", [False] * len(texts))  # models of earlier releases do not say it
+    for text, translated, is_cut in zip(texts, outputs["translation"], cut, strict=True):
+        end = " (truncated)" if is_cut else ""
+        yield f"{text}  ->  {translated or 'nothing to translate'}{end}"
 
 
 def dna(call, sequences, _):

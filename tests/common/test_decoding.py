@@ -393,5 +393,7 @@ def test_the_best_symbols_equal_those_of_tensorflow(symbols, kind):
     scores[4, : symbols // 2] = -np.inf
     scores = tf.constant(scores, tf.float32)
     count = min(10, symbols)
+    broken = decoding._top_k(tf.fill([2, symbols], np.nan), 10)[1].numpy()
+    assert (broken >= 0).all() and (broken < symbols).all()
     for one, other in zip(decoding._top_k(scores, 10), tf.math.top_k(scores, count), strict=True):
         np.testing.assert_array_equal(one, other)
