@@ -56,7 +56,11 @@ class Config(RunConfig):
     speed: Fraction = 0.1
     """largest relative change of speed of a training recording, in both directions"""
     noise: float = 20.0
-    """lowest signal-to-noise ratio in dB of the white noise that is added in training"""
+    """lowest signal-to-noise ratio in dB of the noise that is added in training"""
+    silence: float = 0.8
+    """maximum seconds of silence that are added around a training recording"""
+    nothing: Fraction = 0.03
+    """fraction of training recordings that are replaced by noise or silence without a text"""
 
     beam: Count = 16
     """number of prefixes that the beam search keeps at each step"""
@@ -83,6 +87,8 @@ class Config(RunConfig):
             raise InputError(f"--band_width must be in 0..{self.bands}, got {self.band_width}")
         if self.order < 0:
             raise InputError(f"--order must be 0 or more, got {self.order}")
+        if self.silence < 0.0:
+            raise InputError(f"--silence must be 0 or more, got {self.silence}")
         if not self.lm_weights or not self.bonuses:
             raise InputError("--lm_weights and --bonuses must have at least one value each")
 

@@ -217,12 +217,13 @@ class Survey:
     texts: list[str]
     samples: np.ndarray
 
-    def bucket_lengths(self, count: int, stretch: float) -> list[int]:
+    def bucket_lengths(self, count: int, stretch: float, around: float = 0.0) -> list[int]:
         """Choose bucket lengths that divide the recordings about evenly.
 
         Args:
           count: maximum number of lengths.
           stretch: factor by which augmentation may lengthen a recording.
+          around: seconds of silence by which it may lengthen a recording, in addition.
 
         Returns:
           Increasing lengths in samples, multiples of a tenth of a second.
@@ -234,6 +235,7 @@ class Survey:
         """
         fractions = np.linspace(0.0, 1.0, count + 1)[1:]
         lengths = np.quantile(self.samples, fractions, method="higher") * stretch
+        lengths = [*lengths[:-1] + 0.25 * around * RATE, lengths[-1] + around * RATE]
         return sorted({RATE // 10 * math.ceil(length / (RATE // 10)) for length in lengths})
 
 
@@ -316,7 +318,8 @@ def to_batches(
 
     Returns:
       A data set of `audio` `<float32>[batch, samples]`, `length` `<int32>[batch]` in samples,
-      `label` `<int32>[batch, longest_label]`, `label_length` `<int32>[batch]`.
+      `label` `<int32>[batch, longest_label]`, `label_length` `<int32>[batch]`, and `number`
+      `<int64>[batch]`, the place of each recording in `rows`.
     """
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(list(letters), tf.range(len(letters))), -1
@@ -327,14 +330,31 @@ def to_batches(
         label = tf.boolean_mask(label, label >= 0)[:longest_label]
         size = tf.size(label)
         label = tf.ensure_shape(tf.pad(label, [[0, longest_label - size]]), [longest_label])
-        return {"audio": row["audio"], "label": label, "label_length": size}
+        return {**row, "label": label, "label_length": size}
 
     def change(number: tf.Tensor, row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**row, "audio": augment(row["audio"], tf.stack([seed, number]), config)}
+        draw = tf.stack([seed, number])
+        needed = ctc.frames_needed(row["label"][None], row["label_length"][None])[0]
+
+        def say() -> dict[str, tf.Tensor]:
+            return {**row, "audio": augment(row["audio"], draw, config, needed=needed)}
+
+        def say_nothing() -> dict[str, tf.Tensor]:
+            sound = nothing(tf.size(row["audio"]), draw)
+            empty = {name: tf.zeros_like(row[name]) for name in ("label", "label_length")}
+            return {**row, "audio": sound, **empty}
+
+        is_replaced = tf.random.stateless_uniform([], draw + 2) < config.nothing
+        return tf.cond(is_replaced, say_nothing, say)
 
     def measure(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {**row, "length": tf.size(row["audio"])}
+        names = ("number", "audio", "label", "label_length")
+        return {**{name: row[name] for name in names}, "length": tf.size(row["audio"])}
 
+    def select(number: tf.Tensor, row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"number": number, "audio": row["audio"], "text": row["text"]}
+
+    rows = rows.enumerate().map(select)
     if seed is not None:
         rows = rows.shuffle(2_000, seed=seed, reshuffle_each_iteration=False)
     rows = rows.map(encode, tf.data.AUTOTUNE)
@@ -343,24 +363,79 @@ def to_batches(
     return batches(rows.map(measure), lengths, config.batch_size)
 
 
-def augment(sound: tf.Tensor, seed: tf.Tensor, config: Config) -> tf.Tensor:
-    """Change the speed (and with it the pitch) of a recording at random, and add white noise.
+def augment(
+    sound: tf.Tensor, seed: tf.Tensor, config: Config, *, needed: tf.Tensor | int = 0
+) -> tf.Tensor:
+    """Change a recording at random: its speed (and with it its pitch), silence around it, noise.
+
+    Half of the recordings get silence before and after. The noise has a random colour, from white
+    to red, and lasts as long as the silence; one recording in five gets none.
 
     Args:
       sound: `<float32>[samples]`.
       seed: `<int64>[2]`; equal seeds have equal results.
-      config: `speed` and `noise`.
+      config: `speed`, `silence` and `noise`.
+      needed: steps that CTC needs for the text. A recording that would have fewer keeps its speed.
 
     Returns:
       `<float32>[changed samples]`.
     """
-    uniform = tf.random.stateless_uniform([2], seed)
+    uniform = tf.random.stateless_uniform([7], seed)
+    loudness = tf.sqrt(tf.reduce_mean(sound**2))
     if config.speed:
-        sound = change_speed(sound, 1.0 + config.speed * (2.0 * uniform[0] - 1.0))
+        faster = change_speed(sound, 1.0 + config.speed * (2.0 * uniform[0] - 1.0))
+        steps = count_steps(count_frames(tf.size(faster)), config.strides)
+        sound = tf.cond(steps >= needed, lambda: faster, lambda: sound)
     # The signal-to-noise ratio is between `noise` and `noise` + 30 dB.
     ratio = 10.0 ** (-(config.noise + 30.0 * uniform[1]) / 20.0)
-    loudness = tf.sqrt(tf.reduce_mean(sound**2))
-    return sound + ratio * loudness * tf.random.stateless_normal(tf.shape(sound), seed + 1)
+    around = tf.where(uniform[2] < 0.5, config.silence * RATE * uniform[3], 0.0)
+    before = tf.cast(around * uniform[4], tf.int32)
+    sound = tf.pad(sound, [[before, tf.cast(around, tf.int32) - before]])
+    noise = coloured_noise(tf.size(sound), 2.0 * uniform[5], seed + 1)
+    return sound + tf.where(uniform[6] < 0.2, 0.0, ratio * loudness) * noise
+
+
+def nothing(count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Return a recording in which nothing is said: silence, or noise of any loudness and colour.
+
+    Args:
+      count: number of samples.
+      seed: `<int64>[2]`.
+
+    Returns:
+      `<float32>[count]`.
+    """
+    uniform = tf.random.stateless_uniform([3], seed)
+    loudness = tf.where(uniform[0] < 0.2, 0.0, 10.0 ** (-4.0 + 3.0 * uniform[1]))
+    return loudness * coloured_noise(count, 2.0 * uniform[2], seed + 1)
+
+
+def coloured_noise(count: tf.Tensor, slope: tf.Tensor | float, seed: tf.Tensor) -> tf.Tensor:
+    """Return Gaussian noise whose power falls with the frequency f as `f ** -slope`.
+
+    Args:
+      count: number of samples.
+      slope: 0 for white noise, 1 for pink, 2 for red.
+      seed: `<int64>[2]`.
+
+    Returns:
+      `<float32>[count]`, with a mean power of 1.
+
+    Example:
+      >>> noise = coloured_noise(tf.constant(16_000), 1.0, tf.constant([0, 1], tf.int64))
+      >>> f"{tf.reduce_mean(noise**2):.3f}"
+      '1.000'
+    """
+    padded = 320 * -(-count // 320)  # for which the FFT is fast
+    spectrum = tf.signal.rfft(tf.random.stateless_normal([padded], seed))
+    frequency = tf.range(tf.size(spectrum), dtype=tf.float32)
+    # Below 50 Hz the power is constant, and there is no constant offset.
+    lowest = 50.0 * tf.cast(padded, tf.float32) / RATE
+    gain = tf.maximum(frequency / lowest, 1.0) ** (-slope / 2.0) * tf.cast(
+        frequency > 0, tf.float32
+    )
+    noise = tf.signal.irfft(spectrum * tf.cast(gain, tf.complex64), [padded])[:count]
+    return noise * tf.math.rsqrt(tf.reduce_mean(noise**2) + 1e-12)
 
 
 def change_speed(sound: tf.Tensor, factor: Any) -> tf.Tensor:

@@ -1,11 +1,12 @@
 """Log-mel features and the layers in front of the recurrent network, as graph code.
 
     audio -> 25 ms windows every 10 ms -> power spectrum -> mel bands -> log
-          -> normalisation of each band to mean 0 and variance 1 over the utterance
+          -> normalisation of each band to mean 0 and variance 1 over the speech frames
 
 Training and serving use the same functions. A frame covers a whole window of valid samples, so
-padding never affects the result. Energies are relative to the mean energy of the utterance, so
-loudness does not affect it either.
+padding never affects the result. The statistics are those of the speech frames alone: frames whose
+energy is within 30 dB of the loudest 50 ms. So neither loudness nor silence before and after an
+utterance affects its features.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 FFT = 512
 LOWEST, HIGHEST = 60.0, 7_600.0  # Hz
-FLOOR = 1e-6  # relative to the mean energy: -60 dB counts as silence
+FLOOR = 1e-6  # relative to the mean energy of speech frames: -60 dB counts as silence
+SPEECH_RANGE = 1e-3  # smallest energy of a speech frame relative to the loudest: -30 dB
+SMOOTHING = 5  # frames over which energies are averaged, so that a click is not the loudest
 
 
 def count_frames(length: Any) -> tf.Tensor:
@@ -110,16 +113,38 @@ def log_mel(audio: tf.Tensor, length: tf.Tensor, bands: int) -> tuple[tf.Tensor,
     time = tf.shape(energies)[1]
     frames = tf.minimum(count_frames(length), time)
     mask = tf.sequence_mask(frames, time)[:, :, None]
-    count = tf.maximum(tf.cast(frames, tf.float32), 1.0)[:, None, None]
+    is_speech = find_speech(tf.where(mask, energies, 0.0))[:, :, None] & mask
+    count = tf.reduce_sum(tf.cast(is_speech, tf.float32), axis=1, keepdims=True)
 
     def mean(values: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_sum(tf.where(mask, values, 0.0), axis=1, keepdims=True) / count
+        total = tf.reduce_sum(tf.where(is_speech, values, 0.0), axis=1, keepdims=True)
+        return total / tf.maximum(count, 1.0)
 
     level = tf.reduce_mean(mean(energies), axis=2, keepdims=True)
     values = tf.math.log(tf.math.divide_no_nan(energies, level) + FLOOR)
     values -= mean(values)
     values *= tf.math.rsqrt(mean(values**2) + 1e-2)
     return tf.where(mask, values, 0.0), frames
+
+
+def find_speech(energies: tf.Tensor) -> tf.Tensor:
+    """Return the frames that are loud enough to be speech.
+
+    Args:
+      energies: `<float32>[batch, frames, bands]`, 0 after the valid frames.
+
+    Returns:
+      `<bool>[batch, frames]`: the energy of the frame is within `SPEECH_RANGE` of the largest mean
+      over `SMOOTHING` frames of the row.
+
+    Example:
+      >>> find_speech(tf.constant([[[0.0]] * 3 + [[1.0]] * 5 + [[1e-6]] * 4])).numpy().astype(int)
+      array([[0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0]])
+    """
+    totals, margin = tf.reduce_sum(energies, axis=2, keepdims=True), SMOOTHING // 2
+    around = tf.pad(totals, [[0, 0], [margin, margin], [0, 0]])
+    loudest = tf.reduce_max(tf.nn.avg_pool1d(around, SMOOTHING, 1, "VALID"), axis=1, keepdims=True)
+    return tf.squeeze((totals > 0.0) & (totals >= SPEECH_RANGE * loudest), axis=2)
 
 
 @keras.saving.register_keras_serializable("tasks.speech")

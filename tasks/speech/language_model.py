@@ -7,6 +7,7 @@ data: every pair of candidates is tried, and the pair with the lowest word error
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -23,6 +24,7 @@ import tensorflow as tf
 # Limits of the training text and of the validation data. More takes minutes and changes little.
 MAX_LETTERS = 2_000_000
 MAX_RECORDINGS = 300
+MAX_EXTENSIONS = 6  # times that the candidates of weight and bonus are extended
 
 
 class Fusion(NamedTuple):
@@ -82,6 +84,7 @@ def learn(texts: Iterable[str], letters: Sequence[str], config: Config) -> ctc.N
 def choose_fusion(
     model: keras.Model,
     batches: Iterable[Mapping[str, tf.Tensor]],
+    texts: Sequence[str],
     language_model: ctc.Ngram | None,
     letters: Sequence[str],
     config: Config,
@@ -92,33 +95,58 @@ def choose_fusion(
       model: the trained model; see `tasks.speech.model.build`.
       batches: validation data; see `tasks.speech.data.to_batches`. Batches after the first
         `MAX_RECORDINGS` recordings are ignored.
+      texts: the transcript of each validation recording.
       language_model: the n-gram model, or None for no language model.
       letters: the letter of each label.
       config: width of the beam and candidates.
 
     Returns:
-      The best candidates, or zeros without a language model.
+      The best pair of candidates, or zeros without a language model. While the best value is the
+      largest of several, larger candidates are tried, too.
     """
     if language_model is None:
         return Fusion(0.0, 0.0)
-    predictions, texts = predict(model, batches, letters)
-    errors = error_rates(predictions, texts, language_model, letters, config)
-    best = min(errors, key=lambda fusion: errors[fusion])
+    predictions, numbers = predict(model, batches)
+    truth = [texts[number] for number in numbers]
+    errors: dict[Fusion, tuple[float, float]] = {}
+    for _ in range(MAX_EXTENSIONS + 1):
+        errors |= error_rates(predictions, truth, language_model, letters, config)
+        best = min(errors, key=lambda fusion: errors[fusion])
+        weights = extend(config.lm_weights, best.weight)
+        bonuses = extend(config.bonuses, best.bonus)
+        if not (weights or bonuses):
+            break
+        config = dataclasses.replace(
+            config, lm_weights=weights or (best.weight,), bonuses=bonuses or (best.bonus,)
+        )
     wer, cer = errors[best]
     cli.say(
-        f"language model: weight {best.weight}, bonus {best.bonus} (validation WER {wer:.4f}, "
+        f"language model: weight {best.weight:g}, bonus {best.bonus:g} (validation WER {wer:.4f}, "
         f"CER {cer:.4f})"
     )
     return best
 
 
+def extend(candidates: Sequence[float], best: float) -> tuple[float, ...]:
+    """Return the candidates around a best value that is the largest of several; else nothing.
+
+    Example:
+      >>> extend((0.0, 0.5, 1.0), 1.0), extend((0.0, 0.5, 1.0), 0.5), extend((1.0,), 1.0)
+      ((1.0, 1.5), (), ())
+    """
+    ordered = sorted(candidates)
+    if len(ordered) < 2 or best < ordered[-1]:
+        return ()
+    return best, round(best + ordered[-1] - ordered[-2], 6)
+
+
 def predict(
-    model: keras.Model, batches: Iterable[Mapping[str, tf.Tensor]], letters: Sequence[str]
-) -> tuple[list[Predictions], list[str]]:
+    model: keras.Model, batches: Iterable[Mapping[str, tf.Tensor]]
+) -> tuple[list[Predictions], list[int]]:
     """Run the network on the first batches, until there are `MAX_RECORDINGS` recordings.
 
     Returns:
-      The outputs of each batch, and the transcripts of all recordings in order.
+      The outputs of each batch, and the numbers of all recordings in order.
     """
 
     @tf.function(reduce_retracing=True)
@@ -126,14 +154,13 @@ def predict(
         outputs = model(inputs, training=False)
         return Predictions(outputs["log_probs"], outputs["frames"])
 
-    predictions, texts = [], []
+    predictions, numbers = [], []
     for batch in batches:
         predictions.append(run({name: batch[name] for name in model.input}))
-        labels, lengths = batch["label"].numpy(), batch["label_length"].numpy()
-        texts += [spell(letters, row[:n]) for row, n in zip(labels, lengths, strict=True)]
-        if len(texts) >= MAX_RECORDINGS:
+        numbers += batch["number"].numpy().tolist()
+        if len(numbers) >= MAX_RECORDINGS:
             break
-    return predictions, texts
+    return predictions, numbers
 
 
 def error_rates(

@@ -79,10 +79,10 @@ def losses(
       batch: `label` `<int32>[batch, letters]` and `label_length` `<int32>[batch]`.
 
     Returns:
-      The negative log-likelihood of each transcript, and its number of letters as the weight; both
-      `<float32>[batch]`.
+      The negative log-likelihood of each transcript, and its number of letters (at least 1) as the
+      weight; both `<float32>[batch]`.
     """
     length = batch["label_length"]
-    labels = batch["label"][:, : tf.reduce_max(length)]
+    labels = batch["label"][:, : tf.maximum(tf.reduce_max(length), 1)]
     values = ctc.loss(outputs["log_probs"], labels, outputs["frames"], length)
-    return values, tf.cast(length, tf.float32)
+    return values, tf.cast(tf.maximum(length, 1), tf.float32)  # 1 where nothing is said

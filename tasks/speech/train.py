@@ -96,14 +96,21 @@ def build_model(letters: Sequence[str], run: Run[Config]) -> keras.Model:
     return built
 
 
-def score_batches(batches: Validated, letters: Sequence[str]) -> dict[str, float]:
-    """Return the error rates of the most likely paths of validation batches."""
+def score_batches(
+    batches: Validated, letters: Sequence[str], texts: Sequence[str]
+) -> dict[str, float]:
+    """Return the error rates of the most likely paths of validation batches.
+
+    Args:
+      batches: see `common.training.fit.fit`.
+      letters: the letter of each label.
+      texts: the transcript of each recording, of any letters.
+    """
     truth, predicted = [], []
     for batch, outputs in batches:
         hypotheses = ctc.greedy(outputs["log_probs"], outputs["frames"])
         predicted += [data.spell(letters, row) for row in hypotheses.tokens[:, 0].numpy()]
-        for row, length in zip(batch["label"], batch["label_length"], strict=True):
-            truth.append(data.spell(letters, row[:length]))
+        truth += [texts[number] for number in batch["number"]]
     if not truth:
         return {}
     rates = evaluate.metrics(truth, predicted)
@@ -128,7 +135,8 @@ def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitt
     with run.strategy.scope():
         built = build_model(prepared.letters, run)
         optimizer = run.make_adam(steps)
-    lengths = prepared.train.bucket_lengths(config.buckets, 1.0 / (1.0 - config.speed))
+    slowest = 1.0 / (1.0 - config.speed)
+    lengths = prepared.train.bucket_lengths(config.buckets, slowest, config.silence)
 
     def train(epoch: int) -> tf.data.Dataset:
         return data.to_batches(
@@ -146,7 +154,7 @@ def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitt
         losses=model.losses,
         train=train,
         validation=validation_batches(prepared, config),
-        score=lambda batches: score_batches(batches, prepared.letters),
+        score=lambda batches: score_batches(batches, prepared.letters, prepared.validation.texts),
         monitor="wer",
         mode="min",
         options=run.fit_options(steps, prepared.corpus),
@@ -159,7 +167,9 @@ def make_recognizer(built: keras.Model, prepared: Prepared, run: Run[Config]) ->
     config, letters = run.config, prepared.letters
     ngram = language_model.learn(prepared.train.texts, letters, config)
     batches = validation_batches(prepared, config)
-    fusion = language_model.choose_fusion(built, batches, ngram, letters, config)
+    fusion = language_model.choose_fusion(
+        built, batches, prepared.validation.texts, ngram, letters, config
+    )
     return serving.Recognizer(
         built,
         letters,

@@ -5,6 +5,7 @@ from common.datasets import SPLITS
 from common.errors import InputError
 from tasks.speech import data
 from tasks.speech.config import Config
+from tasks.speech.features import count_frames, count_steps
 from tasks.speech.formats import Recording, read_folder
 from tests.tasks.own.speech import RATE, speak, texts, write_folder
 
@@ -109,7 +110,7 @@ def test_batches_hold_every_recording_once_with_its_label():
             batched.append(text)
             assert sound.shape == original.shape
     assert sorted(batched) == sorted(text for text, _ in rows)
-    stretched = survey.bucket_lengths(3, 1.0 / 0.9)
+    stretched = survey.bucket_lengths(3, 1.0 / 0.9, config.silence)
     orders = [
         [
             b["length"].numpy().tolist()
@@ -139,8 +140,69 @@ def test_augmentation_follows_its_seed():
     config = Config(speed=0.1, noise=10.0)
     one, same, other = (
         data.augment(sound, tf.constant(seed, tf.int64), config).numpy()
-        for seed in ([1, 2], [1, 2], [1, 3])
+        for seed in ([1, 2], [1, 2], [1, 4])
     )
     np.testing.assert_array_equal(one, same)
     assert one.shape != other.shape or not np.allclose(one, other)
     assert 0.88 * len(sound) <= len(one) <= 1.12 * len(sound)
+
+
+def test_silence_is_added_around_half_of_the_recordings_and_noise_to_most():
+    sound = tf.constant(speak("abc", np.random.default_rng(0)))
+    config = Config(speed=0.0, silence=0.5, noise=20.0)
+    augmented = [data.augment(sound, tf.constant([3, n], tf.int64), config) for n in range(200)]
+    added = np.array([len(row) - len(sound) for row in augmented])
+    assert added.min() >= 0 and 0.45 * RATE < added.max() <= 0.5 * RATE
+    assert 70 <= (added > 0).sum() <= 130
+    # Two hundred samples at the start of the longest silences: digital zeros, or noise.
+    starts = [np.abs(row[:200]).max() for row in augmented if len(row) - len(sound) > RATE // 4]
+    assert 0.0 in starts and sum(start > 1e-4 for start in starts) > len(starts) // 2
+
+
+def test_a_recording_keeps_its_speed_if_it_would_be_too_short_for_its_text():
+    sound = tf.constant(speak("abc", np.random.default_rng(0)))
+    config = Config(speed=0.5, silence=0.0)
+    steps = int(count_steps(count_frames(len(sound)), config.strides))
+    lengths = {
+        needed: [
+            len(data.augment(sound, tf.constant([1, n], tf.int64), config, needed=needed))
+            for n in range(20)
+        ]
+        for needed in (0, steps)
+    }
+    assert min(lengths[0]) < len(sound) == min(lengths[steps]) < max(lengths[steps])
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_the_power_of_noise_falls_with_the_frequency(slope):
+    noise = data.coloured_noise(tf.constant(10 * RATE), slope, tf.constant([0, 1], tf.int64))
+    assert noise.shape == (10 * RATE,)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    hertz = np.fft.rfftfreq(len(noise), 1 / RATE)
+    bands = [power[(hertz > low) & (hertz < 2 * low)].mean() for low in (200, 3200)]
+    assert np.log2(bands[0] / bands[1]) / 4 == pytest.approx(slope, abs=0.15)
+    assert np.mean(np.square(noise)) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_some_recordings_are_replaced_by_noise_without_a_text():
+    rows = [
+        {"id": str(n), "audio": speak("ab", np.random.default_rng(n)), "text": "ab"}
+        for n in range(60)
+    ]
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(rows),
+        output_signature={
+            "id": tf.TensorSpec((), tf.string),
+            "audio": tf.TensorSpec((None,), tf.float32),
+            "text": tf.TensorSpec((), tf.string),
+        },
+    )
+    config = Config(batch_size=60, nothing=0.3, silence=0.0, speed=0.0)
+    (batch,) = data.to_batches(dataset, ("a", "b"), [3 * RATE], 2, config, seed=1)
+    is_empty = batch["label_length"].numpy() == 0
+    assert 8 <= is_empty.sum() <= 30 and not batch["label"].numpy()[is_empty].any()
+    for label, empty in zip(batch["label"], is_empty, strict=True):
+        assert empty or label.numpy().tolist() == [0, 1]
+    assert sorted(batch["number"].numpy()) == list(range(60))
+    (batch,) = data.to_batches(dataset, ("a", "b"), [3 * RATE], 2, config)
+    assert batch["label_length"].numpy().all()

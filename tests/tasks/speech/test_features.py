@@ -28,8 +28,11 @@ def test_features_equal_their_definition_in_numpy():
     energies = mel_by_numpy(sound.astype(np.float64), 40)
     computed = features.mel_energies(tf.constant(sound[None]), 40)[0].numpy()
     np.testing.assert_allclose(computed, energies, rtol=2e-3, atol=1e-5 * energies.max())
-    values = np.log(energies / energies.mean() + 1e-6)
-    values = (values - values.mean(0)) / np.sqrt(values.var(0) + 1e-2)
+    smooth = np.convolve(energies.sum(1), np.ones(5), "same")
+    speech = energies.sum(1) > 1e-3 * smooth.max() / 5
+    assert 0 < speech.sum() < len(speech)
+    values = np.log(energies / energies[speech].mean() + 1e-6)
+    values = (values - values[speech].mean(0)) / np.sqrt(values[speech].var(0) + 1e-2)
     normalised, frames = features.log_mel(tf.constant(sound[None]), [len(sound)], 40)
     assert int(frames[0]) == len(energies)
     np.testing.assert_allclose(normalised[0], values, atol=2e-2)
@@ -44,6 +47,23 @@ def test_loudness_and_padding_change_no_feature():
         assert int(count[0]) == int(frames[0])
         np.testing.assert_allclose(values[:, : int(count[0])], plain, atol=2e-3)
         assert not values[:, int(count[0]) :].numpy().any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-4])
+def test_silence_around_speech_changes_no_feature_of_the_speech(noise):
+    sound = speak("abc", np.random.default_rng(1))
+    plain, frames = features.log_mel(tf.constant(sound[None]), [len(sound)], 32)
+    pause = noise * np.random.default_rng(2).normal(size=2 * RATE)
+    click = np.zeros(RATE // 10)
+    click[500] = 0.5
+    for before, after in ((pause, pause), (np.zeros(0), pause), (click, pause)):
+        longer = np.concatenate([before, sound, after])[None].astype(np.float32)
+        values, _ = features.log_mel(tf.constant(longer), [longer.shape[1]], 32)
+        start = len(before) // 160
+        inside = slice(3, int(frames[0]) - 3)  # frames of sound alone
+        shifted = values[0, start : start + int(frames[0])]
+        tolerance = 0.3 if len(before) == len(click) else 1e-3
+        np.testing.assert_allclose(shifted[inside], plain[0, inside], atol=tolerance)
 
 
 @pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 7777])

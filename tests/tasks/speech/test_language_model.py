@@ -53,7 +53,7 @@ def test_order_0_means_no_language_model():
     config = Config(order=0)
     ngram = language_model.learn(TRANSCRIPTS, LETTERS, config)
     assert ngram is None
-    assert language_model.choose_fusion(None, [], ngram, LETTERS, config) == (0.0, 0.0)
+    assert language_model.choose_fusion(None, [], [], ngram, LETTERS, config) == (0.0, 0.0)
 
 
 def test_the_number_of_letters_is_limited(monkeypatch):
@@ -86,28 +86,35 @@ class Network:
 
 def batches_of(*rows):
     """Yield a batch of one recording for each text and log-probabilities."""
-    for text, log_probs in rows:
-        labels = [LETTERS.index(letter) for letter in text]
+    for number, (_, log_probs) in enumerate(rows):
         yield {
             "audio": tf.constant(log_probs[None]),
             "length": tf.constant([len(log_probs)]),
-            "label": tf.constant([[*labels, 0, 0]]),
-            "label_length": tf.constant([len(labels)]),
+            "number": tf.constant([number]),
         }
 
 
 def choose(rows, **settings):
     config = config_of(**settings)
     ngram = language_model.learn(TRANSCRIPTS, LETTERS, config)
-    return language_model.choose_fusion(Network(), batches_of(*rows), ngram, LETTERS, config)
+    texts = [text for text, _ in rows]
+    return language_model.choose_fusion(Network(), batches_of(*rows), texts, ngram, LETTERS, config)
 
 
 def test_the_weight_with_the_fewest_word_errors_is_chosen(capsys):
     doubtful = ("ab ab", log_probs_of("ab ab", doubtful=[1]))
     fusion = choose([doubtful, ("ab", log_probs_of("ab"))])
     assert fusion == Fusion(weight=0.5, bonus=0.0)
-    expected = "language model: weight 0.5, bonus 0.0 (validation WER 0.0000, CER 0.0000)"
+    expected = "language model: weight 0.5, bonus 0 (validation WER 0.0000, CER 0.0000)"
     assert expected in capsys.readouterr().err
+
+
+def test_candidates_are_extended_until_the_best_lies_inside():
+    doubtful = ("ab ab", log_probs_of("ab ab", doubtful=[1], probability=0.2))
+    fusion = choose([doubtful, ("ab", log_probs_of("ab"))], lm_weights=(0.0, 0.2), bonuses=(0.0,))
+    assert 0.2 < fusion.weight < 1.4
+    unknown = [("é", log_probs_of("ab"))]  # a letter that training lacks counts as an error
+    assert choose(unknown, lm_weights=(0.0,), bonuses=(0.0,)) == Fusion(0.0, 0.0)
 
 
 def test_a_language_model_that_misleads_gets_no_weight():
@@ -123,8 +130,8 @@ def test_equal_error_rates_choose_the_first_candidates():
 def test_batches_after_the_maximum_number_of_recordings_are_not_read(monkeypatch):
     monkeypatch.setattr(language_model, "MAX_RECORDINGS", 2)
     rest = batches_of(*[("ab", log_probs_of("ab"))] * 5)
-    predictions, texts = language_model.predict(Network(), rest, LETTERS)
-    assert len(predictions) == 2 and texts == ["ab", "ab"]
+    predictions, numbers = language_model.predict(Network(), rest)
+    assert len(predictions) == 2 and numbers == [0, 1]
     assert len(list(rest)) == 3
 
 
@@ -136,7 +143,7 @@ def test_a_keras_model_predicts_without_dropout():
         {"audio": audio, "length": length}, {"log_probs": dropped, "frames": length}
     )
     log_probs = log_probs_of("ab")
-    ((prediction,), _) = language_model.predict(network, batches_of(("ab", log_probs)), LETTERS)
+    ((prediction,), _) = language_model.predict(network, batches_of(("ab", log_probs)))
     np.testing.assert_array_equal(prediction.log_probs[0], log_probs)
     assert prediction.frames.numpy().tolist() == [len(log_probs)]
     assert math.isclose(float(tf.reduce_sum(tf.exp(prediction.log_probs[0, 0]))), 1.0, rel_tol=1e-5)
