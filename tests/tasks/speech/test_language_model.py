@@ -110,9 +110,8 @@ def test_the_weight_with_the_fewest_word_errors_is_chosen(capsys):
 
 
 def test_candidates_are_extended_until_the_best_lies_inside():
-    doubtful = ("ab ab", log_probs_of("ab ab", doubtful=[1], probability=0.2))
-    fusion = choose([doubtful, ("ab", log_probs_of("ab"))], lm_weights=(0.0, 0.2), bonuses=(0.0,))
-    assert 0.2 < fusion.weight < 1.4
+    rows = [("ab ab", log_probs_of("ab ab", doubtful=[1], probability=p)) for p in (0.3, 0.1)]
+    assert choose(rows, lm_weights=(0.0, 0.2), bonuses=(0.0,)) == Fusion(0.4, 0.0)
     unknown = [("é", log_probs_of("ab"))]  # a letter that training lacks counts as an error
     assert choose(unknown, lm_weights=(0.0,), bonuses=(0.0,)) == Fusion(0.0, 0.0)
 
