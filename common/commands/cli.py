@@ -15,8 +15,12 @@ from typing import Any, NoReturn, TypeVar
 from common.commands.config import PredictConfig, RunConfig, jsonable
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
+from common.messages import say
 
 import tyro
+
+__all__ = ["Scored", "parse", "parse_train", "print_predictions", "print_result", "print_scored"]
+__all__ += ["run", "say"]
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -209,8 +213,3 @@ def print_predictions(
         if first is None:  # an existing output file stays as it is
             raise InputError("the input is empty: there is nothing to predict")
     return first
-
-
-def say(message: str) -> None:
-    """Print a message about progress on standard error, apart from the results."""
-    print(message, file=sys.stderr, flush=True)

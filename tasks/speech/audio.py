@@ -53,6 +53,12 @@ def read_blocks(source: Source, name: str | Path | None = None) -> Iterator[np.n
                     mono = stream.resample_chunk(mono, last=is_last)
                 if len(mono):
                     yield mono
+    except TypeError as error:  # soundfile needs rate and channels of a file without a header
+        raise InputError(
+            "is sound without a header, so its rate and format are unknown. Convert it, for "
+            "example to WAV by sox",
+            name,
+        ) from error
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         is_empty = name is not None and Path(name).is_file() and not Path(name).stat().st_size
@@ -72,7 +78,12 @@ def read(source: Source, name: str | Path | None = None) -> np.ndarray:
     Raises:
       InputError: see `read_blocks`.
     """
-    return np.concatenate(list(read_blocks(source, name)))
+    blocks = list(read_blocks(source, name))
+    if not blocks:  # a few samples of a higher rate
+        if name is None and isinstance(source, str | Path):
+            name = source
+        raise InputError("contains no whole sample at 16 kHz", name)
+    return np.concatenate(blocks)
 
 
 def read_bytes(content: bytes, name: str) -> np.ndarray:
@@ -99,12 +110,16 @@ def write(path: Path, sound: np.ndarray) -> None:
 
 
 def to_int16(audio: np.ndarray) -> np.ndarray:
-    """Convert samples in -1..1 to 16-bit integers, the storage format of the data sets.
+    """Convert samples to 16-bit integers, the storage format of the data sets.
+
+    The features do not depend on loudness, so sound beyond -1..1 is scaled down, not clipped: files
+    of floats may go a little beyond, or have the range of 16-bit integers.
 
     Example:
-      >>> to_int16(np.array([0.5, -1.0, 2.0]))
-      array([ 16384, -32768,  32767], dtype=int16)
+      >>> to_int16(np.array([0.5, -1.0])), to_int16(np.array([5_000.0, -10_000.0]))
+      (array([ 16384, -32768], dtype=int16), array([ 16384, -32768], dtype=int16))
     """
+    audio = audio / max(1.0, float(np.abs(audio).max(initial=0.0)))
     return np.clip(np.rint(audio * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
 
 

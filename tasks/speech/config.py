@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import Count, Fraction, Positive, RunConfig, Settings
 from common.errors import InputError
 
 TASK = "speech"
@@ -13,7 +14,16 @@ NO_LITERT = "LiteRT needs one fixed length, and every recording would take as lo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(RunConfig):
+class FolderSettings(Settings):
+    """Flags of `train` and `evaluate` for the user's own recordings."""
+
+    max_bad: Fraction = 0.1
+    """largest fraction of recordings that may be skipped since they are broken, too long or short,
+    or without a text"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig, FolderSettings):
     """A bidirectional recurrent recogniser with CTC and a letter language model."""
 
     epochs: Count = 40
@@ -25,7 +35,7 @@ class Config(RunConfig):
     learning_rate: Positive = 2e-3
     """peak learning rate"""
     max_seconds: Positive = 20.0
-    """longest recording in seconds; longer training data is an error, and the export returns an
+    """longest recording in seconds; longer training data is skipped, and the export returns an
     empty text for longer input"""
     buckets: Count = 8
     """maximum number of lengths that batches are padded to"""
@@ -113,6 +123,39 @@ PRESETS = {
     "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),
 }
 DEFAULT = "spoken_commands"
+STEPS = 3_200  # of a training on the user's own recordings, as many as `an4` takes
+
+
+def preset_for_size(recordings: int, hours: float, longest: float) -> Config:
+    """Return the preset of the user's own recordings.
+
+    Args:
+      recordings: number of training recordings.
+      hours: their duration.
+      longest: seconds of the longest one; up to 35 s are read.
+
+    Example:
+      >>> preset = preset_for_size(848, hours=0.7, longest=6.2)
+      >>> preset.epochs, preset.units, preset.layers, preset.max_seconds
+      (60, 256, 3, 10.0)
+      >>> [preset_for_size(n, hours=n / 1_000, longest=5.0).epochs for n in (20, 8_000, 100_000)]
+      [300, 12, 12]
+    """
+    start = PRESETS["an4"]
+    epochs = round(STEPS * start.batch_size / max(recordings, 1))
+    epochs = min(max(epochs, 12), 300)
+    preset = dataclasses.replace(
+        start,
+        dataset=None,
+        epochs=epochs,
+        patience=epochs,
+        max_seconds=min(max(10.0, 5.0 * math.ceil(longest / 5.0)), 35.0),
+    )
+    if hours < 0.2:  # a large network learns such recordings by heart
+        return dataclasses.replace(preset, units=128, layers=2, channels=16)
+    return preset
+
+
 # Overrides of the default preset for `python -m tasks train --quick`: a small network, which learns
 # more in two epochs with little noise.
 QUICK = {

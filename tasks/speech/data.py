@@ -12,12 +12,14 @@ from common import ctc
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
 from common.errors import InputError
+from common.messages import Skipped, report_skipped
 from common.progress import progress
+from common.text import compose
 from tasks.speech import audio, datasets
 from tasks.speech.audio import RATE
 from tasks.speech.config import Config
 from tasks.speech.features import count_frames, count_steps
-from tasks.speech.formats import Recording, read_folder
+from tasks.speech.formats import Recording, find_parts, read_folder
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +31,8 @@ import tensorflow_datasets as tfds
 def normalise(text: Any) -> tf.Tensor:
     """Normalise transcripts to lower-case words of letters, digits and apostrophes.
 
+    Accents and their letters become one character (Unicode's normal form C).
+
     Args:
       text: `<string>[...]`, UTF-8.
 
@@ -39,7 +43,7 @@ def normalise(text: Any) -> tf.Tensor:
       >>> normalise("The quick  brown fox-cub's Lunch!").numpy().decode()
       "the quick brown fox cub's lunch"
     """
-    text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+    text = compose(tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace"))
     text = tf.strings.regex_replace(tf.strings.lower(text, encoding="utf-8"), "[\u2018\u2019]", "'")
     return tf.strings.strip(tf.strings.regex_replace(text, r"[^\pL\pM\pN']+", " "))
 
@@ -71,7 +75,7 @@ def spell(letters: Sequence[str], labels: Iterable[int]) -> str:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(source: DataSource, *, seed: int) -> Corpus:
+def load(source: DataSource, *, seed: int, max_bad: float = 0.0) -> Corpus:
     """Load a data set by name, or the user's own recordings.
 
     The elements are `{id: <string>[], audio: <float32>[samples], text: <string>[]}`. The sound is
@@ -80,12 +84,13 @@ def load(source: DataSource, *, seed: int) -> Corpus:
     Args:
       source: the flags `--dataset`, `--data`, `--manual_dir` and `--data_dir`.
       seed: seed of the split of the user's own recordings.
+      max_bad: largest fraction of them that may be skipped; see `as_dataset`.
 
     Raises:
-      InputError: the data set is unknown or not available, or a file is not readable.
+      InputError: the data set is unknown or not available, or too many files are not readable.
     """
     if source.data is not None:
-        return _load_folder(source.data, seed)
+        return _load_folder(source.data, seed, max_bad)
     return _load_dataset(source)
 
 
@@ -134,22 +139,35 @@ def _count(rows: tf.data.Dataset) -> int:
     return int(rows.reduce(np.int64(0), lambda count, _: count + 1))
 
 
-def _load_folder(folder: Path, seed: int) -> Corpus:
-    """Load the user's own recordings, with the user's splits or random ones."""
-    if not folder.is_dir():
-        raise InputError("expected a folder with metadata.csv, or wav.scp and text", folder)
-    names = {"train": "train", "test": "test"}
-    names["validation"] = "dev" if (folder / "dev").is_dir() else "validation"
-    if all((folder / name).is_dir() for name in names.values()):
-        parts = {split: read_folder(folder / names[split]) for split in SPLITS}
-    else:
-        parts = split_by_speaker(read_folder(folder), seed)
-    return Corpus(
-        name=folder.name,
-        splits={split: as_dataset(rows) for split, rows in parts.items()},
-        citation="",
-        licence="yours",
-    )
+def list_folder(folder: Path, seed: int, skipped: Skipped) -> dict[str, list[Recording]]:
+    """List the user's own recordings, with the user's splits or random ones.
+
+    Raises:
+      InputError: see `tasks.speech.formats.read_folder`.
+    """
+    if parts := find_parts(folder):
+        return {split: read_folder(path, skipped) for split, path in parts.items()}
+    return split_by_speaker(read_folder(folder, skipped), seed)
+
+
+def _load_folder(folder: Path, seed: int, max_bad: float) -> Corpus:
+    """Load the user's own recordings."""
+    skipped: Skipped = []
+    parts = list_folder(folder, seed, skipped)
+    total = sum(map(len, parts.values())) + len(skipped)
+    splits = {split: as_dataset(rows, skipped) for split, rows in parts.items()}
+    report_skipped(folder, skipped, total=total, unit="recordings", limit=max_bad)
+    return Corpus(name=folder.name, splits=splits, citation="", licence="yours")
+
+
+def load_part(folder: Path, *, max_bad: float) -> tf.data.Dataset:
+    """Load all recordings of a folder without splits; see `load`."""
+    skipped: Skipped = []
+    recordings = read_folder(folder, skipped)
+    total = len(recordings) + len(skipped)
+    rows = as_dataset(recordings, skipped)
+    report_skipped(folder, skipped, total=total, unit="recordings", limit=max_bad)
+    return rows
 
 
 def split_by_speaker(recordings: Sequence[Recording], seed: int) -> dict[str, list[Recording]]:
@@ -172,23 +190,27 @@ def split_by_speaker(recordings: Sequence[Recording], seed: int) -> dict[str, li
     }
 
 
-def as_dataset(recordings: Sequence[Recording]) -> tf.data.Dataset:
+def as_dataset(recordings: Sequence[Recording], skipped: Skipped) -> tf.data.Dataset:
     """Read recordings into memory (115 MB per hour) and return them as a data set; see `load`.
 
-    Raises:
-      InputError: a sound file is not readable, or a transcript has no letters.
+    Args:
+      recordings: the recordings.
+      skipped: receives those whose sound is not readable or whose transcript has no letters.
     """
     texts = normalise([recording.text for recording in recordings]).numpy()
-    sounds = []
+    kept = []
     shown = progress(recordings, total=len(recordings), unit="recordings")
     for recording, text in zip(shown, texts, strict=True):
-        if not text:
-            raise InputError(f"no letter in the text of {recording.id!r}", recording.path)
-        sounds.append(audio.to_int16(audio.read(recording.path)))
+        try:
+            if not text:
+                raise InputError("no letter in the text")
+            kept.append((recording.id, audio.to_int16(audio.read(recording.path)), text))
+        except InputError as error:
+            skipped.append((repr(recording.id), str(error)))
 
     def rows() -> Iterator[dict[str, Any]]:
-        for recording, text, sound in zip(recordings, texts, sounds, strict=True):
-            yield {"id": recording.id, "audio": sound, "text": text}
+        for name, sound, text in kept:
+            yield {"id": name, "audio": sound, "text": text}
 
     signature = {
         "id": tf.TensorSpec((), tf.string),
@@ -196,7 +218,7 @@ def as_dataset(recordings: Sequence[Recording]) -> tf.data.Dataset:
         "text": tf.TensorSpec((), tf.string),
     }
     dataset = tf.data.Dataset.from_generator(rows, output_signature=signature)
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(recordings)))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(kept)))
     return dataset.map(lambda row: {**row, "audio": _to_float(row["audio"])})
 
 
@@ -251,47 +273,66 @@ def survey(rows: tf.data.Dataset) -> Survey:
     return Survey(ids, texts, np.array(samples, np.int64))
 
 
-def check(recordings: Survey, config: Config, split: str) -> None:
-    """Check before training that the model can learn from every recording.
+def usable(
+    recordings: Survey, config: Config, split: str, *, source: str
+) -> tuple[np.ndarray, Survey]:
+    """Find the recordings from which a model can learn; the others are counted and listed.
 
     Args:
       recordings: the recordings of a split.
       config: the limits.
       split: name of the split, for messages.
+      source: name of the data, for messages.
+
+    Returns:
+      `<bool>[recordings]`, and the usable recordings: not longer than `--max_seconds`, with a
+      letter in the text, and with as many steps as CTC needs for it.
 
     Raises:
-      InputError: a recording is longer than `--max_seconds`, has no text, or has fewer steps (at
-        the highest speed of the augmentation) than CTC needs for its text.
+      InputError: more than `--max_bad` of them are not usable.
     """
-    is_long = recordings.samples > config.max_seconds * RATE
-    _refuse(recordings, is_long, split, f"longer than --max_seconds {config.max_seconds:g}")
-    is_empty = np.array([not text for text in recordings.texts])
-    _refuse(recordings, is_empty, split, "without a letter in the transcript")
     codes = [np.frombuffer(text.encode("utf-32-le"), np.int32) for text in recordings.texts]
-    width = max(map(len, codes))
+    width = max(map(len, codes), default=0)
     labels = np.stack([np.pad(code, (0, width - len(code))) for code in codes])
     needed = ctc.frames_needed(labels, [len(code) for code in codes]).numpy()
-    fastest = recordings.samples / (1.0 + config.speed)
-    steps = count_steps(count_frames(fastest.astype(np.int64)).numpy(), config.strides)
-    _refuse(
-        recordings,
-        steps < needed,
-        split,
-        "too short for their transcripts (CTC needs a step for each letter, and one between equal "
-        f"letters; --strides {' '.join(map(str, config.strides))} means a step every "
-        f"{10 * math.prod(config.strides)} ms)",
+    steps = count_steps(count_frames(recordings.samples).numpy(), config.strides)
+    spacing = 10 * math.prod(config.strides)
+    problems = {
+        f"longer than --max_seconds {config.max_seconds:g}": (
+            recordings.samples > config.max_seconds * RATE
+        ),
+        "no letter in the text": np.array([not text for text in recordings.texts]),
+        "too short for the text (CTC needs a step for each letter and one between equal letters; "
+        f"--strides {' '.join(map(str, config.strides))} means a step every {spacing} ms)": (
+            steps < needed
+        ),
+    }
+    good = np.ones(len(recordings.ids), bool)
+    skipped: Skipped = []
+    for reason, is_bad in problems.items():
+        for place in np.flatnonzero(is_bad & good):
+            seconds = recordings.samples[place] / RATE
+            text = recordings.texts[place][:40]
+            skipped.append((f"{recordings.ids[place]!r}, {seconds:.2f} s, {text!r}", reason))
+        good &= ~is_bad
+    report_skipped(
+        f"{source}, {split}", skipped, total=len(good), unit="recordings", limit=config.max_bad
+    )
+    kept = np.flatnonzero(good)
+    return good, Survey(
+        [recordings.ids[place] for place in kept],
+        [recordings.texts[place] for place in kept],
+        recordings.samples[kept],
     )
 
 
-def _refuse(recordings: Survey, is_bad: np.ndarray, split: str, reason: str) -> None:
-    """Raise an `InputError` that names the first bad recording, if there is one."""
-    if is_bad.any():
-        first = int(is_bad.argmax())
-        raise InputError(
-            f"{is_bad.sum():,} of {len(is_bad):,} {split} recordings are {reason}: first "
-            f"{recordings.ids[first]!r}, {recordings.samples[first] / RATE:.2f} s, "
-            f"{recordings.texts[first]!r}"
-        )
+def keep(rows: tf.data.Dataset, good: np.ndarray) -> tf.data.Dataset:
+    """Return the rows of a data set for which `good` is true."""
+    if good.all():
+        return rows
+    kept = rows.enumerate().filter(lambda number, _: tf.gather(good, number))
+    kept = kept.map(lambda _, row: row)
+    return kept.apply(tf.data.experimental.assert_cardinality(int(good.sum())))
 
 
 # --- batches --------------------------------------------------------------------------------------

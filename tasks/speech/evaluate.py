@@ -20,8 +20,8 @@ from common.commands.config import Count, EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export
 from tasks.speech import audio
-from tasks.speech.config import TASK
-from tasks.speech.formats import read_folder
+from tasks.speech.config import TASK, FolderSettings
+from tasks.speech.formats import find_parts
 
 import numpy as np
 from etils import epy
@@ -33,7 +33,7 @@ with epy.lazy_imports():
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate(EvaluateConfig):
+class Evaluate(EvaluateConfig, FolderSettings):
     """Flags of `evaluate`."""
 
     batch_size: Count = 16
@@ -119,9 +119,11 @@ def _to_request(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarra
 
 def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Dataset]:
     """Return the name of the data, the split, and its recordings as elements of `data.load`."""
-    if path := flags.new_data(served.settings):
-        return path.resolve().name, "all", data.as_dataset(read_folder(path))
-    corpus = data.load(flags.or_trained_on(served.settings), seed=served.settings["config"]["seed"])
+    path = flags.new_data(served.settings)
+    if path is not None and not find_parts(path):
+        return path.resolve().name, "all", data.load_part(path, max_bad=flags.max_bad)
+    source = flags.or_trained_on(served.settings)
+    corpus = data.load(source, seed=served.settings["config"]["seed"], max_bad=flags.max_bad)
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 

@@ -27,7 +27,8 @@ from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.speech import evaluate, predict
 from tasks.speech.audio import RATE
-from tasks.speech.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
+from tasks.speech.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config, preset_for_size
+from tasks.speech.formats import measure_folder
 
 from etils import epy
 
@@ -68,20 +69,32 @@ def prepare(run: Run[Config]) -> Prepared:
     """Load the data and check it; the letters of a published model are kept if they suffice.
 
     Raises:
-      InputError: the data is not available or not readable, or the model cannot learn from some of
-        the recordings; see `data.load` and `data.check`.
+      InputError: the data is not available, or too many recordings are not usable; see `data.load`
+        and `data.usable`.
     """
     config = run.config
-    corpus = data.load(config, seed=config.seed)
-    train = data.survey(corpus.splits["train"])
-    validation = data.survey(corpus.splits["validation"])
-    data.check(train, config, "train")
-    data.check(validation, dataclasses.replace(config, speed=0.0), "validation")
+    corpus = data.load(config, seed=config.seed, max_bad=config.max_bad)
+    splits, surveys = dict(corpus.splits), {}
+    for split in ("train", "validation"):
+        listed = data.survey(splits[split])
+        good, surveys[split] = data.usable(listed, config, split, source=corpus.name)
+        splits[split] = data.keep(splits[split], good)
+    corpus = dataclasses.replace(corpus, splits=splits)
+    train, validation = surveys["train"], surveys["validation"]
     letters = data.alphabet(train.texts)
     if run.published is not None:
         published = tuple(run.published.settings["letters"])
         letters = published if set(letters) <= set(published) else letters
     return Prepared(corpus, train, validation, letters)
+
+
+def parse(argv: list[str]) -> Config:
+    """Return the settings; the preset of the user's own recordings follows from their size."""
+    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    if config.data is None:
+        return config
+    preset = preset_for_size(*measure_folder(config.data))
+    return cli.parse_train(Config, {"own": preset}, default="own", argv=argv, doc=__doc__)
 
 
 def build_model(letters: Sequence[str], run: Run[Config]) -> keras.Model:
@@ -184,7 +197,7 @@ def make_recognizer(built: keras.Model, prepared: Prepared, run: Run[Config]) ->
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = parse(argv)
     require("jiwer", "speech")  # fail now, not after the first epoch
     run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config

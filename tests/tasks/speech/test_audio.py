@@ -47,6 +47,15 @@ def test_files_in_memory_equal_files_on_disk(tmp_path):
     np.testing.assert_array_equal(audio.read_bytes(big_endian, "a.raw"), expected)
 
 
+def test_sound_without_a_header_or_a_whole_sample_is_refused(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(3200))
+    soundfile.write(tmp_path / "short.wav", np.zeros(1), 48_000)
+    with pytest.raises(InputError, match=r"a\.raw: is sound without a header"):
+        audio.read(tmp_path / "a.raw")
+    with pytest.raises(InputError, match=r"short\.wav: contains no whole sample"):
+        audio.read(tmp_path / "short.wav")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

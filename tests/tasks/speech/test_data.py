@@ -1,4 +1,4 @@
-import math
+import dataclasses
 
 from common.commands.config import EvaluateConfig
 from common.datasets import SPLITS
@@ -36,7 +36,7 @@ def test_kaldi_folders_are_split_by_speaker(tmp_path):
         lines["utt2spk"].append(f"u{number} s{number // 4}")
     for name, content in lines.items():
         (tmp_path / name).write_text("\n".join(content) + "\n")
-    recordings = read_folder(tmp_path)
+    recordings = read_folder(tmp_path, [])
     assert recordings[7] == Recording("u7", tmp_path / "7.wav", "AB", "s1")
     parts = data.split_by_speaker(recordings, seed=1)
     speakers = {split: {row.speaker for row in rows} for split, rows in parts.items()}
@@ -54,13 +54,28 @@ def test_the_splits_of_a_folder_are_kept(tmp_path):
     assert [corpus.size(split) for split in SPLITS] == [3, 2, 1]
 
 
-def test_own_files_that_are_no_sound_are_named(tmp_path):
-    write_folder(tmp_path / "mine", 12, seed=0)
-    (tmp_path / "mine" / "wavs" / "r3.wav").write_text("no sound")
-    with pytest.raises(InputError, match=r"r3.wav: is not a readable sound file"):
-        data.load(EvaluateConfig(data=tmp_path / "mine"), seed=1)
+def test_own_recordings_that_cannot_be_used_are_skipped_up_to_a_limit(tmp_path, capsys):
+    folder = write_folder(tmp_path / "mine", 30, seed=0)
+    (folder / "wavs" / "r3.wav").write_text("no sound")
+    soundfile.write(folder / "wavs" / "r4.wav", np.zeros(1), 48_000)
+    lines = (folder / "metadata.csv").read_text().splitlines()
+    lines[5] = "r5|...|..."
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    source = EvaluateConfig(data=folder)
+    with pytest.raises(InputError, match=r"3 of 30 recordings .* At most 5% .* --max_bad"):
+        data.load(source, seed=1, max_bad=0.05)
+    corpus = data.load(source, seed=1, max_bad=0.1)
+    assert sum(corpus.size(split) for split in SPLITS) == 27
+    message = capsys.readouterr().err
+    assert "3 of 30 recordings cannot be used" in message
+    for part in (
+        "r3.wav: is not a readable",
+        "r4.wav: contains no whole sample",
+        "'r5': no letter",
+    ):
+        assert part in message
     with pytest.raises(InputError, match="expected a folder"):
-        data.load(EvaluateConfig(data=tmp_path / "mine" / "metadata.csv"), seed=1)
+        data.load(EvaluateConfig(data=folder / "metadata.csv"), seed=1)
 
 
 def survey_of(*rows):
@@ -68,19 +83,30 @@ def survey_of(*rows):
     return data.Survey(list(ids), list(texts), np.array(samples))
 
 
-def test_recordings_that_cannot_be_learnt_are_refused_before_training():
-    config = Config(strides=(2, 2), speed=0.1, max_seconds=2.0)
-    good = ("good", "abc", RATE)
-    data.check(survey_of(good), config, "train")
-    # 5 letters of which one repeats need 6 steps: 24 frames, 400 + 23 * 160 samples, 1.1 faster.
+def test_recordings_that_cannot_be_learnt_are_left_out(capsys):
+    config = Config(strides=(2, 2), speed=0.1, max_seconds=2.0, max_bad=0.5)
+    # 5 letters of which one repeats need 6 steps: 21 frames, 400 + 20 * 160 samples.
     needed = 400 + 20 * 160
-    data.check(survey_of(("e", "abbcd", math.ceil(needed * 1.1))), config, "train")
-    with pytest.raises(InputError, match=r"1 of 2 train recordings are too short .* first 'e'"):
-        data.check(survey_of(good, ("e", "abbcd", needed)), config, "train")
-    with pytest.raises(InputError, match=r"longer than --max_seconds 2: first 'long', 2\.50 s"):
-        data.check(survey_of(good, ("long", "a", 5 * RATE // 2)), config, "train")
-    with pytest.raises(InputError, match="1 of 1 test recordings are without a letter"):
-        data.check(survey_of(("mute", "", RATE)), config, "test")
+    rows = [("good", "abc", RATE), ("e", "abbcd", needed), ("mute", "", RATE)]
+    rows += [("long", "a", 5 * RATE // 2), ("f", "abbcd", needed - 1), ("last", "a", RATE)]
+    good, kept = data.usable(survey_of(*rows), config, "train", source="mine")
+    assert good.tolist() == [True, True, False, False, False, True]
+    assert kept.ids == ["good", "e", "last"] and kept.samples.tolist() == [RATE, needed, RATE]
+    message = capsys.readouterr().err
+    assert "mine, train: skipped 3 of 6 recordings" in message
+    for part in ("'long', 2.50 s, 'a': longer than --max_seconds 2", "'mute'", "too short for the"):
+        assert part in message
+    dataset = tf.data.Dataset.range(6)
+    assert [*data.keep(dataset, good).as_numpy_iterator()] == [0, 1, 5]
+    assert data.keep(dataset, good).cardinality() == 3
+    with pytest.raises(InputError, match="3 of 6 recordings cannot be used"):
+        strict = dataclasses.replace(config, max_bad=0.4)
+        data.usable(survey_of(*rows), strict, "train", source="mine")
+
+
+def test_transcripts_of_both_normal_forms_have_one_alphabet():
+    texts = data.normalise(["\u00e9t\u00e9", "e\u0301te\u0301"]).numpy()
+    assert data.alphabet([text.decode() for text in texts]) == ("t", "\u00e9")
 
 
 def test_batches_hold_every_recording_once_with_its_label():

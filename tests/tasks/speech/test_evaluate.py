@@ -34,6 +34,14 @@ def test_an_own_folder_is_scored_whole(trained, tmp_path, capsys, served):
     assert any(re.fullmatch(r"\d+ of 12 recordings without an error", line) for line in lines)
 
 
+def test_the_split_of_an_own_folder_is_scored(tmp_path, capsys, served):
+    for split, count in (("train", 3), ("val", 2), ("test", 4)):
+        write_folder(tmp_path / split, count, seed=count)
+    evaluate.main(["--model", str(served.path), "--data", str(tmp_path), "--split", "test"])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["examples"] == 4 and result["split"] == "test"
+
+
 def test_the_working_folder_is_scored_whole(tmp_path, capsys, served, monkeypatch):
     """`--data .` is a new folder also for a model that was trained on a data set by name."""
     version = shutil.copytree(served.path, tmp_path / "models" / "1")

@@ -1,8 +1,10 @@
 from common.errors import InputError
 from tasks.speech import formats
 from tasks.speech.formats import Recording
+from tests.tasks.own.speech import write_folder
 
 import pytest
+import soundfile
 
 
 def write_files(folder, files):
@@ -11,11 +13,19 @@ def write_files(folder, files):
         (folder / name).write_text(content)
 
 
+def read(folder):
+    """Read a folder in which every line can be used."""
+    skipped = []
+    recordings = formats.read_folder(folder, skipped)
+    assert not skipped
+    return recordings
+
+
 def test_ljspeech_folders_are_read(tmp_path):
     lines = "a|One.|one\n\nsub/b|Two|2| two \nc.WAV|three\n"
     sounds = ("wavs/a.flac", "sub/b.MP3", "c.WAV")
     write_files(tmp_path, {"metadata.csv": lines, **dict.fromkeys(sounds, "")})
-    assert formats.read_folder(tmp_path) == [
+    assert read(tmp_path) == [
         Recording("a", tmp_path / "wavs/a.flac", "one"),
         Recording("sub/b", tmp_path / "sub/b.MP3", "two"),
         Recording("c.WAV", tmp_path / "c.WAV", "three"),
@@ -32,39 +42,82 @@ def test_kaldi_folders_are_read(tmp_path):
         "elsewhere/b.flac": "",
     }
     write_files(tmp_path, files)
-    assert formats.read_folder(tmp_path) == [
+    assert read(tmp_path) == [
         Recording("u1", tmp_path / "a.wav", "ONE", "s1"),
         Recording("u2", other, "TWO WORDS", ""),
     ]
+
+
+def test_columns_are_found_by_their_header_or_by_their_values(tmp_path):
+    sounds = {f"{name}.wav": "" for name in "abc"}
+    expected = {"a": ("One.", "anna"), "b": ("Two.", "ben"), "c": ("One.", "ben")}
+    for lines in (
+        "speaker|file_name|Transcription\nanna | a.wav | One.\nben|b.wav|Two.\nben|c.wav|One.\n",
+        "a|One.|anna\nb |Two. | ben\nc|One.|ben\n",
+    ):
+        write_files(tmp_path, {"metadata.csv": lines, **sounds})
+        found = {row.path.stem: (row.text, row.speaker) for row in read(tmp_path)}
+        assert found == expected
+    digits = "a|7|seven\nb|8|eight\nc|7|seven\n"  # a normalised text, although it repeats
+    write_files(tmp_path, {"metadata.csv": digits})
+    assert [row.text for row in read(tmp_path)] == ["seven", "eight", "seven"]
+
+
+def test_tabs_separate_the_fields_of_kaldis_files(tmp_path):
+    files = {"wav.scp": "u1\ta.wav\n", "text": "u1 \t ONE  TWO\n", "a.wav": ""}
+    write_files(tmp_path, files)
+    assert read(tmp_path) == [Recording("u1", tmp_path / "a.wav", "ONE  TWO")]
+
+
+@pytest.mark.parametrize(
+    ("files", "place", "reason"),
+    [
+        ({"metadata.csv": "b\na|x\n"}, "metadata.csv, line 1", "expected id|text, got 'b'"),
+        ({"metadata.csv": "a|x\n\na|y\n"}, "metadata.csv, line 3", "duplicate id 'a'"),
+        ({"metadata.csv": "a|x\nb|y\n"}, "metadata.csv, line 2", "no sound file b.wav"),
+        ({"metadata.csv": "a|x\na| \n"}, "metadata.csv, line 2", "no text"),
+        ({"metadata.csv": "a|x\n../a|x\n"}, "metadata.csv, line 2", "points outside the folder"),
+        ({"wav.scp": "a a.wav\nb a.wav", "text": "a x\n"}, "wav.scp, line 2", "no line in text"),
+        ({"wav.scp": "a a.wav\n", "text": "a x\nb y\n"}, "text, line 2", "no line in wav.scp"),
+        ({"wav.scp": "a a.wav\nb b.wav", "text": "a x\nb y"}, "wav.scp, line 2", "no file 'b.wav'"),
+        ({"wav.scp": "a a.wav\nb\n", "text": "a x\n"}, "wav.scp, line 2", "an id and path"),
+        ({"wav.scp": "a a.wav\na c\n", "text": "a x\n"}, "wav.scp, line 2", "duplicate id 'a'"),
+    ],
+)
+def test_lines_that_cannot_be_used_are_skipped_and_named(tmp_path, files, place, reason):
+    write_files(tmp_path, {**files, "a.wav": ""})
+    skipped = []
+    assert [row.id for row in formats.read_folder(tmp_path, skipped)] == ["a"]
+    ((where, why),) = skipped
+    assert where == place and reason in why
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "expected metadata.csv"),
-        ({"metadata.csv": "a\n"}, r"metadata.csv, line 1: expected id\|text"),
-        ({"metadata.csv": "a|x\na|y\n", "a.wav": ""}, "line 2: duplicate id 'a'"),
-        ({"metadata.csv": "b|x\n"}, "line 1: no sound file b.wav"),
-        ({"metadata.csv": "../b|x\n"}, "points outside the folder"),
         ({"metadata.csv": "\n"}, "no recordings listed"),
         ({"wav.scp": "a a.wav\n", "a.wav": ""}, "text: cannot read"),
-        ({"wav.scp": "a a.wav\n", "text": "b x\n", "a.wav": ""}, "line 1: 'a' has no line in text"),
-        (
-            {"wav.scp": "a a.wav\n", "text": "a x\nb y\n", "a.wav": ""},
-            "line 2: 'b' has no line in wav.scp",
-        ),
         (
             {"wav.scp": "a sox a.sph -t wav - |\n", "text": "a x\n"},
             "line 1: expected a path, got a command",
         ),
-        ({"wav.scp": "a a.wav\n", "text": "a x\n"}, "no file 'a.wav'"),
-        ({"wav.scp": "a\n", "text": "a x\n"}, "expected an id and path"),
-        ({"wav.scp": "a x\na y\n", "text": "a x\n"}, "line 2: duplicate id 'a'"),
         ({"wav.scp": "", "text": "", "segments": ""}, "segments: not supported"),
     ],
 )
-def test_malformed_folders_are_refused(tmp_path, files, message):
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
+def test_folders_of_another_kind_are_refused(tmp_path, files, message):
+    write_files(tmp_path, files)
     with pytest.raises(InputError, match=message):
-        formats.read_folder(tmp_path)
+        read(tmp_path)
+
+
+def test_the_size_of_a_folder_is_that_of_its_training_part(tmp_path):
+    write_folder(tmp_path / "whole", 10, seed=0)
+    (tmp_path / "whole" / "wavs" / "r3.wav").write_text("no sound")
+    count, hours, longest = formats.measure_folder(tmp_path / "whole")
+    sounds = [soundfile.info(path).duration for path in (tmp_path / "whole/wavs").glob("r[!3]*")]
+    assert count == 7 and longest == max(sounds)
+    assert hours == pytest.approx(0.8 * sum(sounds) / 3600)
+    for split, size in (("train", 3), ("val", 1), ("test", 1)):
+        write_folder(tmp_path / "parts" / split, size, seed=size)
+    assert formats.measure_folder(tmp_path / "parts")[0] == 3

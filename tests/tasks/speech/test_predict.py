@@ -51,6 +51,22 @@ def test_predict_prints_a_line_for_a_person(trained, tmp_path, capsys, served):
     assert re.fullmatch(rf"{re.escape(str(tmp_path))}/a\.wav  +\d+ %  {text}", line)
 
 
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_noise_has_no_text_and_silence_around_speech_changes_none(served, slope):
+    rng = np.random.default_rng(int(slope))
+    spectrum = np.fft.rfft(rng.normal(size=2 * RATE))
+    spectrum *= np.maximum(np.arange(RATE + 1) / 100, 1.0) ** (-slope / 2)
+    noise = np.fft.irfft(spectrum)
+    noises = [np.float32(noise * level / noise.std()) for level in (1e-3, 0.1)]
+    texts = served.call("serving_default", **audio.request(noises))["text"]
+    assert texts.tolist() == [b"", b""]
+    pause = np.float32(noise[:RATE] * 10**-3.5 / noise.std())  # -70 dB of full scale
+    for text, sound in spoken(2, seed=5):
+        rows = [np.concatenate([before, sound, before]) for before in (pause, 0 * pause)]
+        texts = served.call("serving_default", **audio.request(rows))["text"]
+        assert [row.decode() for row in texts] == [text, text]
+
+
 def test_a_silent_recording_cannot_be_drawn(tmp_path, served):
     picture = tmp_path / "letters.png"
     with pytest.raises(InputError, match="nothing to draw: the recording is silent or too short"):
