@@ -11,7 +11,7 @@ from typing import Any
 from common import ctc
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
-from common.errors import InputError
+from common.errors import InputError, require
 from common.messages import Skipped, report_skipped
 from common.progress import progress
 from common.text import compose
@@ -197,6 +197,8 @@ def as_dataset(recordings: Sequence[Recording], skipped: Skipped) -> tf.data.Dat
       recordings: the recordings.
       skipped: receives those whose sound is not readable or whose transcript has no letters.
     """
+    for library in ("soundfile", "soxr"):  # an error of each file otherwise
+        require(library, "speech")
     texts = normalise([recording.text for recording in recordings]).numpy()
     kept = []
     shown = progress(recordings, total=len(recordings), unit="recordings")

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.commands import cli
 from common.datasets import Corpus, DataSource, check_obtainable, find_splits, prepare
 from common.errors import InputError
+from common.messages import say
 
 # This import also registers our builders with tensorflow-datasets.
 from tasks.translation.datasets import LICENCES
@@ -125,7 +125,7 @@ def read_file(path: Path, languages: tuple[str, str], columns: Columns) -> list[
     if read.skipped:
         total = len(read.pairs) + read.skipped
         place = f"the first is number {read.first}"
-        cli.say(f"{path}: skipped {read.skipped:,} of {total:,} pairs without text; {place}")
+        say(f"{path}: skipped {read.skipped:,} of {total:,} pairs without text; {place}")
     return read.pairs
 
 
@@ -139,7 +139,7 @@ def _select(pairs: Sequence[Pair]) -> list[Pair]:
         (len(once) - len(selected), f"of which one side is {UNEQUAL} times as long as the other"),
     ):
         if count:
-            cli.say(f"dropped {count:,} of {len(pairs):,} training pairs {reason}")
+            say(f"dropped {count:,} of {len(pairs):,} training pairs {reason}")
     return selected
 
 

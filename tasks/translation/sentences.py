@@ -59,9 +59,9 @@ def split_sentences(text: str, language: str) -> list[Sentence]:
       The sentences; their texts and gaps together are the text without the blanks at its ends.
 
     Example:
-      >>> split_sentences("M. Dupont dort. Et toi ?\nOui !", "fr")
-      [Sentence(text='M. Dupont dort.', gap=' '), Sentence(text='Et toi ?', gap='\n'), \
-Sentence(text='Oui !', gap='')]
+      >>> sentences = split_sentences("M. Dupont dort. Et toi ?\nOui !", "fr")
+      >>> [tuple(sentence) for sentence in sentences]
+      [('M. Dupont dort.', ' '), ('Et toi ?', '\n'), ('Oui !', '')]
     """
     sentences = []
     parts = re.split(r"(\s*[\r\n]\s*)", text.strip())
