@@ -82,7 +82,8 @@ def sentence_case(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
       ([b'Je sors !', b'Je sors', b'La SNCF'], [True, False, False])
     """
     loud = tf.strings.regex_full_match(text, r"(?s).*\p{Lu}{2}.*")
-    loud &= ~tf.strings.regex_full_match(text, r"(?s).*\p{Ll}.*")
+    # Letters without case, as in Japanese, say nothing about the Latin ones among them.
+    loud &= ~tf.strings.regex_full_match(text, r"(?s).*[\p{Ll}\p{Lo}].*")
     text = tf.where(loud, tf.strings.lower(text, encoding="utf-8"), text)
     head = tf.strings.regex_replace(text, r"(?s)^([^\pL\pN]*\pL?).*", r"\1")
     tail = tf.strings.substr(text, tf.strings.length(head), tf.strings.length(text))

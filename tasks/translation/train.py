@@ -119,7 +119,7 @@ def describe_run(built: keras.Model, encoded: data.Encoded, steps: int, config: 
     read, written = (int(tf.size(side.flat_values)) for side in encoded)
     text = (
         f"{len(encoded.source.row_lengths()):,} training pairs of {read:,} and {written:,} "
-        f"subwords; {built.count_params():,} weights; {steps:,} steps in {config.epochs} epochs"
+        f"subwords; {built.count_params():,} weights; {steps:,} steps, epochs: {config.epochs}"
     )
     if tf.config.list_physical_devices("GPU") or config.strategy != "one":
         return text

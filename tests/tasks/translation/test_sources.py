@@ -40,6 +40,7 @@ def test_typography_of_sources_is_unified(text, unified):
         ("3 KM", "3 km", True),
         ("www.example.org est là", "www.example.org est là", False),
         ("東京です", "東京です", False),
+        ("我有DVD", "我有DVD", False),
         ("", "", False),
     ],
 )

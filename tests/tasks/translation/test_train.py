@@ -28,7 +28,7 @@ def test_train_learns_exports_and_prints_one_json_line(trained):
     (sizes,) = [line for line in lines if " weights; " in line]
     assert re.match(
         r"320 training pairs of [\d,]+ and [\d,]+ subwords; [\d,]+ weights; "
-        r"320 steps in 16 epochs, about \d+ min on this machine",
+        r"320 steps, epochs: 16, about \d+ min on this machine",
         sizes,
     )
     version = folder / result["model"]
