@@ -96,16 +96,18 @@ class Sst5(tfds.core.GeneratorBasedBuilder):
     """Stanford Sentiment Treebank: sentences in five classes (1 to 5 stars), and their phrases.
 
     The split `phrases` holds each distinct span of the training sentences once, these included,
-    unless it is or contains a sentence of the validation or test split.
+    unless it is or contains a sentence of the validation or test split. `rating` is the label of
+    the tree, from -4 to 4.
     """
 
-    VERSION = tfds.core.Version("2.0.0")
+    VERSION = tfds.core.Version("2.1.0")
     URLS: tuple[str, ...] = (TREES,)
     LABELS: tuple[str, ...] = STARS
     files: Mapping[str, Path] = MappingProxyType({})
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _info(self, self.LABELS, _SOCHER, {"part": tfds.features.Text()})
+        features = {"part": tfds.features.Text(), "rating": tfds.features.Scalar(np.float32)}
+        return _info(self, self.LABELS, _SOCHER, features)
 
     def find(self, folder: Path | None) -> None:
         """Look for the unpacked files in `--manual_dir`; without them the archive is downloaded.
@@ -153,26 +155,44 @@ class Sst5(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(
         self, spans: Iterable[Span], sentences: Collection[str] | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield the spans that have a class; without `sentences` all of them are sentences."""
+        """Yield sentences; with `sentences` also the spans that are none of these."""
         for number, span in enumerate(spans):
-            label = self._class_of(span)
-            part = SENTENCE if sentences is None or span.text in sentences else "phrase"
-            if label is not None:
-                yield number, {"text": span.text, "label": label, "part": part}
+            is_sentence = sentences is None or span.text in sentences
+            if sentences is not None or self._is_used(span):
+                yield (
+                    number,
+                    {
+                        "text": span.text,
+                        "label": self._class_of(span),
+                        "part": SENTENCE if is_sentence else "phrase",
+                        "rating": 2.0 * (span.label - NEUTRAL),
+                    },
+                )
 
-    def _class_of(self, span: Span) -> int | None:
-        """Return the class of a span; None if the data set does not use it."""
+    def _is_used(self, sentence: Span) -> bool:
+        """Return whether a sentence is in the data set."""
+        return True
+
+    def _class_of(self, span: Span) -> int:
+        """Return the class of a span."""
         return span.label
 
 
 class Sst2(Sst5):
-    """Stanford Sentiment Treebank in two classes, without neutral sentences and phrases."""
+    """Stanford Sentiment Treebank in two classes, without neutral sentences.
 
-    VERSION = tfds.core.Version("2.0.0")
+    The split `phrases` holds the neutral spans, too, since their words are neutral; their class
+    is arbitrary, so train on the ratings.
+    """
+
+    VERSION = tfds.core.Version("2.1.0")
     LABELS = POLARITY
 
-    def _class_of(self, span: Span) -> int | None:
-        return None if span.label == NEUTRAL else int(span.label > NEUTRAL)
+    def _is_used(self, sentence: Span) -> bool:
+        return sentence.label != NEUTRAL
+
+    def _class_of(self, span: Span) -> int:
+        return int(span.label > NEUTRAL)
 
 
 class Mr(tfds.core.GeneratorBasedBuilder):

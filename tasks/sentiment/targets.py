@@ -60,6 +60,8 @@ def make_targets(config: Config, classes: int, counts: Sequence[int] | None = No
       classes: number of classes.
       counts: frequencies of the classes. If given, all classes weigh the same together.
 
+    Phrases of two classes are taught by their ratings, from -4 to 4: of their class, or weakly so.
+
     Returns:
       A function of examples `{label, ...}`, which returns `target` `<float32>[batch, classes]` and
       `weight` `<float32>[batch]`.
@@ -74,6 +76,9 @@ def make_targets(config: Config, classes: int, counts: Sequence[int] | None = No
         target, weight = tf.gather(table, batch["label"]), tf.gather(weights, batch["label"])
         if config.rating_spread:
             target = soft(batch["rating"], config.rating_spread) @ table
+        if config.phrases and classes == 2:  # a neutral phrase belongs half to each class
+            positive = 0.5 + batch["rating"] / 8.0
+            target = tf.stack([1.0 - positive, positive], axis=1) @ table
         if config.phrases:
             is_sentence = batch["part"] == SENTENCE
             weight *= tf.where(is_sentence, config.sentence_weight, 1.0)

@@ -31,3 +31,14 @@ def test_sentences_weigh_more_than_phrases():
     config = Config(dataset="sst5", phrases=True, sentence_weight=4.0)
     batch = {"label": tf.constant([0, 1]), "part": tf.constant(["phrase", "sentence"])}
     assert make_targets(config, 5)(batch)["weight"].numpy().tolist() == [1.0, 4.0]
+
+
+def test_phrases_of_two_classes_are_taught_by_their_ratings():
+    config = Config(dataset="sst2", phrases=True, label_smoothing=0.0)
+    batch = {
+        "label": tf.constant([0, 0, 1]),
+        "part": tf.constant(["phrase"] * 3),
+        "rating": tf.constant([-4.0, 0.0, 2.0]),
+    }
+    target = make_targets(config, 2)(batch)["target"].numpy()
+    assert target.tolist() == [[1.0, 0.0], [0.5, 0.5], [0.25, 0.75]]
