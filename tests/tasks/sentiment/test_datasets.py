@@ -46,7 +46,7 @@ def test_no_phrase_is_or_contains_a_held_out_sentence(shared_data, tmp_path):
     phrases = "\n".join(rows["train"])
     assert not any(text in phrases for text in (*rows["validation"], *rows["test"]))
     parts = [row["part"] for row in reviews.splits["train"].as_numpy_iterator()]
-    assert 8_500 < parts.count(b"sentence") < 8_544  # less a few repeated ones
+    assert parts.count(b"sentence") == 8_498  # less repeated ones and those of other splits
 
 
 def test_a_changed_file_is_refused(shared_data, tmp_path):
