@@ -145,7 +145,14 @@ class Config(RunConfig, LabelSettings):
 
 
 # Chosen on the validation splits. The sizes of vocabularies and networks keep exports below 10 MB.
-_TREEBANK = Config(phrases=True, sentence_weight=4.0, epochs=4, batch_size=128, learning_rate=3e-3)
+_TREEBANK = Config(
+    phrases=True,
+    sentence_weight=4.0,
+    epochs=4,
+    batch_size=128,
+    learning_rate=3e-3,
+    members=3,
+)
 PRESETS = {
     "rated_texts": Config(
         dataset="rated_texts",
@@ -155,10 +162,8 @@ PRESETS = {
         learning_rate=3e-3,
         members=3,
     ),
-    "sst5": dataclasses.replace(
-        _TREEBANK, dataset="sst5", units=150, least_count=1, subwords=3, embedding_dropout=0.2
-    ),
-    "sst2": dataclasses.replace(_TREEBANK, dataset="sst2", members=3),
+    "sst5": dataclasses.replace(_TREEBANK, dataset="sst5"),
+    "sst2": dataclasses.replace(_TREEBANK, dataset="sst2"),
     "mr": Config(dataset="mr", epochs=6, members=3),
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
 }
