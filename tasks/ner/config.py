@@ -133,7 +133,7 @@ PRESETS = {
     ),
     "btc": Config(dataset="btc", epochs=10, lower_case=0.05, members=3, clusters="explosion"),
     "wikigold": Config(
-        dataset="wikigold", epochs=20, lower_case=0.05, members=3, clusters="explosion"
+        dataset="wikigold", epochs=12, lower_case=0.05, members=3, clusters="explosion"
     ),
     "nero": Config(dataset="nero", epochs=10),
     "conll2003": Config(
