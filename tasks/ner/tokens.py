@@ -17,9 +17,10 @@ _SMALL = "dr mr mrs ms prof inc ltd corp jr sr vs etc approx"
 _LOUD = "DR MR MRS MS PROF ST INC LTD CO CORP JR SR"
 ABBREVIATIONS = tuple(f"{_TITLES} {_COMPANIES} {_SMALL} {_LOUD}".split())
 _ABBREVIATION = rf"(^|[^\pL\pM\pN_.\-])({'|'.join(ABBREVIATIONS)})"
-# They stand for marks that belong to a token, because they count as letters: the last variation
-# selectors of Unicode, which no character uses. In texts they count as blanks.
-_DOT, _AT, _HASH = "\U000e01ed", "\U000e01ee", "\U000e01ef"
+# They stand for marks that belong to a token, because they count as a part of a letter and as
+# letters: a variation selector that no character uses, and two letters of a script that nobody can
+# read. In texts they count as blanks.
+_DOT, _AT, _HASH = "\U000e01ef", "\U00010600", "\U00010601"
 _INSIDE = (
     (rf"{_ABBREVIATION}\.", rf"\1\2{_DOT}"),
     (r"(^|[^\pL\pM\pN_@#.&])@([\pL_])", rf"\1{_AT}\2"),

@@ -44,7 +44,7 @@ DIFFICULT += [
     "  ",
     "St.\u00a0X",
     "ﬁ,ﬂ",
-    "\ud7ff\ue000,\U000e01ed.A\U000e01ee",
+    "\ud7ff\ue000,\U000e01ef.A\U00010600",
     "10:30,x",
 ]
 
