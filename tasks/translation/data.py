@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from common.datasets import Corpus, DataSource, check_obtainable, find_splits, prepare
 from common.errors import InputError
-from common.messages import say
+from common.messages import report_skipped, say
 
 # This import also registers our builders with tensorflow-datasets.
 from tasks.translation.datasets import LICENCES
@@ -120,13 +120,10 @@ def _load_files(path: Path, languages: tuple[str, str], columns: Columns, seed: 
 
 
 def read_file(path: Path, languages: tuple[str, str], columns: Columns) -> list[Pair]:
-    """Read the pairs of a file of the user, and say how many are skipped."""
-    read = read_pairs(path, languages, columns)
-    if read.skipped:
-        total = len(read.pairs) + read.skipped
-        place = f"the first is number {read.first}"
-        say(f"{path}: skipped {read.skipped:,} of {total:,} pairs without text; {place}")
-    return read.pairs
+    """Read the pairs of a file of the user, and say which are skipped."""
+    pairs, skipped = read_pairs(path, languages, columns)
+    report_skipped(path, skipped, total=len(pairs) + len(skipped), unit="pairs", limit=1.0)
+    return pairs
 
 
 def _select(pairs: Sequence[Pair]) -> list[Pair]:

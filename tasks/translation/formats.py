@@ -15,6 +15,7 @@ from typing import NamedTuple
 from common.datasets import find_splits
 from common.errors import InputError
 from common.files import read_lines
+from common.messages import Skipped
 
 # A sentence and its translation.
 Pair = tuple[str, str]
@@ -36,13 +37,11 @@ class SentencePairs(NamedTuple):
 
     Attributes:
       pairs: (source, target), both with text.
-      skipped: number of rows without text on one side, or without one of the languages.
-      first: line or unit of the first skipped row; 0 if there is none.
+      skipped: the rows without text on one side, or without one of the languages.
     """
 
     pairs: list[Pair]
-    skipped: int = 0
-    first: int = 0
+    skipped: Skipped
 
 
 def endings(languages: tuple[str, str]) -> tuple[str, ...]:
@@ -113,7 +112,8 @@ def read_table(
       InputError: a row has too few fields, a column is missing, or no row is left. The message
         names the file and the line.
     """
-    pairs, skipped, first = [], 0, 0
+    pairs: list[Pair] = []
+    skipped: Skipped = []
     rows = _read_commas(path) if separator == "," else _read_tabs(path)
     places: tuple[int, int] | None = None
     for number, fields in rows:
@@ -132,10 +132,10 @@ def read_table(
         if source and target:
             pairs.append((source, target))
         else:
-            skipped, first = skipped + 1, first or number
+            skipped.append((f"line {number}", "no target" if source else "no source"))
     if not pairs:
         raise InputError("no sentence pairs in this file", path)
-    return SentencePairs(pairs, skipped, first)
+    return SentencePairs(pairs, skipped)
 
 
 def _may_be_more(fields: Sequence[str], places: tuple[int, int]) -> bool:
@@ -230,7 +230,9 @@ def read_memory(path: Path, languages: tuple[str, str]) -> SentencePairs:
     Raises:
       InputError: the file is no XML, or has no unit with both languages.
     """
-    pairs, skipped, first, number = [], 0, 0, 0
+    pairs: list[Pair] = []
+    skipped: Skipped = []
+    number = 0
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
             for _, unit in ElementTree.iterparse(file):
@@ -241,7 +243,8 @@ def read_memory(path: Path, languages: tuple[str, str]) -> SentencePairs:
                 if source and target:
                     pairs.append((source, target))
                 else:
-                    skipped, first = skipped + 1, first or number
+                    missing = languages[1] if source else languages[0]
+                    skipped.append((f"unit {number}", f"no text in {missing!r}"))
                 unit.clear()
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -250,7 +253,7 @@ def read_memory(path: Path, languages: tuple[str, str]) -> SentencePairs:
         raise InputError(f"malformed: {error}", path) from error
     if not pairs:
         raise InputError(f"no unit has both {languages[0]!r} and {languages[1]!r}", path)
-    return SentencePairs(pairs, skipped, first)
+    return SentencePairs(pairs, skipped)
 
 
 def _tag(element: ElementTree.Element) -> str:
@@ -296,7 +299,11 @@ def read_parallel(source: Path, target: Path) -> SentencePairs:
             source,
         )
     rows = list(zip(sources, targets, strict=True))
-    empty = [number for number, row in enumerate(rows, start=1) if not all(row)]
-    if len(empty) == len(rows):
+    skipped = [
+        (f"line {number}", "no target" if row[0] else "no source")
+        for number, row in enumerate(rows, start=1)
+        if not all(row)
+    ]
+    if len(skipped) == len(rows):
         raise InputError("no sentence pairs in this file", source)
-    return SentencePairs([row for row in rows if all(row)], len(empty), min(empty, default=0))
+    return SentencePairs([row for row in rows if all(row)], skipped)

@@ -149,7 +149,7 @@ class Subwords(tf.Module):
       >>> import tempfile
       >>> folder = tempfile.TemporaryDirectory()
       >>> path = Path(folder.name, "subwords.txt")
-      >>> learn([b"Elle chante.", b"Il dansait."] * 5, path, size=240)
+      >>> learn([b"Elle chante.", b"Il dansait."] * 5, path, size=256)
       >>> subwords = Subwords(path)
       >>> ids = subwords.encode(tf.constant(["Elle chantera."]))
       >>> tf.gather(subwords.pieces, ids).to_list()

@@ -117,7 +117,7 @@ def test_skipped_and_dropped_pairs_are_counted(tmp_path, capsys):
     ]
     data.load(EvaluateConfig(data=path), languages=FRENCH, seed=1)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].endswith("skipped 1 of 72 pairs without text; the first is number 72")
+    assert lines[0].endswith("skipped 1 of 72 pairs cannot be used (line 72: no target)")
 
 
 def test_no_source_of_data_is_an_error():

@@ -57,7 +57,10 @@ def test_fields_and_lines_are_stripped(tmp_path):
 
 
 def test_rows_without_text_on_one_side_are_skipped_and_counted(tmp_path):
-    expected = ([("a", "b"), ("c", "d")], 2, 2)
+    expected = (
+        [("a", "b"), ("c", "d")],
+        [("line 2", "no source"), ("line 3", "no target")],
+    )
     assert read(tmp_path, "my.tsv", "a\tb\n \tx\ny\t\nc\td\n") == expected
     (tmp_path / "my.en").write_text("b\nx\n\nd\n")
     assert read(tmp_path, "my.fr", "a\n\ny\nc\n") == expected
@@ -141,7 +144,7 @@ TMX = """<?xml version="1.0" encoding="UTF-8"?>
 def test_translation_memories_are_read(tmp_path, name):
     assert read(tmp_path, name, TMX) == (
         [("Appuie sur start et attends.", "Press start & wait."), ("Oui.", "Yes.")],
-        *(1, 2),
+        [("unit 2", "no text in 'en'")],
     )
 
 
