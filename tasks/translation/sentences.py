@@ -49,7 +49,7 @@ class Sentence(NamedTuple):
 
 
 def split_sentences(text: str, language: str) -> list[Sentence]:
-    r"""Split a text into its sentences.
+    """Split a text into its sentences.
 
     Args:
       text: any number of lines; each begins a sentence.
@@ -59,9 +59,8 @@ def split_sentences(text: str, language: str) -> list[Sentence]:
       The sentences; their texts and gaps together are the text without the blanks at its ends.
 
     Example:
-      >>> sentences = split_sentences("M. Dupont dort. Et toi ?\nOui !", "fr")
-      >>> [tuple(sentence) for sentence in sentences]
-      [('M. Dupont dort.', ' '), ('Et toi ?', '\n'), ('Oui !', '')]
+      >>> split_sentences("M. Dupont dort. Et toi ?", "fr")
+      [Sentence(text='M. Dupont dort.', gap=' '), Sentence(text='Et toi ?', gap='')]
     """
     sentences = []
     parts = re.split(r"(\s*[\r\n]\s*)", text.strip())
