@@ -50,9 +50,9 @@ def write_folder(folder, count, seed, endings=(".wav",)):
 TINY = ["--units", "28", "--layers", "1", "--channels", "8", "--bands", "24", "--verbose", "0"]
 TINY += ["--learning_rate", "0.015", "--batch_size", "4", "--average", "0", "--dropout", "0"]
 TINY += ["--strides", "2", "2", "--buckets", "2", "--speed", "0.05", "--max_seconds", "5"]
-TINY += ["--order", "3", "--beam", "8"]
+TINY += ["--order", "3", "--beam", "8", "--silence", "0.1", "--nothing", "0.06"]
 TINY += ["--lm_weights", "0.0", "0.3", "--bonuses", "0.0", "--time_masks", "0", "--cell", "gru"]
-TRAIN = ("--data", "mine", "--epochs", 12, "--score", "test", *TINY)
+TRAIN = ("--data", "mine", "--epochs", 16, "--score", "test", *TINY)
 
 
 def write_data(folder):
