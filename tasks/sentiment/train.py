@@ -253,6 +253,7 @@ def make_card(reviews: Corpus, config: Config) -> Card:
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
             + (" GloVe 6B, licence: PDDL." if is_packaged else "")
+            + (" Ratings of words: VADER's lexicon, licence: MIT." if config.lexicon else "")
         ),
     )
 
