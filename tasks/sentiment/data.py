@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare
 from common.errors import InputError
+from common.messages import say
 from tasks.sentiment.config import Config
 from tasks.sentiment.datasets import LICENCES, PHRASES, Sst5
 from tasks.sentiment.formats import (
@@ -113,8 +113,7 @@ def _report_repeated(examples: Mapping[str, Sequence[tuple[str, int]]]) -> None:
     training = set(keys["train"])
     for split in ("validation", "test"):
         if count := sum(key in training for key in keys[split]):
-            message = f"{count} of {len(keys[split])} texts of {split} are in train, too"
-            print(message, file=sys.stderr, flush=True)
+            say(f"{count} of {len(keys[split])} texts of {split} are in train, too")
 
 
 def as_dataset(examples: Sequence[tuple[str, int]]) -> tf.data.Dataset:

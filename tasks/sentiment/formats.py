@@ -14,18 +14,17 @@ import dataclasses
 import itertools
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.datasets import SPLITS
 from common.errors import InputError
+from common.messages import Skipped, report_skipped
 
 import numpy as np
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
-SHOWN = 5  # skipped rows that are named
 JOINED = 1000  # lines of a TSV file that one quoted field may span
 
 
@@ -79,26 +78,27 @@ def read_rows(path: Path, layout: Layout, *, labelled: bool) -> Iterator[Row]:
       labelled: whether rows need a label. If not, empty texts are rows, too.
 
     Raises:
-      InputError: the file cannot be read, or has no such column; names the file and the line.
+      InputError: the file cannot be read, has no such column, or no valid row; names the file and
+        the line.
     """
-    skipped: list[tuple[int, str]] = []
+    skipped: Skipped = []
+    valid = 0
     columns = [layout.text_column, *[layout.label_column] * labelled]
     read = _json_fields if path.suffix.lower() == ".jsonl" else _table_fields
     for line, fields in read(path, layout, columns):
         if isinstance(fields, str):
-            skipped.append((line, fields))
+            skipped.append((f"line {line}", fields))
             continue
         text = fields[layout.text_column].strip()
         label = canonical(fields[layout.label_column]) if labelled else ""
         if labelled and not (text and label):
-            skipped.append((line, "no label" if text else "no text"))
+            skipped.append((f"line {line}", "no label" if text else "no text"))
         else:
+            valid += 1
             yield Row(line, text, label)
-    if skipped:
-        named = ", ".join(f"line {line} ({reason})" for line, reason in skipped[:SHOWN])
-        more = ", ..." if len(skipped) > SHOWN else ""
-        rows = "1 row" if len(skipped) == 1 else f"{len(skipped)} rows"
-        print(f"{path}: skipped {rows}: {named}{more}", file=sys.stderr, flush=True)
+    if skipped and not valid:
+        raise InputError(f"no row can be used ({skipped[0][0]}: {skipped[0][1]})", path)
+    report_skipped(path, skipped, total=valid + len(skipped), unit="rows", limit=1.0)
 
 
 def canonical(label: str) -> str:

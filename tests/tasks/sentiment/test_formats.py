@@ -61,17 +61,21 @@ def test_json_lines_hold_text_and_label_of_any_type(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "text,label\na,1\n,2\nb,\nc,1,2\nd\ne,nan\nf,2\n", "skipped 5 rows: line 3 (no "),
+        (
+            "a.csv",
+            "text,label\na,1\n,2\nb,\nc,1,2\nd\ne,nan\nf,2\n",
+            "5 of 7 rows cannot be used (line 3: no ",
+        ),
         (
             "a.tsv",
             "text\tlabel\na\t1\n \t2\nb\n\nf\t2\n",
-            "line 3 (no text), line 4 (1 fields, exp",
+            "(line 3: no text; line 4: 1 fields, expected 2)",
         ),
         (
             "a.jsonl",
             '{"text": "a", "label": 1}\n[]\nx\n{"text": "b"}\n{"text": null, "label": 1}\n'
             '{"text": "", "label": 2}\n{"text": "f", "label": 2}\n',
-            "skipped 5 rows: line 2 (no JSON object), line 3 (no JSON), line 4 (no key 'label'), ",
+            "(line 2: no JSON object; line 3: no JSON; line 4: no key 'label'; ",
         ),
     ],
 )
@@ -81,10 +85,15 @@ def test_bad_rows_are_skipped_and_reported(tmp_path, capsys, name, content, mess
     assert message in capsys.readouterr().err
 
 
+def test_a_file_without_a_valid_row_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"a.csv: no row can be used \(line 2: no label\)"):
+        read(tmp_path, "a.csv", "text,label\nx,\n,1\n")
+
+
 def test_texts_to_predict_may_be_empty(tmp_path, capsys):
     rows = read(tmp_path, "a.csv", 'id,text\n1,a\n2,\n3\n4,"b"\n', labelled=False)
     assert [row.text for row in rows] == ["a", "", "b"]
-    assert "skipped 1 row: line 4 (1 fields, expected 2)" in capsys.readouterr().err
+    assert "1 of 4 rows cannot be used (line 4: 1 fields, expected 2)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

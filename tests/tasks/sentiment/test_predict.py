@@ -64,8 +64,10 @@ def test_files_have_columns_keys_and_empty_texts(served, capsys, tmp_path):
     rows = [json.loads(line) for line in captured.out.splitlines()]
     assert [row["text"] for row in rows] == ["superb", "", "awful", "superb film", ""]
     assert [row["label"] for row in rows] == ["good", None, "bad", "good", None]
-    assert "a.csv: skipped 1 row: line 4 (1 fields, expected 2)" in captured.err
-    assert "b.jsonl: skipped 1 row: line 2 (no JSON)" in captured.err
+    assert (
+        "a.csv: skipped 1 of 4 rows cannot be used (line 4: 1 fields, expected 2)" in captured.err
+    )
+    assert "b.jsonl: skipped 1 of 3 rows cannot be used (line 2: no JSON)" in captured.err
 
 
 def test_a_text_that_is_not_read_to_its_end_says_so(served, capsys):
