@@ -170,4 +170,4 @@ PRESETS = {
 DEFAULT = "rated_texts"
 OWN = Config()  # with --data
 # Overrides for `python -m tasks train --quick`.
-QUICK = {"epochs": 2, "members": 1}
+QUICK = {"epochs": 2, "members": 1, "batch_size": 128}
