@@ -59,7 +59,7 @@ def test_offsets_are_exact_and_no_visible_character_is_lost(pieces):
         assert all(b <= a for a, b in zip(begins[1:], ends, strict=False))
         covered = {place for a, b in zip(begins, ends, strict=True) for place in range(a, b)}
         missing = {c for place, c in enumerate(text) if place not in covered}
-        assert not any(c.isalnum() for c in missing)
+        assert not any(c.isalnum() for c in missing - {tokens._AT, tokens._HASH})
 
 
 def test_tokenize_returns_the_normal_form_of_the_same_tokens():
