@@ -380,6 +380,8 @@ def _describe_scheme(blocks: Iterable[Sequence[_Token]]) -> str:
         breaks = begins
     parts = [] if scheme == "IOB2" else [f"its tags ({scheme}) were converted to IOB2"]
     if breaks:
-        where = f"{len(breaks)} tags break the scheme {scheme} (first: line {breaks[0]})"
-        parts.append(f"{where}; they were read as they stand")
+        parts.append(
+            f"tags that break the scheme {scheme}: {len(breaks)} (first: line {breaks[0]}); they "
+            "were read as they stand"
+        )
     return "; ".join(parts)

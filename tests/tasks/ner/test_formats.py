@@ -109,7 +109,7 @@ def test_a_tag_that_breaks_the_scheme_is_read_counted_and_said_once(
     ((_, converted),) = formats.read_conll(path)
     assert converted == ["B-A", "O"] * 6
     error = capsys.readouterr().err
-    assert f"1 tags break the scheme {scheme} (first: line {line - 1})" in error
+    assert f"tags that break the scheme {scheme}: 1 (first: line {line - 1})" in error
     assert error.count("\n") == 1
 
 
