@@ -185,8 +185,12 @@ class OutsideWeight:
         states = len(self.labels)
 
         def decode(probabilities: tf.Tensor, length: tf.Tensor) -> list[tf.Tensor]:
+            count = len(self.weights)
+            weights = tf.repeat(tf.constant(self.weights, tf.float32), tf.size(length))
+            probabilities = tf.tile(probabilities, [count, 1, 1])
             with rnn_kernels.portable():  # compiling each shape would take longer
-                return [ensemble.decode(probabilities, length, w) for w in self.weights]
+                tags = ensemble.decode(probabilities, tf.tile(length, [count]), weights)
+            return tf.split(tags, count)
 
         signature = (
             tf.TensorSpec([None, None, states], tf.float32),
