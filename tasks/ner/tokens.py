@@ -63,17 +63,17 @@ def locate(text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.Ragged
     spelled = tokens.flat_values
     for stand_in, mark in ((_DOT, "."), (_AT, "@"), (_HASH, "#")):
         spelled = tf.strings.regex_replace(spelled, stand_in, mark)
-    # Number of marks up to each character.
+    # The marks before each token of its text are not counted; no mark is inside a token.
     codes = tf.strings.unicode_decode(tf.strings.join([marked, " "]), "UTF-8")
-    is_mark = tf.cast(codes.flat_values == ord(_MARK), tf.int32)
-    marks = codes.with_flat_values(
-        tf.cumsum(is_mark)
-        - tf.repeat(
-            tf.gather(tf.pad(tf.cumsum(is_mark), [[1, 0]]), codes.row_starts()), codes.row_lengths()
-        )
+    marks = tf.cumsum(tf.cast(codes.flat_values == ord(_MARK), tf.int32), exclusive=True)
+    first = tf.gather(codes.row_starts(), start.value_rowids())
+    place = first + tf.cast(start.flat_values, tf.int64)
+    before = tf.gather(marks, place) - tf.gather(marks, first)
+    return (
+        tokens.with_flat_values(spelled),
+        start.with_flat_values(start.flat_values - before),
+        end.with_flat_values(end.flat_values - before),
     )
-    before = tf.gather(marks, start, batch_dims=1)  # no mark is inside a token
-    return tokens.with_flat_values(spelled), start - before, end - before
 
 
 def tokenize(text: tf.Tensor) -> tf.RaggedTensor:
