@@ -82,10 +82,11 @@ def subword_files(config: Config) -> list[str]:
 
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
     """Learn the subwords of both languages from the training split."""
-    batches = corpus.splits["train"].batch(4096)
-    batches = batches.map(lambda pair: (sources.prepare(pair["source"])[0], pair["target"]))
-    rows = list(batches.unbatch().as_numpy_iterator())
-    read, written = ([row[side] for row in rows] for side in (0, 1))
+    read: list[bytes] = []
+    written: list[bytes] = []
+    for pairs in corpus.splits["train"].batch(4096):  # much faster than one by one
+        read += sources.prepare(pairs["source"])[0].numpy().tolist()
+        written += pairs["target"].numpy().tolist()
     if config.shared_subwords:
         subwords.learn(read + written, folder / TARGET, size=config.target_subwords)
         both = subwords.Subwords(folder / TARGET)
