@@ -27,7 +27,7 @@ def report_skipped(
       skipped: place and reason of each item.
       total: number of all items.
       unit: their name in the plural.
-      limit: largest fraction that may be skipped.
+      limit: largest fraction that may be skipped, by the flag `--max_bad`; 1.0 without a limit.
 
     Raises:
       InputError: more were skipped, or all of them.
@@ -38,5 +38,6 @@ def report_skipped(
     more = f"; and {len(skipped) - LISTED} more" if len(skipped) > LISTED else ""
     message = f"{len(skipped):,} of {total:,} {unit} cannot be used ({named}{more})"
     if len(skipped) > limit * total or len(skipped) == total:
-        raise InputError(f"{message}. At most {limit:.0%} may be skipped: see --max_bad", source)
+        advice = f". At most {limit:.0%} may be skipped: see --max_bad" if limit < 1.0 else ""
+        raise InputError(f"{message}{advice}", source)
     say(f"{source}: skipped {message}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from common.datasets import find_splits, split_rows
 from common.errors import InputError
 from common.files import read_lines
+from common.messages import say
 
 OUTSIDE = "O"
 SUFFIXES = (".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio")
@@ -258,11 +258,6 @@ def read_conll(path: Path, *, columns: Columns = FIRST_AND_LAST) -> list[Sentenc
     return [
         Sentence([row.token for row in block], to_iob2(row.tag for row in block)) for block in good
     ]
-
-
-def say(message: str) -> None:
-    """Print a message on standard error; the readers of data import no command."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def _is_blank(text: str) -> bool:
