@@ -317,8 +317,10 @@ def test_a_signal_ends_a_publication_and_leaves_nothing(tmp_path, number, code):
 
         def write(staged):
             print(staged.is_dir(), flush=True)
-            time.sleep(600)
+            time.sleep(100)
 
+        # A shell starts its background commands with SIGINT ignored, and so their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         directory = pathlib.Path({str(tmp_path / "toy")!r})
         publish_folder(write, settings={{}}, directory=directory)
     """)
