@@ -125,7 +125,7 @@ def test_rest_accepts_rows_and_columns_and_base64(server, served):
     raw = [{"b64": base64.b64encode(text.encode()).decode()} for text in texts]
     assert get(url, {"inputs": {"text": raw}})[1]["outputs"] == by_column
     rows = [
-        {name: by_column[name][row] for name in ("label", "stars", "probabilities")}
+        {name: by_column[name][row] for name in ("label", "stars", "probabilities", "truncated")}
         for row in range(3)
     ]
     for instances in (texts, raw, [{"text": text} for text in texts]):
@@ -133,7 +133,8 @@ def test_rest_accepts_rows_and_columns_and_base64(server, served):
     body = {"signature_name": "explain", "instances": ["superb plot"]}
     assert get(url, body)[1]["predictions"][0]["tokens"] == ["superb", "plot"]
     empty = {"inputs": {"text": []}}
-    assert get(url, empty)[1]["outputs"] == {"label": [], "stars": [], "probabilities": []}
+    outputs = {"label": [], "stars": [], "probabilities": [], "truncated": []}
+    assert get(url, empty)[1]["outputs"] == outputs
 
 
 NO_SIGNATURE = 'Serving signature name: "x" not found in signature def'

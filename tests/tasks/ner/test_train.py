@@ -116,12 +116,11 @@ def test_fine_tuning_keeps_the_vocabulary_and_replaces_the_head(
 # Resumes a killed run, trains another one without interruption, and compares all weights.
 RESUMED_AND_WHOLE = """
 import dataclasses, pathlib, sys
-from common.commands import cli
 from common.commands.run import start_run
 from tasks.ner import data, train
-from tasks.ner.config import DEFAULT, PRESETS, TASK, Config
+from tasks.ner.config import TASK
 import numpy as np
-config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=sys.argv[1:], doc="")
+config = train.read_settings(sys.argv[1:])
 assert config.deterministic
 corpus = data.load(config, seed=config.seed)
 weights = []
