@@ -248,7 +248,7 @@ class WordEmbedding(keras.layers.Layer):
 
     @property
     def _is_small(self) -> bool:
-        """Whether small integers can be stored: several workers exchange none."""
+        """Return whether small integers can be stored; several workers exchange none."""
         return not tf.distribute.has_strategy()
 
     def _add_small(self, shape: tuple[int, int], name: str) -> tuple[Any, Any]:

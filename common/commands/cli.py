@@ -48,7 +48,7 @@ def parse_train(
     default: str,
     argv: list[str],
     doc: str | None,
-    own: R | None = None,
+    own: Callable[[R], R] | None = None,
 ) -> R:
     """Parse a `train` command: `--dataset NAME` selects the preset, other flags override it.
 
@@ -58,7 +58,8 @@ def parse_train(
       default: name of the preset used without `--dataset`.
       argv: the words after the program's name.
       doc: printed at the top of `--help`.
-      own: the settings with `--data`; None: those of `default`.
+      own: returns the preset of the user's own data, given the settings of a first parse, such as
+        the path; None: the preset of `default`.
 
     Raises:
       InputError: an unknown data set, or values that the config refuses.
@@ -68,7 +69,11 @@ def parse_train(
         raise InputError(f"no data set {name!r}; known: {', '.join(presets)}")
     start = presets[name or default]
     if name is None and _flag(argv, "data") is not None:
-        start = own or dataclasses.replace(start, dataset=None)
+        if own is None:
+            start = dataclasses.replace(start, dataset=None)
+        else:
+            first = tyro.cli(config, default=config(), args=argv, description=doc, prog=_program())
+            start = own(first)
     return tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
 
 

@@ -44,7 +44,7 @@ class Config(RunConfig):
     token_column: int = 1
     """column of the token in your own files, from 1; negative: counted from the end"""
     tag_column: int = -1
-    """column of the tag, likewise"""
+    """column of the tag, counted as for --token_column"""
 
     exchange: Fraction = 0.0
     """fraction of entities replaced by others of the same type, drawn anew in each epoch"""

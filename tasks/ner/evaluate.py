@@ -54,7 +54,7 @@ class Evaluate(EvaluateConfig):
     token_column: int = 1
     """column of the token in the file of --data, from 1; negative: counted from the end"""
     tag_column: int = -1
-    """column of the tag, likewise"""
+    """column of the tag, counted as for --token_column"""
     plot: Picture | None = None
     """draw the confusion matrix of the types of words to this picture file"""
     errors: Path | None = None

@@ -384,7 +384,7 @@ def build(
       config: the architecture.
       embedding: the word vectors of `config.members` members.
       shape: the shape features of a word; shared by the members.
-      clusters: the cluster features of a word, shared likewise; None: no such features.
+      clusters: the cluster features of a word, also shared; None: no such features.
       tags: names of the tags, in the order of their indices.
 
     Returns:

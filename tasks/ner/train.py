@@ -76,12 +76,13 @@ STAND_INS = "Xx0"
 
 def read_settings(argv: list[str]) -> Config:
     """Return the settings of a run; the preset of the user's own files follows from their size."""
+
+    def own(config: Config) -> Config:
+        assert config.data is not None
+        return preset_for_size(count_training_sentences(config.data))
+
     presets = presets_for(argv)
-    config = cli.parse_train(Config, presets, default=DEFAULT, argv=argv, doc=__doc__)
-    if config.data is None:
-        return config
-    preset = preset_for_size(count_training_sentences(config.data))
-    return cli.parse_train(Config, {"own": preset}, default="own", argv=argv, doc=__doc__)
+    return cli.parse_train(Config, presets, default=DEFAULT, own=own, argv=argv, doc=__doc__)
 
 
 def with_obtainable_data(run: Run[Config], argv: list[str]) -> Run[Config]:

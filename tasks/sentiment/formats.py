@@ -30,7 +30,7 @@ JOINED = 1000  # lines of a TSV file that one quoted field may span
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a file is read.
+    """Layout of a file: columns, delimiter and encoding.
 
     Attributes:
       text_column: name of the column, or of the JSON key, of the texts.

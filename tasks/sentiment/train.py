@@ -176,7 +176,9 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, own=OWN, argv=argv, doc=__doc__)
+    config = cli.parse_train(
+        Config, PRESETS, default=DEFAULT, own=lambda _: OWN, argv=argv, doc=__doc__
+    )
     run = start_run(
         TASK,
         config,

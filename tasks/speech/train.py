@@ -90,11 +90,12 @@ def prepare(run: Run[Config]) -> Prepared:
 
 def parse(argv: list[str]) -> Config:
     """Return the settings; the preset of the user's own recordings follows from their size."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
-    if config.data is None:
-        return config
-    preset = preset_for_size(*measure_folder(config.data))
-    return cli.parse_train(Config, {"own": preset}, default="own", argv=argv, doc=__doc__)
+
+    def own(config: Config) -> Config:
+        assert config.data is not None
+        return preset_for_size(*measure_folder(config.data))
+
+    return cli.parse_train(Config, PRESETS, default=DEFAULT, own=own, argv=argv, doc=__doc__)
 
 
 def build_model(letters: Sequence[str], run: Run[Config]) -> keras.Model:

@@ -47,6 +47,19 @@ def test_a_whole_number_for_a_float_field_becomes_a_float():
     assert (config.noise, config.learning_rate, type(config.epochs)) == (2.0, 1.0, int)
 
 
+def test_the_preset_of_own_data_may_follow_from_the_data(tmp_path):
+    def own(first):
+        return Config(units=len(first.data.name), noise=first.noise)
+
+    def parse_own(*words):
+        return cli.parse_train(Config, PRESETS, default="small", own=own, argv=[*words], doc="")
+
+    config = parse_own("--data", str(tmp_path / "abc"), "--noise", "0.2", "--epochs", "2")
+    assert (config.units, config.noise, config.epochs, config.dataset) == (3, 0.2, 2, None)
+    assert parse_own("--data", str(tmp_path / "abc"), "--units", "9").units == 9
+    assert parse_own() == PRESETS["small"]
+
+
 def test_own_data_starts_from_the_default_preset_without_its_data_set(tmp_path):
     config = parse("--data", str(tmp_path))
     assert config.dataset is None and config.data == tmp_path and config.units == 8
