@@ -33,6 +33,7 @@ from common.serving.models_config import list_version
 from common.serving.scan import scan
 from common.serving.targets import PORTABLE, Example, Function, Target
 from common.serving.versions import ARCHITECTURE, SETTINGS, versions
+from common.serving.weights import from_halves, reading, round_weights, stored
 
 from etils import epy
 
@@ -85,6 +86,7 @@ def publish(
         off for every target but `gpu`.
       model: the model that the functions call. Its layers are written, too, so that
         `common.serving.versions.find(...).model` makes it again from the weights of the SavedModel.
+        Large weights are stored in 16 bits, and rounded in the model, too.
       resources: other objects that the functions use: tables, vocabularies, `tf.Module`s.
       examples: the requests for each signature, input name -> array; text as `str`, `bytes` or
         `object` arrays. They verify the export and warm a server up, so there should be one for
@@ -312,17 +314,21 @@ def _save_graph(
     path: Path,
 ) -> Mapping[str, Any]:
     """Trace the signatures and write the SavedModel; return the traced functions."""
+    # The compiler of a TPU takes weights as they are; there `--precision bfloat16` halves them.
+    halves = () if target.name == "tpu" else round_weights(model)
     live = {}
-    for name, function in signatures.items():
-        # The function may have been traced before, with cuDNN or XLA.
-        renewed = tf.function(function.python_function, input_signature=function.input_signature)
-        live[name] = renewed.get_concrete_function()
-        if not isinstance(live[name].structured_outputs, Mapping):
-            raise ExportError(f"signature {name!r} must return a dict, which names its outputs")
+    with reading(halves):
+        for name, function in signatures.items():
+            # The function may have been traced before, with cuDNN or XLA.
+            run = from_halves(function.python_function)
+            renewed = tf.function(run, input_signature=function.input_signature)
+            live[name] = renewed.get_concrete_function()
+            if not isinstance(live[name].structured_outputs, Mapping):
+                raise ExportError(f"signature {name!r} must return a dict, which names its outputs")
     holder = tf.Module()
     # Not the model, which would include its optimizer. The variables of TensorFlow inside those of
     # Keras, since the C++ loader does not restore the latter.
-    holder.weights = [variable.value for variable in model.variables]
+    holder.weights = stored(model, halves)
     holder.resources = list(resources)
     holder.cores = target.cores  # so that each can be called, compiled and lowered alone
     options = tf.saved_model.SaveOptions(function_aliases=target.cores)

@@ -26,6 +26,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from common.errors import InputError
 from common.serving import TargetName
+from common.serving.weights import from_halves
 
 import numpy as np
 from etils import epy
@@ -75,7 +76,7 @@ def shared(run: Callable[P, T]) -> Callable[P, T]:
       >>> int(double(tf.constant(3)))
       6
     """
-    once = tf.function(run, autograph=False, reduce_retracing=True)
+    once = tf.function(from_halves(run), autograph=False, reduce_retracing=True)
 
     @functools.wraps(run)
     def either(*args: P.args, **kwargs: P.kwargs) -> T:
