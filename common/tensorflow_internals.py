@@ -7,11 +7,13 @@ of TensorFlow that moves one of them costs a change here and nowhere else.
 
 from __future__ import annotations
 
+import uuid
+
 import tensorflow as tf
 from tensorflow.python.eager import record
 from tensorflow.python.saved_model import save_context
 
-__all__ = ["is_compiling", "is_recording", "is_saving"]
+__all__ = ["UnsharedFile", "is_compiling", "is_recording", "is_saving"]
 
 
 def is_recording() -> bool:
@@ -48,3 +50,23 @@ def is_compiling() -> bool:
       (6, [True])
     """
     return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+class UnsharedFile(tf.lookup.TextFileInitializer):
+    """The lines of a file as the keys of a table, and their numbers from 0 as its values.
+
+    TensorFlow gives a table the name of its file, so within a process a second table of the same
+    path would get the lines that the file held before. Here each table has a name of its own.
+
+    Args:
+      path: of the file, which becomes an asset of every export.
+    """
+
+    def __init__(self, path: str):
+        lines, numbers = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+        self._own_name = f"lines_{uuid.uuid4()}"
+        super().__init__(path, tf.string, lines, tf.int64, numbers)
+
+    @property
+    def _shared_name(self) -> str:
+        return self._own_name

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from common.errors import InputError
 from common.files import read_lines
+from common.tensorflow_internals import UnsharedFile
 
 import numpy as np
 import tensorflow as tf
@@ -346,9 +347,9 @@ class Vocabulary(tf.Module):
             raise InputError(f"the word {word!r} stands on two lines", path)
         # An array, since TensorFlow would track every item of a list.
         self._words = np.array(words, object)
-        self._table = lookup_table(words, unknown=1)
-        # Exports copy the file, from which `--init` reads the words.
-        self._asset = tf.saved_model.Asset(str(self.path))
+        # Exports copy the file, from which `--init` reads the words, too.
+        initializer = UnsharedFile(str(self.path))
+        self._table = tf.lookup.StaticHashTable(initializer, default_value=1)
 
     @staticmethod
     def write(path: str | Path, words: Iterable[str]) -> None:

@@ -105,6 +105,18 @@ def test_saving_is_noticed(internals, tmp_path):
     assert not internals.is_saving()
 
 
+def test_tables_of_files_share_nothing(internals, tmp_path):
+    path = tmp_path / "words.txt"
+    tables = []
+    for words in ("a\nb\n", "b\na\n"):
+        path.write_text(words)
+        initializer = internals.UnsharedFile(str(path))
+        tables.append(tf.lookup.StaticHashTable(initializer, -1))
+    found = [table.lookup(tf.constant(["a", "b", "c"])).numpy().tolist() for table in tables]
+    expected = [[0, 1, -1], [1, 0, -1]]
+    assert found == expected, f"{MODULE}: UnsharedFile fails with {TENSORFLOW}"
+
+
 def test_keras_calls_the_loop_that_our_layers_override():
     """`inner_loop` is no documented method of Keras, though its name is public."""
     calls = []
