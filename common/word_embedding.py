@@ -180,7 +180,7 @@ class WordEmbedding(keras.layers.Layer):
     The vector of a word is the sum of three parts:
 
     - a fixed one, for example pretrained vectors, so that a word that never occurs in training has
-      a meaning similar to its neighbours. It is stored in 8 bits with a scale for each word;
+      a meaning similar to its neighbours. It is stored in 4 bits with a scale for each word;
     - a learnt one, for words of the training text only. In training it is often dropped for rare
       words, which prevents memorising them;
     - a learnt one for each of its subwords, so that "dreadfully" resembles "dreadful".
@@ -228,7 +228,8 @@ class WordEmbedding(keras.layers.Layer):
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
         """Make the parts, and the probabilities with which learnt parts are used in training."""
-        self.fixed, self.scale = self._add_small((self.words, self.dimension), "fixed")
+        # Two numbers of 4 bits in each.
+        self.fixed, self.scale = self._add_small((self.words, -(-self.dimension // 2)), "fixed")
         # Row `k * members + member` belongs to word k of a member.
         shape = (self.learnt_words * self.members, self.dimension)
         self.learnt, self.learnt_scale = self._add_learnt(shape, "learnt")
@@ -288,12 +289,15 @@ class WordEmbedding(keras.layers.Layer):
             self.table.assign(table)
 
     def set_fixed(self, matrix: np.ndarray) -> None:
-        """Set the fixed part, `<float32>[words, dimension]`, rounded to 8 bits.
+        """Set the fixed part, `<float32>[words, dimension]`, rounded to 4 bits.
 
-        The largest value of a word is 127 times its scale, so no value changes by more than a 254th
-        of it.
+        The largest value of a word is 7 times its scale, so no value changes by more than a 14th of
+        it.
         """
-        _round(matrix, self.fixed, self.scale)
+        matrix = np.pad(matrix, [(0, 0), (0, matrix.shape[1] % 2)])
+        scales, rounded = _round(matrix, 7)
+        self.scale.assign(scales)
+        self.fixed.assign(16 * rounded[:, ::2] + rounded[:, 1::2])
 
     def pack(self, *, packed: bool = True) -> WordEmbedding:
         """Return a copy whose learnt parts are stored in 8 bits, for an export, or are not.
@@ -309,7 +313,9 @@ class WordEmbedding(keras.layers.Layer):
             if self.packed:
                 values = values * getattr(self, f"{name}_scale").numpy()
             if packed:
-                _round(values, getattr(layer, name), getattr(layer, f"{name}_scale"))
+                scales, rounded = _round(values, 127)
+                getattr(layer, f"{name}_scale").assign(scales)
+                getattr(layer, name).assign(rounded)
             else:
                 getattr(layer, name).assign(values)
         return layer
@@ -328,7 +334,7 @@ class WordEmbedding(keras.layers.Layer):
         if training:
             used = known & (self._draw(ids) < ops.take(self.use, place, axis=0))
         learnt = self._look_up(self.learnt, self.learnt_scale, place * self.members + member)
-        fixed = self._look_up(self.fixed, self.scale, ids)
+        fixed = self._fixed_vectors(ids)
         x = fixed + learnt * ops.cast(used, learnt.dtype)[..., None]
         if self.subwords:
             numbers = ops.cast(ops.take(self.table, ids, axis=0), "int32")
@@ -351,6 +357,15 @@ class WordEmbedding(keras.layers.Layer):
         values = ops.cast(values, "float32") * ops.take(scale, rows, axis=0)
         return ops.cast(values, self.compute_dtype)
 
+    def _fixed_vectors(self, ids: Any) -> Any:
+        """Return fixed parts, from pairs `16 * first + second` of numbers from -7 to 7."""
+        pairs = ops.cast(ops.take(self.fixed, ids, axis=0), "float32")
+        first = ops.floor((pairs + 7.5) / 16.0)
+        values = ops.stack([first, pairs - 16.0 * first], axis=-1)
+        values = ops.reshape(values, (*ops.shape(pairs)[:-1], 2 * self.fixed.shape[1]))
+        values = values[..., : self.dimension] * ops.take(self.scale, ids, axis=0)
+        return ops.cast(values, self.compute_dtype)
+
     def _draw(self, ids: Any) -> Any:
         return keras.random.uniform(ops.shape(ids), seed=self.seeds)
 
@@ -370,11 +385,10 @@ class WordEmbedding(keras.layers.Layer):
         }
 
 
-def _round(matrix: np.ndarray, weight: Any, scale: Any) -> None:
-    """Assign vectors in 8 bits: the largest value of a row is 127 times its scale."""
-    scales = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / 127.0
-    scale.assign(scales)
-    weight.assign(np.rint(matrix / np.where(scales, scales, 1.0)))
+def _round(matrix: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scales of rows, and whole numbers: the largest value is `largest` scales."""
+    scales = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / largest
+    return scales, np.rint(matrix / np.where(scales, scales, 1.0))
 
 
 def new_embedding(

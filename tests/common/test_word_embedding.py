@@ -84,8 +84,8 @@ def test_the_subword_table_lists_the_common_subwords_of_training_words():
     assert (np.count_nonzero(subword_table(words, 4, at_least=1, most=3), axis=1) <= 3).all()
 
 
-# Stored exactly in 8 bits: the largest value of each row is 127 times a whole number.
-FIXED = np.outer(np.arange(6), [127, 3, -7]).astype(np.float32)
+# Stored exactly in 4 bits: the largest value of each row is 7 times a whole number.
+FIXED = np.outer(np.arange(6), [7, 3, -7]).astype(np.float32)
 
 
 def make_embedding(rare=0.0, counts=(1, 1, 1, 1), **kwargs):
@@ -148,17 +148,18 @@ def test_word_dropout_hides_the_stated_fraction_and_only_in_training():
     assert (layer(ids)[0].numpy()[0, :, 0] == FIXED[5, 0]).all()
 
 
-def test_fixed_vectors_are_stored_in_eight_bits_close_to_the_given_ones():
-    matrix = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)
+@pytest.mark.parametrize("dimension", [50, 51])
+def test_fixed_vectors_are_stored_in_four_bits_close_to_the_given_ones(dimension):
+    matrix = np.random.default_rng(0).normal(size=(200, dimension)).astype(np.float32)
     matrix[7] = 0.0
     matrix[8] *= 1e-6
-    layer = WordEmbedding(200, 1, 50)
+    layer = WordEmbedding(200, 1, dimension)
     layer.build((None, None))
     layer.set_fixed(matrix)
-    assert layer.fixed.numpy().dtype == np.int8
+    assert layer.fixed.numpy().dtype == np.int8 and layer.fixed.shape == (200, (dimension + 1) // 2)
     output = layer(np.arange(1, 200)[None])[0].numpy()[0]
     error = np.abs(output - matrix[1:]).max(axis=1)
-    assert (error <= np.abs(matrix[1:]).max(axis=1) / 253).all()
+    assert (error <= np.abs(matrix[1:]).max(axis=1) / 13.9).all()
     assert not output[6].any() and output[7].any()
 
 
@@ -249,8 +250,8 @@ def test_ratings_and_descriptions_add_words_and_a_feature(tmp_path):
     )
     assert vocabulary.words[2:] == ["of", "red", "heart", "rare", "odd", "❤"]
     x = embedding(np.arange(2, 8)[None])[0].numpy()[0]
-    np.testing.assert_allclose(x[:, 2], [0, 0, 0, -1.5, 2.0, 0], atol=0.02)
-    np.testing.assert_allclose(x[5, :2], (x[1, :2] + x[2, :2]) / 2, atol=0.05)
+    np.testing.assert_allclose(x[:, 2], [0, 0, 0, -1.5, 2.0, 0], atol=0.25)
+    np.testing.assert_allclose(x[5, :2], (x[1, :2] + x[2, :2]) / 2, atol=0.4)
     assert not x[4, :2].any()
 
 
@@ -272,6 +273,6 @@ def test_a_new_embedding_of_short_words_needs_no_subwords(tmp_path):
     assert vocabulary.words[2:] == ["is", "it", "bad", "good", "so"]
     (x,) = embedding(vocabulary.ids(tf.constant([["good", "zebra"]])))
     expected = np.random.default_rng(1).normal(size=(7, 3))[[5, 1]]
-    np.testing.assert_allclose(x[0], expected, atol=0.01)
+    np.testing.assert_allclose(x[0], expected, atol=0.1)
     with pytest.raises(InputError, match="no word in the training texts"):
         new_embedding({}, tmp_path / "words.txt", seed=1, **settings)
