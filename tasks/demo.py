@@ -118,22 +118,19 @@ def sentiment(model: Served) -> None:
     """Rate a review: stars, probabilities, and the attention on each word."""
     from tasks.sentiment import predict
 
-    labels = model.settings["labels"]
-
     @readable
     def rate(text: str) -> tuple[Any, ...]:
         text = require_text(text, "a review")
-        ((_, outputs),) = model.predict("serving_default", [text], text_request, batch_size=1)
-        prediction = predict.describe(text, outputs, labels)
-        if not prediction["stars"]:
-            raise InputError(prediction["message"])
+        (rating,) = predict.predict(model, [text], batch_size=1)
+        if not rating.stars:
+            raise InputError(predict.describe(rating)["message"])
         explanation = model.call("explain", **text_request([text]))
         words = [token.decode() for token in explanation["tokens"][0]]
         weights = explanation["attention"][0]
         # The darkest colour is for the largest weight.
         marked = list(zip(words, (weights / max(weights.max(), 1e-9)).tolist(), strict=True))
-        stars = "★" * prediction["stars"] + "☆" * (5 - prediction["stars"])
-        return stars, prediction["probabilities"], marked
+        stars = "★" * rating.stars + "☆" * (5 - rating.stars)
+        return stars, rating.probabilities, marked
 
     text = gr.Textbox(
         label="Review",
@@ -159,8 +156,8 @@ def ner(model: Served) -> None:
     @readable
     def tag(text: str) -> tuple[Any, ...]:
         text = require_text(text, "a sentence")
-        ((_, tagged),) = predict.predict(model, [text], batch_size=1)
-        prediction = predict.describe(text, tagged)
+        (tagged,) = predict.predict(model, [text], batch_size=1)
+        prediction = predict.describe(tagged)
         if "message" in prediction:
             raise InputError(prediction["message"])
         names = [{"entity": e["type"], **e} for e in prediction["entities"]]

@@ -13,9 +13,9 @@ from common.crf import CRF, Scores, viterbi
 from common.linear_chain import Chain, forward
 from common.rnn import length_mask, stack
 from common.training.fit import Losses
+from common.word_clusters import LAYER as CLUSTERS
+from common.word_clusters import ClusterFeatures
 from common.word_embedding import WordEmbedding
-from tasks.ner.clusters import LAYER as CLUSTERS
-from tasks.ner.clusters import ClusterFeatures
 from tasks.ner.config import Config
 
 import keras

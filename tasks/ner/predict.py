@@ -21,6 +21,7 @@ from common.commands import cli
 from common.commands.config import Picture, TextPredictConfig
 from common.data import map_in_order
 from common.errors import InputError
+from common.serving.model import Model
 from common.serving.served import Served, load_export, text_request
 from tasks.ner import markup
 from tasks.ner.config import TASK
@@ -47,9 +48,10 @@ class Predict(TextPredictConfig):
 
 
 class Entity(NamedTuple):
-    """A predicted entity: `text[start:end]`, and its probability."""
+    """A predicted entity: its type, its text, which is `text[start:end]`, and its probability."""
 
-    type: str
+    label: str
+    text: str
     start: int
     end: int
     probability: float = 1.0
@@ -57,11 +59,12 @@ class Entity(NamedTuple):
 
 @dataclasses.dataclass
 class Tagged:
-    """The tokens of a text, their tags, and their places in the text.
+    """A text with its tokens, their tags, and their places in the text.
 
     The confidence of a token is the probability of its entity, or of `O`.
     """
 
+    text: str = ""
     tokens: list[str] = dataclasses.field(default_factory=list)
     tags: list[str] = dataclasses.field(default_factory=list)
     start: list[int] = dataclasses.field(default_factory=list)
@@ -76,26 +79,47 @@ class Tagged:
         self.end += [place + offset for place in part.end[:count]]
         self.confidence += part.confidence[:count]
 
+    @property
     def entities(self) -> list[Entity]:
-        """Return the entities, in the order of the text."""
-        return [
-            Entity(kind, self.start[a], self.end[b - 1], self.confidence[a])
-            for kind, a, b in entities(self.tags)
-        ]
+        """The entities, in the order of the text."""
+        found = []
+        for kind, first, end in entities(self.tags):
+            low, high = self.start[first], self.end[end - 1]
+            found.append(Entity(kind, self.text[low:high], low, high, self.confidence[first]))
+        return found
 
 
-def predict(
-    served: Served, texts: Iterable[str], *, batch_size: int
-) -> Iterator[tuple[str, Tagged]]:
-    """Tag texts of any length; yield each text with its tags, in order."""
+def load(path: str | Path | None = None, *, batch_size: int = 64) -> Model[str, Tagged]:
+    """Load a published model as a function of texts.
+
+    Args:
+      path: a version folder, or a folder of versions, of which the newest is loaded. None means
+        `saved_models/ner`.
+      batch_size: texts per request.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ExportError, InputError: the folder is incomplete, or of another task.
+
+    Example::
+
+        model = load()
+        model("Ada Lovelace lived in London.").entities[0].text  # "Ada Lovelace"
+    """
+    served = load_export(path, TASK)
+    return Model(served, lambda texts: predict(served, texts, batch_size=batch_size))
+
+
+def predict(served: Served, texts: Iterable[str], *, batch_size: int) -> Iterator[Tagged]:
+    """Tag texts of any length, in order."""
     limit = served.settings["max_tokens"]
     batch_size = min(batch_size, served.settings.get("max_rows", batch_size))
     # A character has up to four bytes.
     characters = min(limit * CHARACTERS_PER_TOKEN, served.settings.get("max_bytes", 1 << 20) // 4)
 
-    def tag(batch: list[str]) -> list[tuple[str, Tagged]]:
+    def tag(batch: list[str]) -> list[Tagged]:
         """Tag the first piece of each text, then the next piece of each longer one, and so on."""
-        tagged = [Tagged() for _ in batch]
+        tagged = [Tagged(text) for text in batch]
         places = [0] * len(batch)  # of each text, the end of its tagged part
         while rows := [row for row, text in enumerate(batch) if places[row] < len(text)]:
             pieces = [_piece(batch[row], places[row], characters) for row in rows]
@@ -109,7 +133,7 @@ def predict(
                     step = part.end[count - 1]
                 tagged[row].append(part, count, places[row])
                 places[row] += step
-        return list(zip(batch, tagged, strict=True))
+        return tagged
 
     return map_in_order(tag, texts, batch_size=batch_size, length_of=len)
 
@@ -151,16 +175,13 @@ def _cut(tagged: Tagged) -> int:
     return count
 
 
-def describe(text: str, tagged: Tagged) -> dict[str, Any]:
+def describe(tagged: Tagged) -> dict[str, Any]:
     """Return a prediction as plain values; offsets count code points, the end is excluded."""
-    prediction: dict[str, Any] = {
-        "text": text,
-        "entities": [
-            {"type": kind, "text": text[a:b], "start": a, "end": b, "probability": probability}
-            for kind, a, b, probability in tagged.entities()
-        ],
-        **dataclasses.asdict(tagged),
-    }
+    found = []
+    for entity in tagged.entities:
+        values = entity._asdict()
+        found.append({"type": values.pop("label"), **values})
+    prediction = {"text": tagged.text, "entities": found, **dataclasses.asdict(tagged)}
     return prediction if tagged.tokens else {**prediction, "message": "no word in this text"}
 
 
@@ -168,12 +189,12 @@ def mark(text: str, spans: Sequence[Entity], colours: dict[str, int] | None = No
     """Return the text with its entities in brackets, or in colours if some are given.
 
     Example:
-      >>> mark("Ada lives in Rome.", [Entity("PER", 0, 3), Entity("LOC", 13, 17)])
+      >>> spans = [Entity("PER", "Ada", 0, 3), Entity("LOC", "Rome", 13, 17)]
+      >>> mark("Ada lives in Rome.", spans)
       '[PER Ada] lives in [LOC Rome].'
     """
     parts, done = [], 0
-    for kind, start, end, _ in spans:
-        name = text[start:end]
+    for kind, name, start, end, _ in spans:
         if colours is None:
             marked = f"[{kind} {name}]"
         else:
@@ -187,7 +208,7 @@ def to_line(prediction: dict[str, Any], colours: dict[str, int] | None) -> str:
     """Format a prediction for a person."""
     if "message" in prediction:
         return f"-----  {prediction['message']}  {prediction['text']!r}"
-    spans = [Entity(e["type"], e["start"], e["end"]) for e in prediction["entities"]]
+    spans = [Entity(e["type"], e["text"], e["start"], e["end"]) for e in prediction["entities"]]
     return mark(prediction["text"], spans, colours)
 
 
@@ -225,7 +246,7 @@ def main(argv: list[str]) -> None:
     colours = {kind: COLOURS[n % len(COLOURS)] for n, kind in enumerate(types)}
     used = colours if sys.stdout.isatty() else None
     tagged = predict(served, flags.read_texts(), batch_size=flags.batch_size)
-    predictions = (describe(text, tags) for text, tags in tagged)
+    predictions = map(describe, tagged)
     if flags.output is not None and markup.writes(flags.output):
         first = markup.write(flags.output, predictions, types)
     else:

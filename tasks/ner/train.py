@@ -49,12 +49,11 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from common import rnn_kernels, text, word_embedding
-    from tasks.ner import augmentation, clusters, data, model, serving
+    from common import rnn_kernels, text, word_clusters, word_embedding
+    from tasks.ner import augmentation, data, model, serving
 
     import keras
     import tensorflow as tf
-    import tensorflow_datasets as tfds
 
 
 # Settings that `--init` copies from the published model.
@@ -70,6 +69,7 @@ ARCHITECTURE = (
     "clusters",
 )
 WORDS, CHARACTERS = "vocabulary.txt", "characters.txt"
+CLUSTER_DIMENSION = 50
 # The letters and the digit that stand for unknown characters; see `data.Reader`.
 STAND_INS = "Xx0"
 
@@ -130,11 +130,6 @@ def new_vocabularies(
     return embedding, data.Reader(words, text.Vocabulary(folder / CHARACTERS), config.word_length)
 
 
-def downloads(config: Config) -> Path:
-    """Return the folder into which packages are downloaded."""
-    return Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads"
-
-
 def build_model(
     corpus: Corpus, rows: Sequence[Sentence], run: Run[Config]
 ) -> tuple[keras.Model, data.Reader]:
@@ -147,8 +142,12 @@ def build_model(
         embedding, reader = new_vocabularies(rows, config, folder)
         features = None
         if config.clusters != "none":
-            archive = clusters.fetch(downloads(config))
-            features = clusters.new_layer(reader.words.words, archive, config.cluster_dropout)
+            features = word_clusters.new_layer(
+                reader.words.words,
+                word_clusters.fetch(config.data_dir),
+                dimension=CLUSTER_DIMENSION,
+                dropout=config.cluster_dropout,
+            )
     else:
         words, characters = (
             text.Vocabulary(shutil.copy(published.asset(name), folder))
@@ -158,8 +157,8 @@ def build_model(
         embedding = published.model.get_layer(model.EMBEDDING).pack(packed=False)
         features = None
         if config.clusters != "none":
-            settings = published.layer_settings(clusters.LAYER)
-            features = clusters.ClusterFeatures.from_config(settings)
+            settings = published.layer_settings(word_clusters.LAYER)
+            features = word_clusters.ClusterFeatures.from_config(settings)
     shape = model.WordShape(len(reader.characters), name=model.SHAPE)
     built = model.build(config, embedding, shape, features, tags=corpus.labels)
     if published is None:
@@ -293,7 +292,7 @@ def main(argv: list[str]) -> None:
         columns = Columns(config.token_column, config.tag_column)
         corpus = data.load(config, seed=config.seed, columns=columns)
         if config.clusters != "none" and config.init is None:
-            clusters.fetch(downloads(config))
+            word_clusters.fetch(config.data_dir)
     built, reader, fitted = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:

@@ -96,6 +96,10 @@ class Config(RunConfig, LabelSettings):
     """subwords (3 to 5 letters) of at least this many training words have a vector; 0 = none"""
     subword_dropout: Fraction = 0.3
     """fraction of words without subword vectors in training"""
+    clusters: Literal["explosion", "none"] = "none"
+    """features of word clusters; explosion: 20,000 of them, CC0, 33 MB from the package index"""
+    cluster_dropout: Fraction = 0.2
+    """fraction of words whose cluster is dropped in training"""
     embedding_dropout: Fraction = 0.1
     """dropout rate of the features of the word vectors; one mask per text"""
 

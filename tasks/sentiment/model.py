@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from common.attention import MaskedPooling
 from common.rnn import length_mask, stack
+from common.word_clusters import LAYER as CLUSTERS
+from common.word_clusters import ClusterFeatures
 from common.word_embedding import WordEmbedding
 from tasks.sentiment.config import Config
 
@@ -17,12 +19,19 @@ EMBEDDING = "embedding"  # name of the layer of word vectors
 HEAD = "head"  # prefix of the layers that `--init` replaces if the classes differ
 
 
-def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Model:
+def build(
+    config: Config,
+    embedding: WordEmbedding,
+    clusters: ClusterFeatures | None = None,
+    *,
+    classes: int,
+) -> keras.Model:
     """Build the classifier.
 
     Args:
       config: the architecture.
       embedding: the word vectors, which all ensemble members share.
+      clusters: the cluster features of a word, also shared; None: no such features.
       classes: number of classes, ordered from worst to best.
 
     Returns:
@@ -42,6 +51,8 @@ def build(config: Config, embedding: WordEmbedding, *, classes: int) -> keras.Mo
     mask = length_mask(length, ids)
     members, weights = [], []
     (vectors,) = embedding(ids)
+    if clusters is not None:
+        vectors = keras.layers.Concatenate()([vectors, clusters(ids)])
     for number in range(config.members):
         x = keras.layers.SpatialDropout1D(config.embedding_dropout)(vectors)
         x = stack(
@@ -81,9 +92,10 @@ def pack(model: keras.Model, config: Config) -> keras.Model:
       config: its architecture.
     """
     classes = model.output["probabilities"].shape[-1]
-    packed = build(config, model.get_layer(EMBEDDING).pack(), classes=classes)
+    clusters = model.get_layer(CLUSTERS) if config.clusters != "none" else None
+    packed = build(config, model.get_layer(EMBEDDING).pack(), clusters, classes=classes)
     for layer in packed.layers:
-        if layer.weights and layer.name != EMBEDDING:
+        if layer.weights and layer.name not in (EMBEDDING, CLUSTERS):
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return packed
 

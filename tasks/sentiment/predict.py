@@ -12,7 +12,7 @@ come in the order of the texts; a text without a word has no stars.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from common.commands import cli
 from common.commands.config import Picture, TextPredictConfig
 from common.errors import InputError
 from common.serving import versions
+from common.serving.model import Model
 from common.serving.served import Served, load_version, text_request
 from common.serving.versions import LITERT
 from tasks.sentiment.config import TASK, FileSettings
@@ -44,7 +45,7 @@ class Predict(TextPredictConfig, FileSettings):
             yield from super().read_file(path)
 
 
-def load_model(path: Path | None) -> Served:
+def load_model(path: str | Path | None) -> Served:
     """Load a version, or the newest of a folder: a SavedModel or a LiteRT model."""
     published = versions.find(path, TASK)
     if (published.path / LITERT).exists():
@@ -54,19 +55,68 @@ def load_model(path: Path | None) -> Served:
     return load_version(published)
 
 
-def describe(text: str, outputs: Mapping[str, Any], labels: list[str]) -> dict[str, Any]:
-    """Return a prediction as plain values; a text without a word has the label None."""
+@dataclasses.dataclass(frozen=True)
+class Rating:
+    """A text with its class, its stars and the probabilities of all classes.
+
+    A text without a word has the label None, 0 stars and no probabilities; of one that is longer
+    than the model reads, only the beginning is rated, and `truncated` is true.
+    """
+
+    text: str
+    label: str | None
+    stars: int
+    probabilities: Mapping[str, float]
+    truncated: bool = False
+
+
+def load(path: str | Path | None = None, *, batch_size: int = 64) -> Model[str, Rating]:
+    """Load a published model as a function of texts.
+
+    Args:
+      path: a version folder, or a folder of versions, of which the newest is loaded. None means
+        `saved_models/sentiment`.
+      batch_size: texts per request.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ExportError, InputError: the folder is incomplete, or of another task.
+
+    Example::
+
+        model = load()
+        model("There is nothing to like in this movie.").stars  # 1
+    """
+    served = load_model(path)
+    return Model(served, lambda texts: predict(served, texts, batch_size=batch_size))
+
+
+def predict(served: Served, texts: Iterable[str], *, batch_size: int) -> Iterator[Rating]:
+    """Rate texts, in order."""
+    rows = served.predict("serving_default", texts, text_request, batch_size=batch_size)
+    return (to_rating(text, outputs, served.settings["labels"]) for text, outputs in rows)
+
+
+def to_rating(text: str, outputs: Mapping[str, Any], labels: Sequence[str]) -> Rating:
+    """Return the rating of a text from its row of the outputs of `serving_default`."""
     if not outputs["stars"]:
-        return {"text": text, "label": None, "stars": 0, "message": "no word in this text"}
+        return Rating(text, None, 0, {})
     probabilities = [round(float(value), 6) for value in outputs["probabilities"]]
-    prediction = {
-        "text": text,
-        "label": outputs["label"].decode(),
-        "stars": int(outputs["stars"]),
-        "probabilities": dict(zip(labels, probabilities, strict=True)),
-    }
-    # Exports of earlier releases have no such output.
-    return prediction | {"truncated": True} if outputs.get("truncated") else prediction
+    return Rating(
+        text,
+        outputs["label"].decode(),
+        int(outputs["stars"]),
+        dict(zip(labels, probabilities, strict=True)),
+        bool(outputs.get("truncated", False)),  # LiteRT models have no such output
+    )
+
+
+def describe(rating: Rating) -> dict[str, Any]:
+    """Return a rating as plain values; `truncated` is left out if it is false."""
+    values = dataclasses.asdict(rating)
+    if not rating.stars:
+        return {"text": rating.text, "label": None, "stars": 0, "message": "no word in this text"}
+    return values if values.pop("truncated") is False else values | {"truncated": True}
 
 
 def to_line(prediction: dict[str, Any]) -> str:
@@ -114,11 +164,8 @@ def main(argv: list[str]) -> None:
     """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
     served = load_model(flags.model)
-    labels = served.settings["labels"]
-    outputs = served.predict(
-        "serving_default", flags.read_texts(), text_request, batch_size=flags.batch_size
-    )
-    predictions = (describe(text, row, labels) for text, row in outputs)
+    ratings = predict(served, flags.read_texts(), batch_size=flags.batch_size)
+    predictions = map(describe, ratings)
     first = cli.print_predictions(flags, predictions, to_line=to_line)
     if flags.plot:
         draw(served, first["text"], flags.plot)

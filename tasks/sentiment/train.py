@@ -30,7 +30,7 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from common import text, word_embedding
+    from common import text, word_clusters, word_embedding
     from tasks.sentiment import (
         data,
         datasets,
@@ -47,8 +47,9 @@ with epy.lazy_imports():
 
 
 # Settings that `--init` copies from the published model.
-ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members")
+ARCHITECTURE = ("max_length", "cell", "units", "layers", "pooling", "members", "clusters")
 WORDS = "vocabulary.txt"
+CLUSTER_DIMENSION = 100
 
 
 def with_clauses(reviews: Corpus, config: Config) -> Corpus:
@@ -117,12 +118,24 @@ def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.
     The vocabulary of a published model is kept, and its head if the classes are the same.
     """
     published, classes = run.published, len(reviews.labels)
+    clustered = run.config.clusters != "none"
+    features = None
     if published is None:
         embedding, reader = new_embedding(reviews, run.config, run.folder)
-        return model.build(run.config, embedding, classes=classes), reader
+        if clustered:
+            features = word_clusters.new_layer(
+                reader.vocabulary.words,
+                word_clusters.fetch(run.config.data_dir),
+                dimension=CLUSTER_DIMENSION,
+                dropout=run.config.cluster_dropout,
+            )
+        return model.build(run.config, embedding, features, classes=classes), reader
     vocabulary = text.Vocabulary(shutil.copy(published.asset(WORDS), run.folder))
     embedding = published.model.get_layer(model.EMBEDDING).pack(packed=False)
-    built = model.build(run.config, embedding, classes=classes)
+    if clustered:
+        settings = published.layer_settings(word_clusters.LAYER)
+        features = word_clusters.ClusterFeatures.from_config(settings)
+    built = model.build(run.config, embedding, features, classes=classes)
     head = None if same_labels(published, reviews.labels) else model.HEAD
     warm_start(built, published, head=head, done=[model.EMBEDDING])
     return built, tokens.Reader(vocabulary)
@@ -195,6 +208,8 @@ def main(argv: list[str]) -> None:
             phrases=config.phrases,
             seed=config.seed,
         )
+        if config.clusters != "none" and config.init is None:
+            word_clusters.fetch(config.data_dir)  # before anything is trained
     if config.clauses:
         reviews = with_clauses(reviews, config)
     report_long(reviews, config)
@@ -256,6 +271,7 @@ def make_card(reviews: Corpus, config: Config) -> Card:
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
             + (" GloVe 6B, licence: PDDL." if is_packaged else "")
             + (" Ratings of words: VADER's lexicon, licence: MIT." if config.lexicon else "")
+            + (" Word clusters: Explosion vectors, CC0." if config.clusters != "none" else "")
         ),
     )
 

@@ -8,10 +8,11 @@ import pytest
 
 
 def predictions():
-    ada = Tagged(["Ada", "&", "I"], ["B-PER", "O", "O"], [0, 4, 6], [3, 5, 7], [0.9, 0.8, 0.7])
-    town = Tagged(["New", "Delhi"], ["B-LOC", "I-LOC"], [1, 5], [4, 10], [0.5, 0.5])
-    rows = [("Ada & I", ada), ("", Tagged()), ("\u00e9New\nDelhi", town)]
-    return [predict.describe(text, tagged) for text, tagged in rows]
+    tags, confidence = ["B-PER", "O", "O"], [0.9, 0.8, 0.7]
+    ada = Tagged("Ada & I", ["Ada", "&", "I"], tags, [0, 4, 6], [3, 5, 7], confidence)
+    tags, confidence = ["B-LOC", "I-LOC"], [0.5, 0.5]
+    town = Tagged("\u00e9New\nDelhi", ["New", "Delhi"], tags, [1, 5], [4, 10], confidence)
+    return [predict.describe(tagged) for tagged in (ada, Tagged(), town)]
 
 
 def test_conll_is_read_again(tmp_path):

@@ -3,9 +3,9 @@
 import itertools
 
 from common.crf import Constraints, Scores, viterbi
+from common.word_clusters import ClusterFeatures
 from common.word_embedding import WordEmbedding
 from tasks.ner import model
-from tasks.ner.clusters import ClusterFeatures
 from tasks.ner.config import Config
 from tasks.ner.formats import entities, tag_names, to_iob2
 

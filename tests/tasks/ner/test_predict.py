@@ -5,7 +5,7 @@ import re
 import sys
 
 from common.errors import InputError
-from tasks.ner import predict
+from tasks.ner import Tagged, load, predict
 from tests.tasks import commands
 from tests.tasks.own.ner import own_sentences
 
@@ -101,9 +101,9 @@ def test_long_texts_are_cut_after_sentences_and_tagged_to_their_end(served):
     assert limit == 24
     sentence = "Ada Byron lives in Rome. "
     long = sentence * 40
-    (_, tagged), (_, other) = predict.predict(served, [long, "we like Cairo!"], batch_size=8)
+    tagged, other = predict.predict(served, [long, "we like Cairo!"], batch_size=8)
     assert tagged.tokens == ["Ada", "Byron", "lives", "in", "Rome", "."] * 40
-    spans = [(entity.type, long[entity.start : entity.end]) for entity in tagged.entities()]
+    spans = [(entity.label, entity.text) for entity in tagged.entities]
     assert spans == [("PER", "Ada Byron"), ("LOC", "Rome")] * 40
     assert other.tokens == ["we", "like", "Cairo", "!"]
     # The export itself tags the first tokens only.
@@ -113,16 +113,35 @@ def test_long_texts_are_cut_after_sentences_and_tagged_to_their_end(served):
 
 @pytest.mark.parametrize("text", ["x" * 3000, "a " * 500, " " * 900 + "Rome", "(" * 400, "\n" * 9])
 def test_texts_without_a_sentence_end_are_tagged_to_their_end(served, text):
-    ((_, tagged),) = predict.predict(served, [text], batch_size=8)
+    (tagged,) = predict.predict(served, [text], batch_size=8)
     joined = "".join(text[a:b] for a, b in zip(tagged.start, tagged.end, strict=True))
     assert joined == re.sub(r"\s", "", text)
 
 
 def test_a_piece_is_cut_after_a_sentence_or_between_entities():
     def cut(tokens, tags):
-        return predict._cut(predict.Tagged(tokens.split(), tags.split(), [0] * 9, [1] * 9))
+        return predict._cut(predict.Tagged("", tokens.split(), tags.split(), [0] * 9, [1] * 9))
 
     assert cut("a b c d . e", "O O O O O O") == 5
     assert cut("a b c d e F", "O O O O O B-X") == 4
     assert cut("A B C D E F", "B-X I-X I-X I-X I-X I-X") == 6
     assert cut(". A B C D F", "O B-X I-X I-X I-X I-X") == 6
+
+
+# --- the model as a function ----------------------------------------------------------------------
+
+
+def test_load_answers_one_text_and_several_with_typed_entities(served):
+    model = load(served.path, batch_size=1)
+    tagged = model("Ada Byron lives in Rome.")
+    assert [entity[:4] for entity in tagged.entities] == [
+        ("PER", "Ada Byron", 0, 9),
+        ("LOC", "Rome", 19, 23),
+    ]
+    assert tagged.entities[0].label == "PER" and 0.5 < tagged.entities[0].probability <= 1
+    several = model(text for text in ("", "Ada Byron lives in Rome.", "Omar Novak"))
+    assert several[:2] == [Tagged(""), tagged] and several[2].text == "Omar Novak"
+    assert model([]) == []
+    asset = (served.path / "assets" / "vocabulary.txt").read_text()
+    assert model.to_keras().get_layer("embedding").words == len(asset.splitlines())
+    assert model.settings == served.settings

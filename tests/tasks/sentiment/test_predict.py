@@ -8,7 +8,7 @@ import sys
 
 from common import files
 from common.errors import InputError
-from tasks.sentiment import predict
+from tasks.sentiment import Rating, load, predict
 from tests.tasks import commands
 from tests.tasks.own.sentiment import own_reviews, write_csv
 
@@ -124,3 +124,15 @@ def test_a_full_disk_leaves_no_partial_file(served, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         predict.main(["--model", str(served.path), "--output", str(output), "superb"])
     assert output.read_text() == "older predictions\n" and os.listdir(tmp_path) == ["out.jsonl"]
+
+
+def test_load_answers_one_text_and_several_with_typed_ratings(served):
+    model = load(served.path)
+    rating = model("a superb film")
+    assert (rating.label, rating.stars, rating.truncated) == ("good", 5, False)
+    assert max(rating.probabilities, key=rating.probabilities.get) == "good"
+    blank, other = model([" ", "a superb film"])
+    assert blank == Rating(" ", None, 0, {}) and other.stars == 5
+    assert other.probabilities == pytest.approx(rating.probabilities, abs=1e-5)
+    layer = model.to_keras().get_layer("embedding")
+    assert type(layer).__name__ == "WordEmbedding"
