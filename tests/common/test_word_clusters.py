@@ -5,8 +5,8 @@ import json
 import struct
 import zipfile
 
+from common import word_clusters as clusters
 from common.errors import InputError
-from tasks.ner import clusters
 
 import keras
 import numpy as np
@@ -41,9 +41,9 @@ def test_an_archive_is_read_and_its_vectors_are_whitened(tmp_path):
     random = np.random.default_rng(0)
     vectors = random.normal(size=(300, 80)).astype(np.float32) * np.arange(1, 81)
     words = {"Rome": 7, "rome": 7, "internationalisation": 299, "é": 130}
-    found = clusters.read(make_archive(tmp_path / "a.whl", words, vectors))
+    found = clusters.read(make_archive(tmp_path / "a.whl", words, vectors), 50)
     assert found.of_word == {"rome": 7, "internationalisation": 299, "é": 130}
-    assert found.vectors.shape == (300, clusters.DIMENSION)
+    assert found.vectors.shape == (300, 50)
     np.testing.assert_allclose(np.cov(found.vectors.T, bias=True), np.eye(50), atol=1e-3)
     centred = vectors - vectors.mean(axis=0)
     left, _, _ = np.linalg.svd(centred, full_matrices=False)
