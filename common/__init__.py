@@ -9,4 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up chatter on sta
 # By itself TensorFlow uses oneDNN's kernels only on CPUs with AVX-512 VNNI; with AVX2 alone a
 # training step of convolutions takes a third less with them.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ["KERAS_BACKEND"] = "tensorflow"  # the layers here are TensorFlow code
+# The layers here are TensorFlow code.
+if (backend := os.environ.setdefault("KERAS_BACKEND", "tensorflow")) != "tensorflow":
+    raise ImportError(
+        f"KERAS_BACKEND is {backend!r}, and this project needs tensorflow: unset it, or begin the "
+        "command with KERAS_BACKEND=tensorflow"
+    )

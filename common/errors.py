@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+CLONE = Path(__file__).parents[1] / "setup.cfg"  # a wheel has none
+
 
 class InputError(Exception):
     """Invalid user input. The message names the file, the line and the problem.
@@ -47,6 +49,7 @@ def require(module: str, extra: str, advice: str = "") -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
+        package = f"-e '.[{extra}]'" if CLONE.exists() else f"'sequence-suite[{extra}]'"
         raise InputError(
-            f"this needs {missing}, which is not installed: pip install -e '.[{extra}]'{advice}"
+            f"this needs {missing}, which is not installed: pip install {package}{advice}"
         ) from error

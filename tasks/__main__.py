@@ -1,11 +1,14 @@
 """List the seven tasks, train all of them, or open a page to try them.
 
-    python -m tasks                                  # data, model, last score, versions
-    python -m tasks train --quick                    # all seven, a few minutes on 2 cores
-    python -m tasks train --score test speech video  # two of them, with their full defaults
-    python -m tasks demo                             # a page in the browser, for the exports
+    sequence-suite                                  # data, model, last score, versions
+    sequence-suite train --quick                    # all seven, a few minutes on 2 cores
+    sequence-suite train --score test speech video  # two of them, with their full defaults
+    sequence-suite demo                             # a page in the browser, for the exports
+    sequence-suite ner predict "Ada lives in Rome." # or train, evaluate; and each other task
+    source <(sequence-suite completion)             # the Tab key completes tasks and flags
 
-`train` runs `python -m tasks.<task>.train` for all tasks, several at a time where cores and memory
+`python -m tasks` does the same as `sequence-suite`, and `python -m tasks.ner.predict` as
+`sequence-suite ner predict`. `train` trains all tasks, several at a time where cores and memory
 allow it, and prints a scoreboard; a task that fails does not stop the others. Each command has its
 own `--help`. The last line of `train`, and each line of `--json`, is a JSON object.
 """
@@ -31,6 +34,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
+import common
 from common.commands import cli
 from common.errors import InputError, TrainingError
 from common.serving.versions import card_scores, latest, read_settings, versions
@@ -175,7 +179,7 @@ def train(argv: list[str]) -> None:
       InputError: `--jobs` is not positive.
       TrainingError: tasks failed; the message names them and the command that resumes them.
     """
-    flags = cli.parse(Train, argv, doc=__doc__, command="train")
+    flags = cli.parse(Train, argv, doc=__doc__)
     if flags.jobs is not None and flags.jobs < 1:
         raise InputError(f"--jobs must be 1 or more, got {flags.jobs}")
     tasks = tuple(dict.fromkeys(flags.tasks)) or TASKS
@@ -414,19 +418,60 @@ def _on_scoreboard(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def main(argv: list[str]) -> None:
-    """List, train, or open the page; see the module."""
-    if argv[:1] == ["train"]:
-        train(argv[1:])
-    elif argv[:1] == ["demo"]:
+COMMANDS = ("train", "evaluate", "predict")  # of each task
+FRONT = ("train", "demo", "completion")  # of all tasks together
+
+
+def run_task(task: str, words: Sequence[str]) -> None:
+    """Run a command of a task: `ner predict ...`.
+
+    Raises:
+      InputError: the task has no such command.
+    """
+    if not words or words[0] not in COMMANDS:
+        problem = (
+            f"{task} has no command {words[0]!r}; use" if words else f"{task} needs a command:"
+        )
+        raise InputError(f"{problem} {', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}")
+    module = importlib.import_module(f"tasks.{task}.{words[0]}")
+    cli.run_subcommand([task, words[0]], module.main, words[1:])
+
+
+def run_front(command: str, words: Sequence[str]) -> None:
+    """Run a command of all tasks."""
+    if command == "train":
+        run = train
+    elif command == "demo":
         from tasks import demo  # needs the extra [demo]
 
-        demo.main(argv[1:])
-    elif argv and not argv[0].startswith("-"):
-        raise InputError(f"no command {argv[0]!r}; use train, demo, or none for the list")
+        run = demo.main
+    else:
+        from tasks import completion
+
+        run = completion.main
+    cli.run_subcommand([command], run, words)
+
+
+def main(argv: list[str]) -> None:
+    """List, or run the command that the first words name; see the module."""
+    first = argv[0] if argv else ""
+    if first == "--version":
+        print(f"{cli.SCRIPT} {common.__version__}")
+    elif first in FRONT:
+        run_front(first, argv[1:])
+    elif first in TASKS:
+        run_task(first, argv[1:])
+    elif first and not first.startswith("-"):
+        known = ", ".join((*FRONT, *TASKS))
+        raise InputError(f"no command {first!r}; use {known}, or none for the list")
     else:
         print_list(argv)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run the console script."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -389,7 +389,7 @@ def build(models: Mapping[str, Served]) -> gr.Blocks:
 
 def main(argv: list[str]) -> None:
     """Open the page, and serve it until Ctrl-C; see the module."""
-    flags = cli.parse(Demo, argv, doc=__doc__, command="demo")
+    flags = cli.parse(Demo, argv, doc=__doc__)
     page = build(load(flags))
     try:
         _, address, _ = page.launch(

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -20,10 +20,13 @@ from common.messages import say
 import tyro
 
 __all__ = ["Scored", "parse", "parse_train", "print_predictions", "print_result", "print_scored"]
-__all__ += ["run", "say"]
+__all__ += ["run", "run_subcommand", "say"]
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
+
+SCRIPT = "sequence-suite"  # the console script that setup.cfg names
+_subcommand: list[str] = []  # words after the program's name, such as "ner" and "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,17 +80,29 @@ def parse_train(
     return tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
 
 
-def parse(config: type[C], argv: list[str], doc: str | None, *, command: str = "") -> C:
-    """Parse the flags of any other command; `command` is the word before them, if any."""
-    program = _program()
-    prog = f"{program} {command}" if program and command else program
-    return tyro.cli(config, args=argv, description=doc, prog=prog)
+def parse(config: type[C], argv: list[str], doc: str | None) -> C:
+    """Parse the flags of any other command."""
+    return tyro.cli(config, args=argv, description=doc, prog=_program())
+
+
+def run_subcommand(
+    name: Sequence[str], main: Callable[[list[str]], None], argv: Sequence[str]
+) -> None:
+    """Run a command whose name are the first words of the command line, such as `ner train`."""
+    _subcommand[:] = name
+    main([*argv])
 
 
 def _program() -> str | None:
     """Return the words typed, `python -m tasks.sentiment.train`, where Python knows them."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
+    if spec is not None:
+        program = f"python -m {spec.name.removesuffix('.__main__')}"
+    elif Path(sys.argv[0]).stem == SCRIPT:
+        program = SCRIPT
+    else:
+        return None
+    return " ".join([program, *_subcommand])
 
 
 def _flag(argv: list[str], name: str) -> str | None:
@@ -151,9 +166,9 @@ def _is_lost_worker(error: Exception) -> bool:
 def _how_to_resume() -> str:
     """Return the message of a stopped command; for `train`, with the command that resumes it."""
     program = _program() or ""
-    if not program.endswith(".train"):
+    if not program.endswith((".train", " train")):
         return "stopped."
-    words = [word for word in sys.argv[1:] if word != "--resume"]
+    words = [word for word in sys.argv[1 + len(_subcommand) :] if word != "--resume"]
     again = f"{program} {shlex.join([*words, '--resume'])}"
     return f"stopped. Finished epochs are kept; to resume:\n  {again}"
 

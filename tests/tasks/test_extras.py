@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from common import errors
 from common.commands import cli
 from common.errors import InputError, require
 
@@ -59,3 +60,9 @@ def test_require_imports_a_module_or_reports_the_missing_library():
     assert str(error.value) == (
         "this needs no_such_library, which is not installed: pip install -e '.[test]' or do without"
     )
+
+
+def test_the_advice_of_a_wheel_names_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(errors, "CLONE", tmp_path / "setup.cfg")
+    with pytest.raises(InputError, match=r"pip install 'sequence-suite\[ner\]'$"):
+        require("no_such_library", "ner")

@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import common
 from common.commands import cli, report
 from common.errors import InputError, TrainingError
 from common.serving.versions import GRAPH, card_scores
@@ -94,13 +96,51 @@ def test_flags_are_passed_on(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--version"], 0, f"sequence-suite {common.__version__}"),
+        (["ner", "predict", "--help"], 0, "usage: sequence-suite ner predict "),
+        (["train", "--help"], 0, "usage: sequence-suite train "),
+        (["ner"], 2, "error: ner needs a command: train, evaluate or predict"),
+        (["ner", "guess"], 2, "error: ner has no command 'guess'; use train, evaluate or predict"),
+        (["ner", "predict", "x"], 1, "error: saved_models/ner holds no published model."),
+        (["trian"], 2, "error: no command 'trian'; use train, demo, completion, sentiment, "),
+    ],
+)
+def test_the_script_runs_the_commands(words, code, message, tmp_path, command_environment):
+    script = Path(sys.executable).with_name("sequence-suite")
+    done = subprocess.run(
+        [script, *words],
+        cwd=tmp_path,
+        env=command_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert (done.stderr if code else done.stdout).startswith(message)
+
+
+def test_another_backend_of_keras_is_refused(command_environment):
+    done = subprocess.run(
+        [sys.executable, "-c", "import common"],
+        env={**command_environment, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "ImportError: KERAS_BACKEND is 'jax', and this project needs tensorflow" in done.stderr
+
+
 def test_wrong_commands_are_refused_without_colours(tmp_path, command_environment):
-    with pytest.raises(InputError, match="no command 'trian'; use train, demo, or none"):
+    with pytest.raises(InputError, match=r"no command 'trian'; use train, demo, .*ner.*, or"):
         front.main(["trian"])
     environment = {**command_environment, "PYTHONPATH": os.getcwd()}
     done = command("train", "--help", folder=tmp_path, environment=environment)
     assert done.returncode == 0 and done.stdout.startswith("usage: python -m tasks train ")
-    assert "python -m tasks train --quick" in done.stdout and "\x1b" not in done.stdout
+    assert "sequence-suite train --quick" in done.stdout and "\x1b" not in done.stdout
     done = command("train", "chess", folder=tmp_path, environment=environment)
     assert done.returncode == 2 and "invalid choice 'chess'" in done.stderr
 
