@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from common.commands import cluster
 from common.commands.config import PredictConfig, RunConfig, jsonable
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
@@ -55,6 +56,8 @@ def parse_train(
 ) -> R:
     """Parse a `train` command: `--dataset NAME` selects the preset, other flags override it.
 
+    With `--workers` the workers are started, and the process ends when they have.
+
     Args:
       config: the task's dataclass.
       presets: a config per data set.
@@ -77,7 +80,16 @@ def parse_train(
         else:
             first = tyro.cli(config, default=config(), args=argv, description=doc, prog=_program())
             start = own(first)
-    return tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
+    parsed = tyro.cli(config, default=start, args=argv, description=doc, prog=_program())
+    if parsed.workers > 1 and "TF_CONFIG" not in os.environ:
+        cluster.run_workers(
+            [*_words_after_python(), *argv],
+            parsed.workers,
+            address=parsed.cluster,
+            max_failures=parsed.max_failures,
+        )
+        sys.exit(0)
+    return parsed
 
 
 def parse(config: type[C], argv: list[str], doc: str | None) -> C:
@@ -103,6 +115,13 @@ def _program() -> str | None:
     else:
         return None
     return " ".join([program, *_subcommand])
+
+
+def _words_after_python() -> list[str]:
+    """Return the words after `python` that run this command, without its flags."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
+    return [*program, *_subcommand]
 
 
 def _flag(argv: list[str], name: str) -> str | None:

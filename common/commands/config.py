@@ -22,7 +22,10 @@ from common.training import StrategyName
 import tyro
 
 # Settings that may change when a run is resumed: they do not affect the weights.
-NOT_IN_CHECKPOINT = ("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target")
+NOT_IN_CHECKPOINT = (
+    *("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target"),
+    *("cluster", "max_failures"),
+)
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 
 
@@ -124,6 +127,12 @@ class RunConfig(Settings):
     """start from this published model; its vocabulary and architecture are kept"""
     strategy: StrategyName = "one"
     """one device; a copy on each device of this machine; the machines of TF_CONFIG; a TPU"""
+    workers: Count = 1
+    """processes that train together, each on its cores; they are started here (extra [cluster])"""
+    cluster: str | None = None
+    """address of the Ray cluster of the workers, or auto (default: this machine alone)"""
+    max_failures: int = 3
+    """how often the workers are started again from the last checkpoint after one is lost"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """number format of the computation; weights and outputs stay float32"""
     target: TargetName = "portable"
@@ -138,6 +147,12 @@ class RunConfig(Settings):
         """Validate settings that the type system cannot express."""
         super().__post_init__()
         _require_one_source(self.dataset, self.data)
+        if self.workers > 1:
+            if self.strategy not in ("one", "multiworker"):
+                raise InputError(f"--workers {self.workers} is not for --strategy {self.strategy}")
+            object.__setattr__(self, "strategy", "multiworker")
+        elif self.cluster is not None:
+            raise InputError("--cluster needs --workers 2 or more")
 
     def with_architecture(self, published: Mapping[str, Any], names: Iterable[str]) -> Self:
         """Return these settings with those of a published model that its weights demand.

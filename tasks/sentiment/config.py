@@ -166,7 +166,7 @@ PRESETS = {
         learning_rate=3e-3,
         members=3,
     ),
-    "sst5": dataclasses.replace(_TREEBANK, dataset="sst5"),
+    "sst5": dataclasses.replace(_TREEBANK, dataset="sst5", clusters="explosion"),
     "sst2": dataclasses.replace(_TREEBANK, dataset="sst2"),
     "mr": Config(dataset="mr", epochs=6, members=3),
     "imdb_reviews": Config(dataset="imdb_reviews", max_length=400, batch_size=64, epochs=6),
