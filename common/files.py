@@ -252,3 +252,21 @@ def _last_change(path: Path) -> float:
         with contextlib.suppress(OSError):  # another user's, or finished meanwhile
             times.append(part.stat().st_mtime)
     return max(times)
+
+
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """Return files in order, with patterns such as `reviews/*.csv` replaced by what they match.
+
+    Raises:
+      InputError: a pattern matches nothing.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if path.exists() or not glob.has_magic(str(path)):
+            files.append(path)
+            continue
+        found = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        if not found:
+            raise InputError("no file has such a name", path)
+        files += (file for file in found if file.is_file())
+    return list(dict.fromkeys(files))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.commands import cluster
-from common.commands.config import PredictConfig, RunConfig, jsonable
+from common.commands.config import BatchPredictConfig, PredictConfig, RunConfig, jsonable
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
 from common.messages import say
@@ -93,8 +93,28 @@ def parse_train(
 
 
 def parse(config: type[C], argv: list[str], doc: str | None) -> C:
-    """Parse the flags of any other command."""
-    return tyro.cli(config, args=argv, description=doc, prog=_program())
+    """Parse the flags of any other command.
+
+    With `--workers` of a `predict` command the files are predicted, and the process ends.
+    """
+    parsed = tyro.cli(config, args=argv, description=doc, prog=_program())
+    if isinstance(parsed, BatchPredictConfig) and parsed.workers > 1:
+        from common.commands.predict_files import predict_files
+
+        predict_files(_module_of(config), parsed)
+        sys.exit(0)
+    return parsed
+
+
+def _module_of(config: type) -> str:
+    """Return the name under which the module of a command's flags is imported."""
+    if config.__module__ != "__main__":
+        return config.__module__
+    main = sys.modules["__main__"]
+    if main.__spec__ is not None:
+        return main.__spec__.name
+    assert main.__file__ is not None  # `python tasks/ner/predict.py`
+    return ".".join(Path(main.__file__).resolve().with_suffix("").parts[-3:])
 
 
 def run_subcommand(

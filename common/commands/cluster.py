@@ -102,13 +102,7 @@ def run_workers(
       TrainingError: workers were lost more often than `max_failures`.
     """
     ray = require("ray", "cluster")
-    cores = max(1, (os.cpu_count() or 1) // workers)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        ray.init(num_cpus=cores * workers, include_dashboard=False, **quiet)
-    else:
-        ray.init(address=address, **quiet)
-    try:
+    with connected(ray, workers, address) as cores:
         for failures in range(max_failures + 1):
             resume = ["--resume"] if failures or "--resume" in command else []
             words = [word for word in command if word != "--resume"] + resume
@@ -121,6 +115,28 @@ def run_workers(
             if failures < max_failures:
                 say(f"{lost}; starting all {workers} again from the last checkpoint")
         raise TrainingError(f"{lost}, after {max_failures} restarts (--max_failures)")
+
+
+@contextlib.contextmanager
+def connected(ray: Any, workers: int, address: str | None) -> Iterator[int]:
+    """Connect to a Ray cluster for the block.
+
+    Args:
+      ray: the library.
+      workers: number of processes that will run there.
+      address: of the cluster; None: one is started on this machine.
+
+    Yields:
+      The number of cores of a process: an equal part of this machine's.
+    """
+    cores = max(1, (os.cpu_count() or 1) // workers)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(num_cpus=cores * workers, include_dashboard=False, **quiet)
+    else:
+        ray.init(address=address, **quiet)
+    try:
+        yield cores
     finally:
         ray.shutdown()
 

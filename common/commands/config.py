@@ -12,7 +12,17 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from common.errors import InputError
 from common.files import read_lines
@@ -252,8 +262,20 @@ class PredictConfig(Settings):
 class BatchPredictConfig(PredictConfig):
     """Settings of a `predict` command that reads many inputs."""
 
+    INPUTS: ClassVar[str] = "file"  # the field that holds the files
+
     batch_size: Count = 64
     """inputs per request"""
+    workers: Count = 1
+    """processes that predict files in parallel, each into its part of the folder --output; * in
+    file names is expanded, and files with a part are skipped (extra [cluster])"""
+    cluster: str | None = None
+    """address of the Ray cluster of the workers, or auto (default: this machine alone)"""
+
+    @classmethod
+    def place(cls) -> list[str]:
+        """Return the words before the name of a file on the command line."""
+        return [f"--{cls.INPUTS}"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -176,10 +176,24 @@ def load_version(published: Published) -> LocalExport:
       ExportError: the folder holds none.
     """
     path = published.path
+    if _kept is not None and path in _kept:
+        return _kept[path]
     if not (path / GRAPH).is_file():
         raise ExportError(f"{path} is no export of this project: it lacks {GRAPH}")
     start_tensorflow()
-    return LocalExport(path, published.settings, tf.saved_model.load(str(path)).signatures)
+    export = LocalExport(path, published.settings, tf.saved_model.load(str(path)).signatures)
+    if _kept is not None:
+        _kept[path] = export
+    return export
+
+
+_kept: dict[Path, LocalExport] | None = None
+
+
+def keep_loaded() -> None:
+    """Let `load_version` load each version once in this process, which will load it often."""
+    global _kept
+    _kept = {}
 
 
 def _check_inputs(signature: str, inputs: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -1,0 +1,86 @@
+"""Many files predicted by several processes, stopped, and gone on with."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+from common.commands.predict_files import words_of
+from common.errors import InputError
+from tasks.sentiment.predict import Predict, main
+from tests.tasks.own.sentiment import own_reviews, write_csv
+
+import pytest
+
+FILES, ROWS = 6, 40
+
+
+@pytest.fixture
+def folder(exports, tmp_path):
+    folder, _ = exports.copy("sentiment", tmp_path / "user")
+    (folder / "in" / "more").mkdir(parents=True)
+    for number in range(FILES):
+        place = folder / "in" / ("more" if number % 2 else "") / f"{number}.csv"
+        write_csv(place, own_reviews(ROWS, seed=number))
+    return folder
+
+
+def start(folder, environment, *words):
+    line = [sys.executable, "-m", "tasks.sentiment.predict", "--file", "in/*.csv", "in/more/*.csv"]
+    line += ["--workers", "2", "--output", "out", *words]
+    return subprocess.Popen(
+        line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def read(folder):
+    return {
+        str(path.relative_to(folder / "out")): [
+            json.loads(line)["text"] for line in path.read_text().splitlines()
+        ]
+        for path in (folder / "out").rglob("*.jsonl")
+    }
+
+
+def expected():
+    return {
+        f"{'more/' if number % 2 else ''}{number}.csv.jsonl": [
+            text for text, _ in own_reviews(ROWS, seed=number)
+        ]
+        for number in range(FILES)
+    }
+
+
+@pytest.mark.commands
+@pytest.mark.distribution
+def test_every_file_has_its_part_also_after_a_stop(folder, command_environment):
+    process = start(folder, command_environment)
+    while process.poll() is None and not read(folder):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (folder / "in" / "bad.csv").write_text('text,label\n"a\n')
+    process = start(folder, command_environment)
+    _, errors = process.communicate()
+    assert process.returncode == 2, errors
+    assert "error: 1 of 7 files were not predicted:\n  in/bad.csv, line " in errors
+    assert "files have a part in out" in errors or len(read(folder)) == FILES
+    assert read(folder) == expected()
+    (folder / "in" / "bad.csv").unlink()
+    done = start(folder, command_environment)
+    _, errors = done.communicate()
+    assert done.returncode == 0 and errors == "6 of 6 files have a part in out\n"
+
+
+def test_flags_are_passed_on_and_wrong_ones_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = Predict(file=("a.csv",), output="out", workers=2, text_column="body", json=True)
+    assert words_of(flags) == ["--text_column", "body"]
+    for words, message in (
+        (["--file", "a.csv"], "give --output a folder"),
+        (["--file", "*.csv", "--output", "out"], "no file has such a name"),
+        (["a text", "--output", "out"], "--workers predicts files; leave out the input"),
+    ):
+        with pytest.raises(InputError, match=message):
+            main([*words, "--workers", "2"])
