@@ -7,7 +7,9 @@ checked when they are made, so a wrong flag is reported before anything runs.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,7 +36,7 @@ import tyro
 # Settings that may change when a run is resumed: they do not affect the weights.
 NOT_IN_CHECKPOINT = (
     *("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target"),
-    *("cluster", "max_failures"),
+    *("cluster", "max_failures", "callbacks"),
 )
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 
@@ -150,6 +152,9 @@ class RunConfig(Settings):
     to be made); tpu = a TPU, with static shapes; litert = small devices (sentiment)"""
     score: Literal["validation", "test", "none"] = "validation"
     """split on which the export is scored; use 'test' only for the final run"""
+    callbacks: tuple[str, ...] = ()
+    """functions MODULE:FUNCTION, each of which returns a Keras callback, such as that of Weights &
+    Biases or MLflow; every worker calls them"""
     verbose: Literal[0, 1, 2] = 1
     """0 = silent, 1 = progress bar (in a pipe or file as 2), 2 = one line per epoch"""
 
@@ -157,6 +162,9 @@ class RunConfig(Settings):
         """Validate settings that the type system cannot express."""
         super().__post_init__()
         _require_one_source(self.dataset, self.data)
+        for name in self.callbacks:
+            if not re.fullmatch(r"[\w.]+:\w+", name):
+                raise InputError(f"--callbacks {name}: expected MODULE:FUNCTION")
         if self.workers > 1:
             if self.strategy not in ("one", "multiworker"):
                 raise InputError(f"--workers {self.workers} is not for --strategy {self.strategy}")
@@ -181,7 +189,8 @@ class RunConfig(Settings):
         options = {name: getattr(self, name) for name in names}
         if not sys.stdout.isatty():  # Keras' bar would write colours and carriage returns
             options["verbose"] = 2 if self.verbose else 0
-        return {**options, "settings": self.checkpoint_settings()}
+        callbacks = [make_callback(name) for name in self.callbacks]
+        return {**options, "settings": self.checkpoint_settings(), "callbacks": callbacks}
 
     def checkpoint_settings(self) -> dict[str, Any]:
         """Return the settings that a resumed run must share with the interrupted one."""
@@ -310,6 +319,28 @@ class TextPredictConfig(BatchPredictConfig):
                 yield text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         for path in self.file:
             yield from self.read_file(path)
+
+
+def make_callback(name: str) -> Any:
+    """Return the Keras callback that the function `MODULE:FUNCTION` makes.
+
+    The module is searched for in the working folder, too.
+
+    Raises:
+      InputError: there is no such function, or it returns no callback.
+    """
+    import keras
+
+    module, _, function = name.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:  # the console script
+        sys.path.append(os.getcwd())
+    try:
+        made = getattr(importlib.import_module(module), function)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--callbacks {name}: {error}") from error
+    if not isinstance(made, keras.callbacks.Callback):
+        raise InputError(f"--callbacks {name}: it returns no keras.callbacks.Callback but {made!r}")
+    return made
 
 
 def _require_one_source(dataset: str | None, data: Path | None) -> None:

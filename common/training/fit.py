@@ -95,6 +95,7 @@ class FitOptions:
       clip_norm: scale the gradients of all weights together down to this norm; None: never.
       average: momentum of an exponential moving average of the weights, which is then validated and
         kept (Polyak & Juditsky 1992); 0 keeps the weights themselves.
+      callbacks: Keras callbacks; each worker runs its own.
       verbose: 0 silent, 1 progress bar, 2 one line per epoch; only the chief prints.
     """
 
@@ -108,6 +109,7 @@ class FitOptions:
     strategy: tf.distribute.Strategy | None = None
     clip_norm: float | None = None
     average: float = 0.0
+    callbacks: Sequence[keras.callbacks.Callback] = ()
     verbose: int = 1
 
 
@@ -131,7 +133,6 @@ def fit(
     monitor: str,
     mode: Literal["max", "min"],
     options: FitOptions,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> Fitted:
     """Fit a model, keep the best epoch by the task's own metric, and resume after a kill.
 
@@ -147,7 +148,6 @@ def fit(
       monitor: the metric of `score`, or `loss`, that selects the best epoch.
       mode: whether a larger or a smaller metric is better.
       options: see `FitOptions`.
-      callbacks: further Keras callbacks.
 
     Raises:
       TrainingError: a loss that is not finite, or a checkpoint of other settings or shapes.
@@ -164,7 +164,7 @@ def fit(
     train_step = _make_train_step(model, optimizer, losses, strategy, options, averaged)
     test_step = _make_test_step(model, losses, strategy, options)
     state, best_weights = _start(model, variables, strategy, options)
-    driver = _make_driver(model, callbacks, strategy, options)
+    driver = _make_driver(model, strategy, options)
     model.stop_training = state.stopped
     driver.on_train_begin()
     for epoch in range(state.epoch, options.epochs):
@@ -229,17 +229,15 @@ def _start(
 
 
 def _make_driver(
-    model: keras.Model,
-    callbacks: Sequence[keras.callbacks.Callback],
-    strategy: tf.distribute.Strategy,
-    options: FitOptions,
+    model: keras.Model, strategy: tf.distribute.Strategy, options: FitOptions
 ) -> keras.callbacks.CallbackList:
     is_chief = worker_index(strategy) == 0
+    callbacks = [*options.callbacks]
     if is_chief and importlib.util.find_spec("tensorboard"):
         logs = str(options.directory / "tensorboard")
-        callbacks = [*callbacks, keras.callbacks.TensorBoard(logs, write_graph=False)]
+        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
     return keras.callbacks.CallbackList(
-        list(callbacks),
+        callbacks,
         add_history=True,
         add_progbar=is_chief and options.verbose > 0,
         model=model,

@@ -87,9 +87,9 @@ def work(rows, steps):
                 epochs=EPOCHS,
                 patience=EPOCHS,
                 strategy=strategy,
+                callbacks=[clock],
                 verbose=0,
             ),
-            callbacks=[clock],
         )
     seconds = [after - before for before, after in zip(clock.times, clock.times[1:], strict=False)]
     size = sum(4 * math.prod(variable.shape) for variable in model.trainable_variables)

@@ -162,3 +162,26 @@ def test_the_presets_of_a_task_refuse_what_all_tasks_refuse(task):
         for name, value in wrong.items():
             with pytest.raises(InputError, match=f"--{name} must be"):
                 dataclasses.replace(preset, **{name: value})
+
+
+def test_callbacks_are_made_by_the_users_functions(tmp_path, monkeypatch):
+    (tmp_path / "my_hooks.py").write_text(
+        "import keras\n"
+        "def watch():\n    return keras.callbacks.CSVLogger('log.csv')\n"
+        "def wrong():\n    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    config = RunConfig(callbacks=("my_hooks:watch",))
+    (callback,) = config.fit_arguments()["callbacks"]
+    assert type(callback).__name__ == "CSVLogger"
+    assert "callbacks" not in config.checkpoint_settings()
+    for name, message in (
+        ("my_hooks:nothing", "has no attribute 'nothing'"),
+        ("no_such_module:f", "No module named 'no_such_module'"),
+        ("my_hooks:wrong", "it returns no keras.callbacks.Callback but 3"),
+    ):
+        with pytest.raises(InputError, match=f"--callbacks {name}: .*{message}"):
+            RunConfig(callbacks=(name,)).fit_arguments()
+    with pytest.raises(InputError, match="expected MODULE:FUNCTION"):
+        RunConfig(callbacks=("my_hooks",))

@@ -180,8 +180,9 @@ def test_the_moving_statistics_of_the_best_epoch_are_restored(tmp_path):
         score=lambda pairs: {"error": next(scores) + 0 * len(list(pairs))},
         monitor="error",
         mode="min",
-        options=FitOptions(directory=tmp_path, epochs=4, patience=9, verbose=0),
-        callbacks=[Watch()],
+        options=FitOptions(
+            directory=tmp_path, epochs=4, patience=9, verbose=0, callbacks=[Watch()]
+        ),
     )
     np.testing.assert_array_equal(model.layers[1].moving_mean.numpy(), means[1])
     assert not np.array_equal(means[1], means[3])
