@@ -127,6 +127,15 @@ def open_output(path: Path | None) -> Iterator[TextIO]:
         yield file
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that replaces `path`, whole, unless the block fails."""
+    with _replaced(path) as (partial,):
+        yield partial
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+
+
 def write_atomically(path: Path, content: bytes, *, public: bool = False) -> None:
     """Replace a file whole or not at all, even if the process is killed or the disk is full.
 

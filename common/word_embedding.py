@@ -194,7 +194,7 @@ class WordEmbedding(keras.layers.Layer):
       word_dropout: fraction of words replaced by the unknown word (id 1), in training.
       subword_dropout: fraction of words whose subwords are dropped, in training.
       members: number of ensemble members; they share the fixed part only.
-      packed: whether the learnt parts are stored in 8 bits, too, and not trained; see `pack`.
+      packed: whether the learnt parts are stored in 4 bits, too, and not trained; see `pack`.
 
     Call arguments:
       ids: `<int>[batch, time]`; an id outside the vocabulary counts as unknown.
@@ -228,11 +228,10 @@ class WordEmbedding(keras.layers.Layer):
 
     def build(self, ids_shape: tuple[int | None, ...]) -> None:
         """Make the parts, and the probabilities with which learnt parts are used in training."""
-        # Two numbers of 4 bits in each.
-        self.fixed, self.scale = self._add_small((self.words, -(-self.dimension // 2)), "fixed")
+        self.fixed, self.scale = self._add_small(self.words, "fixed")
         # Row `k * members + member` belongs to word k of a member.
-        shape = (self.learnt_words * self.members, self.dimension)
-        self.learnt, self.learnt_scale = self._add_learnt(shape, "learnt")
+        count = self.learnt_words * self.members
+        self.learnt, self.learnt_scale = self._add_learnt(count, "learnt")
         self.use = self.add_weight(
             (self.learnt_words,), "ones", trainable=False, autocast=False, name="use"
         )
@@ -244,28 +243,29 @@ class WordEmbedding(keras.layers.Layer):
                 trainable=False,
                 name="table",
             )
-            shape = ((self.subwords + 1) * self.members, self.dimension)
-            self.parts, self.parts_scale = self._add_learnt(shape, "parts")
+            count = (self.subwords + 1) * self.members
+            self.parts, self.parts_scale = self._add_learnt(count, "parts")
 
     @property
     def _is_small(self) -> bool:
         """Return whether small integers can be stored; several workers exchange none."""
         return not tf.distribute.has_strategy()
 
-    def _add_small(self, shape: tuple[int, int], name: str) -> tuple[Any, Any]:
-        """Add vectors in 8 bits, and their scales."""
+    def _add_small(self, count: int, name: str) -> tuple[Any, Any]:
+        """Add vectors in 4 bits, two numbers in each byte, and their scales."""
         dtype = "int8" if self._is_small else "int32"
+        shape = (count, -(-self.dimension // 2))
         weight = self.add_weight(shape, "zeros", dtype=dtype, trainable=False, name=name)
         scale = self.add_weight(
-            (shape[0], 1), "zeros", trainable=False, autocast=False, name=f"{name}_scale"
+            (count, 1), "zeros", trainable=False, autocast=False, name=f"{name}_scale"
         )
         return weight, scale
 
-    def _add_learnt(self, shape: tuple[int, int], name: str) -> tuple[Any, Any]:
+    def _add_learnt(self, count: int, name: str) -> tuple[Any, Any]:
         """Add vectors that are trained, without scales; or with them, in a packed layer."""
         if self.packed:
-            return self._add_small(shape, name)
-        return self.add_weight(shape, "zeros", name=name), None
+            return self._add_small(count, name)
+        return self.add_weight((count, self.dimension), "zeros", name=name), None
 
     def fill(
         self,
@@ -294,13 +294,18 @@ class WordEmbedding(keras.layers.Layer):
         The largest value of a word is 7 times its scale, so no value changes by more than a 14th of
         it.
         """
-        matrix = np.pad(matrix, [(0, 0), (0, matrix.shape[1] % 2)])
-        scales, rounded = _round(matrix, 7)
-        self.scale.assign(scales)
-        self.fixed.assign(16 * rounded[:, ::2] + rounded[:, 1::2])
+        self._assign_small(matrix, self.fixed, self.scale)
+
+    def _assign_small(self, matrix: np.ndarray, weight: Any, scale: Any) -> None:
+        """Round vectors to whole numbers from -7 to 7, and assign pairs `16 * first + second`."""
+        scales = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / 7.0
+        rounded = np.rint(matrix / np.where(scales, scales, 1.0))
+        rounded = np.pad(rounded, [(0, 0), (0, self.dimension % 2)])
+        weight.assign(16 * rounded[:, ::2] + rounded[:, 1::2])
+        scale.assign(scales)
 
     def pack(self, *, packed: bool = True) -> WordEmbedding:
-        """Return a copy whose learnt parts are stored in 8 bits, for an export, or are not.
+        """Return a copy whose learnt parts are stored in 4 bits, for an export, or are not.
 
         A packed layer is not trained further.
         """
@@ -309,13 +314,12 @@ class WordEmbedding(keras.layers.Layer):
         for name in ("fixed", "scale", "use", *(["table"] if self.subwords else [])):
             getattr(layer, name).assign(getattr(self, name).numpy())
         for name in ("learnt", *(["parts"] if self.subwords else [])):
-            values = getattr(self, name).numpy()
+            weight, scale = getattr(self, name), getattr(self, f"{name}_scale")
+            values = weight.numpy()
             if self.packed:
-                values = values * getattr(self, f"{name}_scale").numpy()
+                values = np.asarray(self._unpack(values, scale.numpy()))
             if packed:
-                scales, rounded = _round(values, 127)
-                getattr(layer, f"{name}_scale").assign(scales)
-                getattr(layer, name).assign(rounded)
+                layer._assign_small(values, getattr(layer, name), getattr(layer, f"{name}_scale"))
             else:
                 getattr(layer, name).assign(values)
         return layer
@@ -334,7 +338,7 @@ class WordEmbedding(keras.layers.Layer):
         if training:
             used = known & (self._draw(ids) < ops.take(self.use, place, axis=0))
         learnt = self._look_up(self.learnt, self.learnt_scale, place * self.members + member)
-        fixed = self._fixed_vectors(ids)
+        fixed = self._look_up(self.fixed, self.scale, ids)
         x = fixed + learnt * ops.cast(used, learnt.dtype)[..., None]
         if self.subwords:
             numbers = ops.cast(ops.take(self.table, ids, axis=0), "int32")
@@ -350,21 +354,20 @@ class WordEmbedding(keras.layers.Layer):
         return [x[:, number] for number in range(self.members)]
 
     def _look_up(self, weight: Any, scale: Any, rows: Any) -> Any:
-        """Return rows of vectors; those in 8 bits are multiplied by their scales."""
+        """Return rows of vectors; those with scales have 4 bits."""
         values = ops.take(weight, rows, axis=0)
         if scale is None:
             return values
-        values = ops.cast(values, "float32") * ops.take(scale, rows, axis=0)
+        values = self._unpack(values, ops.take(scale, rows, axis=0))
         return ops.cast(values, self.compute_dtype)
 
-    def _fixed_vectors(self, ids: Any) -> Any:
-        """Return fixed parts, from pairs `16 * first + second` of numbers from -7 to 7."""
-        pairs = ops.cast(ops.take(self.fixed, ids, axis=0), "float32")
+    def _unpack(self, pairs: Any, scales: Any) -> Any:
+        """Return vectors from pairs `16 * first + second` of numbers from -7 to 7."""
+        pairs = ops.cast(pairs, "float32")
         first = ops.floor((pairs + 7.5) / 16.0)
         values = ops.stack([first, pairs - 16.0 * first], axis=-1)
-        values = ops.reshape(values, (*ops.shape(pairs)[:-1], 2 * self.fixed.shape[1]))
-        values = values[..., : self.dimension] * ops.take(self.scale, ids, axis=0)
-        return ops.cast(values, self.compute_dtype)
+        values = ops.reshape(values, (*ops.shape(pairs)[:-1], 2 * pairs.shape[-1]))
+        return values[..., : self.dimension] * scales
 
     def _draw(self, ids: Any) -> Any:
         return keras.random.uniform(ops.shape(ids), seed=self.seeds)
@@ -383,12 +386,6 @@ class WordEmbedding(keras.layers.Layer):
             "members": self.members,
             "packed": self.packed,
         }
-
-
-def _round(matrix: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scales of rows, and whole numbers: the largest value is `largest` scales."""
-    scales = np.abs(matrix).max(axis=-1, keepdims=True, initial=0.0) / largest
-    return scales, np.rint(matrix / np.where(scales, scales, 1.0))
 
 
 def new_embedding(

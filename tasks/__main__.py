@@ -89,7 +89,7 @@ class Train:
     score: Literal["validation", "test", "none"] = "validation"
     """split on which the exports are scored; use 'test' only for the final run"""
     resume: bool = False
-    """continue the interrupted run of each task after its last finished epoch"""
+    """continue the interrupted run of each task after its last checkpoint"""
 
     def words(self, task: str) -> list[str]:
         """Return the flags for the command of a task."""

@@ -20,8 +20,8 @@ from common.messages import say
 
 import tyro
 
-__all__ = ["Scored", "parse", "parse_train", "print_predictions", "print_result", "print_scored"]
-__all__ += ["run", "run_subcommand", "say"]
+__all__ = ["Scored", "command_line", "parse", "parse_train", "print_predictions", "print_result"]
+__all__ += ["print_scored", "run", "run_subcommand", "say"]
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -142,6 +142,12 @@ def _words_after_python() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
     return [*program, *_subcommand]
+
+
+def command_line() -> str:
+    """Return the command that was typed."""
+    program = _program() or f"python {sys.argv[0]}"
+    return f"{program} {shlex.join(sys.argv[1 + len(_subcommand) :])}".rstrip()
 
 
 def _flag(argv: list[str], name: str) -> str | None:

@@ -36,7 +36,7 @@ import tyro
 # Settings that may change when a run is resumed: they do not affect the weights.
 NOT_IN_CHECKPOINT = (
     *("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target"),
-    *("cluster", "max_failures", "callbacks"),
+    *("workers", "cluster", "max_failures", "callbacks", "checkpoint_minutes"),
 )
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 
@@ -134,7 +134,9 @@ class RunConfig(Settings):
     deterministic: bool = False
     """use kernels that repeat bit by bit (slower)"""
     resume: bool = False
-    """continue an interrupted run after its last finished epoch"""
+    """continue an interrupted run after its last checkpoint"""
+    checkpoint_minutes: Positive = 10.0
+    """minutes between two checkpoints inside an epoch; each epoch ends with one"""
     init: Path | None = None
     """start from this published model; its vocabulary and architecture are kept"""
     strategy: StrategyName = "one"
@@ -185,7 +187,8 @@ class RunConfig(Settings):
 
     def fit_arguments(self) -> dict[str, Any]:
         """Return the options of `common.training.fit.fit` that come from the flags alone."""
-        names = ("epochs", "patience", "clip_norm", "average", "resume", "verbose")
+        names = ["epochs", "patience", "clip_norm", "average", "resume", "verbose"]
+        names.append("checkpoint_minutes")
         options = {name: getattr(self, name) for name in names}
         if not sys.stdout.isatty():  # Keras' bar would write colours and carriage returns
             options["verbose"] = 2 if self.verbose else 0

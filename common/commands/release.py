@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def release(
         report.learning_curves(fitted.history, curves, best_epoch=fitted.best_epoch)
         if config.score != "none":
             scored = score(load(staged), plots)
-        _write_card(staged, card, config, corpus, fitted, scored)
+        _write_card(staged, run.task, card, config, corpus, fitted, scored)
 
     published = publish(
         signatures,
@@ -129,6 +130,7 @@ def release(
 
 def _write_card(
     staged: Path,
+    task: str,
     card: Card,
     config: RunConfig,
     corpus: Corpus,
@@ -141,6 +143,15 @@ def _write_card(
     shown = {"split": config.score, "examples": scored.examples, **scored.metrics}
     report.model_card(
         staged / "model_card.md",
+        header={
+            "library_name": "keras",
+            "tags": [task, "recurrent"],
+            "license": "other",
+            "license_name": corpus.licence,
+            "datasets": [corpus.name],
+            "metrics": [*scored.metrics],
+            "date": datetime.date.today().isoformat(),
+        },
         title=card.title,
         summary=card.summary,
         sections={
@@ -152,6 +163,7 @@ def _write_card(
             "Training": (
                 f"{corpus.size('train'):,} examples; {len(fitted.history)} epochs in "
                 f"{fitted.seconds:.0f} s, epoch {fitted.best_epoch} kept by its validation score."
+                f"\n\n```\n{cli.command_line()}\n```"
                 "\n\n![learning curves](assets.extra/learning_curves.png)"
             ),
             "Data and licence": "\n\n".join(filter(None, (licence, citation, card.data))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,6 +135,7 @@ def _cell(value: Any) -> str:
 def model_card(
     path: Path,
     *,
+    header: Mapping[str, Any],
     title: str,
     summary: str,
     sections: Mapping[str, str],
@@ -143,12 +145,14 @@ def model_card(
 
     Args:
       path: the file.
+      header: facts for programs, which are written as YAML before the text.
       title: its heading.
       summary: a paragraph.
       sections: heading -> Markdown, in order.
       settings: the config of the run, listed at the end with the versions.
     """
-    parts = [f"# {title}", summary]
+    facts = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in header.items())
+    parts = ["\n".join(["---", *facts, "---"]), f"# {title}", summary]  # JSON is YAML
     parts += [f"## {heading}\n\n{text}" for heading, text in sections.items()]
     listed = [{"setting": name, "value": value} for name, value in settings.items()]
     parts.append("## Settings\n\n" + table(listed))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from common.errors import InputError, TrainingError
-from common.files import open_locked, write_atomically
+from common.files import open_locked, replaced, write_atomically
 from common.training.distribution import from_chief, worker_index
 
 import numpy as np
@@ -27,7 +27,7 @@ with epy.lazy_imports():
     import tensorflow as tf
 
 CHECKPOINT = "checkpoint.npz"
-BEFORE = "checkpoint-before.npz"  # of the epoch before, in case the newest is damaged
+BEFORE = "checkpoint-before.npz"  # the one before, in case the newest is damaged
 LOG = "log.csv"
 LOCK = ".lock"
 # Raised by NumPy, zipfile and zlib for files that are empty, cut or overwritten.
@@ -44,6 +44,8 @@ class RunState:
     settings: dict[str, Any]
     fingerprints: dict[str, str] = dataclasses.field(default_factory=dict)
     epoch: int = 0  # finished epochs
+    step: int = 0  # finished steps of the epoch that has not ended
+    loss: float = 0.0  # the sum of their losses
     best: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
@@ -56,22 +58,27 @@ def save(
 ) -> None:
     """Write the checkpoint and the log of a run, each whole or not at all.
 
-    The checkpoint of the epoch before is kept under the name `BEFORE`.
+    The checkpoint before is kept under the name `BEFORE`. Variables are read one by one, so no
+    second copy of the model is in memory.
     """
-    arrays: dict[str, np.ndarray] = {
-        f"{kind}/{index}": variable.numpy()
-        for kind, values in variables.items()
-        for index, variable in enumerate(values)
-    }
-    arrays |= {f"best/{index}": value for index, value in enumerate(best_weights)}
-    arrays["state"] = _to_bytes(state)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the names are no other arguments
     newest = directory / CHECKPOINT
-    if newest.exists():
-        os.replace(newest, directory / BEFORE)
-    write_atomically(newest, buffer.getvalue())
-    _write_log(directory / LOG, state.history)
+    with replaced(newest) as partial:
+        with zipfile.ZipFile(partial, "w") as archive:  # as `np.savez` writes it
+            for kind, values in variables.items():
+                for index, variable in enumerate(values):
+                    _write_array(archive, f"{kind}/{index}", variable.numpy())
+            for index, value in enumerate(best_weights):
+                _write_array(archive, f"best/{index}", value)
+            _write_array(archive, "state", _to_bytes(state))
+        if newest.exists():
+            os.replace(newest, directory / BEFORE)
+    if state.history:
+        _write_log(directory / LOG, state.history)
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, value: np.ndarray) -> None:
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+        np.lib.format.write_array(file, np.asanyarray(value), allow_pickle=False)
 
 
 def exists(directory: Path) -> bool:
@@ -82,7 +89,7 @@ def exists(directory: Path) -> bool:
 def restore(
     directory: Path, start: RunState, variables: Variables
 ) -> tuple[RunState, list[np.ndarray]]:
-    """Read a checkpoint into the variables; the one of the epoch before if the newest is damaged.
+    """Read a checkpoint into the variables; the one before if the newest is damaged.
 
     Args:
       directory: the folder of the run.

@@ -89,7 +89,8 @@ class FitOptions:
       settings: JSON-able; a checkpoint resumes only under the same settings.
       fingerprints: what the model is made from -> its hash; a checkpoint resumes only on the same.
       steps: number of steps of all epochs; a run of fewer than `SHORT_RUN` is not compiled.
-      resume: continue after the last finished epoch in `directory`; without one, start anew.
+      resume: continue after the checkpoint in `directory`; without one, start anew.
+      checkpoint_minutes: time between two checkpoints inside an epoch; each epoch ends with one.
       strategy: see `common.training.distribution`. Of several workers each calls `fit` with the
         same arguments. Only the chief writes to `directory`; the others start from its state.
       clip_norm: scale the gradients of all weights together down to this norm; None: never.
@@ -106,6 +107,7 @@ class FitOptions:
     fingerprints: Mapping[str, str] = dataclasses.field(default_factory=dict)
     steps: int | None = None
     resume: bool = False
+    checkpoint_minutes: float = math.inf
     strategy: tf.distribute.Strategy | None = None
     clip_norm: float | None = None
     average: float = 0.0
@@ -167,12 +169,18 @@ def fit(
     driver = _make_driver(model, strategy, options)
     model.stop_training = state.stopped
     driver.on_train_begin()
+    start = time.perf_counter() - state.seconds
+
+    def save() -> None:
+        state.seconds = time.perf_counter() - start
+        if worker_index(strategy) == 0:
+            checkpoint.save(options.directory, state, variables, best_weights)
+
     for epoch in range(state.epoch, options.epochs):
         if model.stop_training:
             break
-        start = time.perf_counter()
         driver.on_epoch_begin(epoch)
-        logs = _train_epoch(train_step, train(epoch), strategy, driver, epoch, options.directory)
+        logs = _train_epoch(train_step, train(epoch), strategy, driver, options, state, save)
         with _averaged_weights(model, averaged):
             metrics = _validate(test_step, validation, strategy, score)
             value = metrics[monitor]
@@ -181,13 +189,12 @@ def fit(
                 best_weights = [v.numpy() for v in model.weights]
         logs |= {f"val_{name}": value for name, value in metrics.items()}
         driver.on_epoch_end(epoch, dict(logs))
-        state.seconds += time.perf_counter() - start
-        state.history.append({"epoch": epoch + 1, **logs, "seconds": round(state.seconds, 3)})
-        state.epoch = epoch + 1
+        seconds = round(time.perf_counter() - start, 3)
+        state.history.append({"epoch": epoch + 1, **logs, "seconds": seconds})
+        state.epoch, state.step, state.loss = epoch + 1, 0, 0.0
         state.stopped = model.stop_training or epoch + 1 - state.best_epoch >= options.patience
         model.stop_training = state.stopped
-        if worker_index(strategy) == 0:
-            checkpoint.save(options.directory, state, variables, best_weights)
+        save()
     driver.on_train_end()
     for variable, weights in zip(model.weights, best_weights, strict=True):
         variable.assign(weights)
@@ -354,18 +361,36 @@ def _train_epoch(
     dataset: tf.data.Dataset,
     strategy: tf.distribute.Strategy,
     driver: keras.callbacks.CallbackList,
-    epoch: int,
-    directory: Path,
+    options: FitOptions,
+    state: RunState,
+    save: Callable[[], None],
 ) -> dict[str, float]:
-    losses, steps = _EpochLosses(epoch, directory), 0
+    """Run the steps of an epoch after those that `state` has, and save now and then.
+
+    Args:
+      train_step: a batch -> its loss.
+      dataset: all batches of the epoch.
+      strategy: of the run.
+      driver: the callbacks.
+      options: of the run.
+      state: of the run.
+      save: writes a checkpoint of it.
+    """
+    losses, steps = _EpochLosses(state, options.directory), state.step
     step = trace_step(train_step, dataset, strategy)
-    for batch in _without_autotuning(dataset):
+    saved = time.monotonic()
+    for batch in _without_autotuning(dataset.skip(steps) if steps else dataset):
         driver.on_train_batch_begin(steps)
         losses.add(step(*split_batch(batch, strategy)))
         steps += 1
         driver.on_train_batch_end(steps - 1, {"loss": losses.mean})
         if driver.model.stop_training:  # set by a callback
             break
+        if time.monotonic() - saved >= 60.0 * options.checkpoint_minutes:
+            losses.read()
+            state.step, state.loss = steps, losses.total
+            save()
+            saved = time.monotonic()
     if not steps:
         raise InputError("no training examples")
     losses.read()
@@ -379,12 +404,13 @@ class _EpochLosses:
 
     Attributes:
       mean: the mean of the losses read so far.
+      total: their sum.
     """
 
-    def __init__(self, epoch: int, directory: Path) -> None:
-        self.epoch, self.directory = epoch, directory
-        self.mean = math.nan
-        self._total, self._steps = 0.0, 0
+    def __init__(self, state: RunState, directory: Path) -> None:
+        self.epoch, self.directory = state.epoch, directory
+        self.total, self._steps = state.loss, state.step
+        self.mean = self.total / self._steps if self._steps else math.nan
         self._unread: list[tf.Tensor] = []
 
     def add(self, loss: tf.Tensor) -> None:
@@ -402,12 +428,12 @@ class _EpochLosses:
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"the loss is {loss} at step {self._steps} of epoch {self.epoch + 1}. The last "
-                    f"finished epoch is kept in {self.directory}; try a smaller --learning_rate or "
+                    f"checkpoint is kept in {self.directory}; try a smaller --learning_rate or "
                     "--clip_norm, and look for extreme values in the data."
                 )
-            self._total += float(loss)
+            self.total += float(loss)
         self._unread.clear()
-        self.mean = self._total / self._steps
+        self.mean = self.total / self._steps
 
 
 def to_numpy(tensors: Sequence[tf.Tensor]) -> np.ndarray:

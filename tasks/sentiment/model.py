@@ -85,7 +85,7 @@ def build(
 
 
 def pack(model: keras.Model, config: Config) -> keras.Model:
-    """Return a copy of a trained model whose word vectors are stored in 8 bits, for an export.
+    """Return a copy of a trained model whose word vectors are stored in 4 bits, for an export.
 
     Args:
       model: the model, made by `build`.

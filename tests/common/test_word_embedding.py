@@ -189,7 +189,7 @@ def test_the_table_of_subwords_holds_every_number_in_the_fewest_bytes(count, dty
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_packed_layer_returns_nearly_the_same_in_a_quarter_of_the_bytes(members):
+def test_a_packed_layer_returns_nearly_the_same_in_an_eighth_of_the_bytes(members):
     random = np.random.default_rng(0)
     layer = WordEmbedding(40, 30, 16, subwords=20, subwords_of_word=3, members=members)
     layer.build((None, None))
@@ -200,9 +200,13 @@ def test_a_packed_layer_returns_nearly_the_same_in_a_quarter_of_the_bytes(member
         weight.assign(random.normal(size=weight.shape))
     packed = layer.pack()
     assert {packed.learnt.dtype, packed.parts.dtype} == {"int8"} and not packed.trainable_variables
+    assert packed.learnt.shape == (30 * members, 8) and packed.parts.shape == (21 * members, 8)
     ids = random.integers(-1, 41, (3, 50))
+    # No value of a learned vector or of a subword's changes by more than a 14th of its largest.
+    largest = np.abs(layer.learnt).max() + np.sqrt(3) * np.abs(layer.parts).max()
     for one, other in zip(layer(ids), packed(ids), strict=True):
-        np.testing.assert_allclose(one, other, atol=0.06)
+        np.testing.assert_allclose(one, other, atol=largest / 14)
+        assert np.abs(one - other).mean() < 0.15
     again = WordEmbedding.from_config(packed.get_config())
     again.build((None, None))
     for variable, value in zip(again.variables, packed.variables, strict=True):

@@ -62,11 +62,21 @@ def test_scores_are_read_back_from_a_model_card(tmp_path):
     path = tmp_path / "model_card.md"
     shown = report.table([{"split": "test", "examples": 12, "wer": 0.25}])
     report.model_card(
-        path, title="T", summary="S", sections={"Scores": f"{shown}\n\nOf it."}, settings={"a": 1}
+        path,
+        header={},
+        title="T",
+        summary="S",
+        sections={"Scores": f"{shown}\n\nOf it."},
+        settings={"a": 1},
     )
     assert card_scores(path) == {"split": "test", "examples": "12", "wer": "0.2500"}
     report.model_card(
-        path, title="T", summary="S", sections={"Scores": "Not scored."}, settings={"a": 1}
+        path,
+        header={},
+        title="T",
+        summary="S",
+        sections={"Scores": "Not scored."},
+        settings={"a": 1},
     )
     assert card_scores(path) == {}
 

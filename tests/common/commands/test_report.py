@@ -3,6 +3,7 @@
 from common.commands import report
 
 import numpy as np
+import yaml
 from matplotlib import image
 
 HISTORY = [
@@ -43,10 +44,16 @@ def test_tables_round_floats_and_escape_bars():
 def test_the_card_lists_settings_and_versions(tmp_path):
     path = tmp_path / "card.md"
     report.model_card(
-        path, title="T", summary="S.", sections={"Scores": "good"}, settings={"units": 7}
+        path,
+        header={"license_name": 'MIT: "as is"', "metrics": ["f1", "recall"]},
+        title="T",
+        summary="S.",
+        sections={"Scores": "good"},
+        settings={"units": 7},
     )
-    text = path.read_text()
-    assert text.startswith("# T\n\nS.\n\n## Scores\n\ngood\n\n## Settings")
+    _, header, text = path.read_text().split("---\n", 2)
+    assert yaml.safe_load(header) == {"license_name": 'MIT: "as is"', "metrics": ["f1", "recall"]}
+    assert text.startswith("\n# T\n\nS.\n\n## Scores\n\ngood\n\n## Settings")
     assert "| units | 7 |" in text and f"| keras | {report.versions()['keras']} |" in text
 
 

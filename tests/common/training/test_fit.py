@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import signal
 import subprocess
 import sys
@@ -213,9 +214,15 @@ def test_the_log_has_a_row_per_epoch(tmp_path):
     assert list((tmp_path / "tensorboard").rglob("events*"))
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average):
-    settings = {"dropout": 0.4, "average": average}
+@pytest.mark.parametrize(("average", "minutes"), [(0.0, math.inf), (0.9, math.inf), (0.9, 1e-9)])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average, minutes):
+    settings = {"dropout": 0.4, "average": average, "checkpoint_minutes": minutes}
+    ran = []
+
+    class Steps(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ran.append(int(self.model.optimizer.iterations))
+
     whole, fitted = run(tmp_path / "whole", epochs=6, **settings)
 
     class Stop(keras.callbacks.Callback):
@@ -227,8 +234,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, average):
         run(tmp_path / "cut", epochs=6, callbacks=[Stop()], **settings)
     # Another seed before the checkpoint is read must not matter.
     resumed, again = run(
-        tmp_path / "cut", epochs=6, seed=8, settings={"seed": 3}, resume=True, **settings
+        *(tmp_path / "cut",),
+        **{"epochs": 6, "seed": 8, "settings": {"seed": 3}, "resume": True},
+        callbacks=[Steps()],
+        **settings,
     )
+    # Five steps an epoch: the fourth begins with step 16, and step 17 was not saved.
+    assert ran[0] == (16 if minutes == math.inf else 17) and ran[-1] == 30
     np.testing.assert_array_equal(weights(whole), weights(resumed))
     for one, other in zip(fitted.history, again.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
