@@ -57,7 +57,7 @@ class Config(RunConfig):
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
-    frequent_words: int = 400_000
+    frequent_words: int = 80_000
     """number of pretrained words, most frequent first, added to those of the training text"""
     dimension: Count = 50
     """dimension of the word vectors if none are pretrained"""
@@ -124,6 +124,7 @@ PRESETS = {
     ),
     "wnut17": Config(
         dataset="wnut17",
+        frequent_words=400_000,
         epochs=16,
         exchange=0.5,
         listed_names=True,
@@ -131,9 +132,21 @@ PRESETS = {
         members=3,
         clusters="explosion",
     ),
-    "btc": Config(dataset="btc", epochs=10, lower_case=0.05, members=3, clusters="explosion"),
+    "btc": Config(
+        dataset="btc",
+        frequent_words=400_000,
+        epochs=10,
+        lower_case=0.05,
+        members=3,
+        clusters="explosion",
+    ),
     "wikigold": Config(
-        dataset="wikigold", epochs=12, lower_case=0.05, members=3, clusters="explosion"
+        dataset="wikigold",
+        frequent_words=400_000,
+        epochs=12,
+        lower_case=0.05,
+        members=3,
+        clusters="explosion",
     ),
     "nero": Config(dataset="nero", epochs=10),
     "conll2003": Config(
