@@ -5,6 +5,8 @@ symbol per frame. It reads as the text that remains after merging repeats and th
 The probability of a text is the sum over all paths that read as it (Graves et al. 2006). **The
 blank is the last symbol**, as in `tf.nn`.
 
+The loss is computed by TensorFlow's kernel on a CPU, and by a scan of ours under XLA and on a GPU.
+
 All functions use true lengths: frames after `frames` and labels after `label_length` never affect
 the result. (`keras.losses.CTC` counts padded frames as real ones.)
 
@@ -25,6 +27,7 @@ from common.log_space import log_add, log_sum_exp
 from common.ngram import Ngram as Ngram
 from common.prefix_beam import Beam, Fusion, extend, initial_beam, trace_back
 from common.tensor_arrays import dimension, empty, unstack
+from common.tensorflow_internals import is_compiling
 
 import numpy as np
 import tensorflow as tf
@@ -89,8 +92,53 @@ def loss(
       >>> loss(log_probs, [[0]], [2], [1]).numpy().round(4)   # -log(3 of 4 paths)
       array([0.2877], dtype=float32)
     """
-    likelihood = log_likelihood(log_probs, labels, frames, label_length)
-    return tf.where(likelihood > LOW / 2, -likelihood, np.inf)
+    if is_compiling() or tf.config.list_logical_devices("GPU"):
+        likelihood = log_likelihood(log_probs, labels, frames, label_length)
+        return tf.where(likelihood > LOW / 2, -likelihood, np.inf)
+    return _loss_by_kernel(tf.cast(log_probs, tf.float32), labels, frames, label_length)
+
+
+def _loss_by_kernel(
+    log_probs: tf.Tensor, labels: TensorLike, frames: TensorLike, label_length: TensorLike
+) -> tf.Tensor:
+    """Compute `loss` by TensorFlow's kernel for CPUs, in half the time of the lattice.
+
+    The kernel takes no empty labels and no labels that do not fit. Such rows get another label, and
+    their results are replaced: the empty label has one path, the blanks.
+    """
+    blank = log_probs.shape[-1] - 1
+    time = tf.shape(log_probs)[1]
+    frames = tf.clip_by_value(tf.cast(frames, tf.int32), 0, time)
+    length = tf.cast(label_length, tf.int32)
+    labels = tf.pad(tf.cast(labels, tf.int32), [[0, 0], [0, 1]])  # at least one column
+    is_empty = length == 0
+    is_regular = (frames_needed(labels, length) <= frames) & ~is_empty
+    present = tf.sequence_mask(tf.where(is_regular, length, 1), tf.shape(labels)[1])
+    symbols = tf.boolean_mask(tf.where(is_regular[:, None], labels, 0), present)
+    real = tf.sequence_mask(frames, time)
+
+    @tf.custom_gradient
+    def call(log_probs: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        values, slopes = tf.raw_ops.CTCLoss(
+            inputs=tf.transpose(log_probs, [1, 0, 2]),
+            labels_indices=tf.where(present),
+            labels_values=symbols,
+            sequence_length=tf.maximum(frames, 1),
+            ignore_longer_outputs_than_inputs=True,
+        )
+        blanks = tf.reduce_sum(tf.where(real, log_probs[:, :, blank], 0.0), axis=1)
+        irregular = tf.where(is_empty, -blanks, np.inf)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            # The kernel's gradient is that of the logits: softmax minus probability.
+            probability = tf.exp(log_probs) - tf.transpose(slopes, [1, 0, 2])
+            of_blanks = tf.one_hot(tf.where(is_empty, blank, -1), blank + 1)[:, None, :]
+            probability = tf.where(is_regular[:, None, None], probability, of_blanks)
+            return tf.where(real[:, :, None], -probability, 0.0) * upstream[:, None, None]
+
+        return tf.where(is_regular, values, irregular), gradient
+
+    return call(log_probs)
 
 
 def log_likelihood(
@@ -353,7 +401,8 @@ def beam_search(
     Args:
       log_probs: `<float>[batch, time, symbols]`, the blank last.
       frames: `<int>[batch]`.
-      width: number of prefixes to keep at each frame.
+      width: number of prefixes to keep at each frame. Of more than 128 symbols the most likely ones
+        of the frame are tried.
       language_model: over the same symbols without the blank; `None` uses the network alone.
       weight: scalar weight of the language model.
       bonus: scalar added for each symbol; it offsets a language model's preference for short texts.
@@ -389,7 +438,7 @@ def beam_search(
         maximum_iterations=time,
     )
     log_probability = log_add(beam.blank, beam.label)
-    score = fusion.add_end(log_probability + beam.fused, beam.state)
+    score = fusion.add_end(log_probability + beam.fused, beam.state, log_probs.shape[-1] - 1)
     score, slot = tf.math.top_k(tf.maximum(score, LOW), width)
     tokens, length = compact(trace_back(slots, symbols, slot, time))
     log_probability = tf.gather(log_probability, slot, batch_dims=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from common.log_space import LOW, log_add
-from common.ngram import Ngram
+from common.ngram import Ngram, Tables
 from common.tensor_arrays import empty
 
 import tensorflow as tf
@@ -14,6 +14,7 @@ __all__ = ["Beam", "Fusion", "extend", "initial_beam", "trace_back"]
 
 # An odd multiplier makes h -> h * m + c one-to-one modulo 2^64 (Knuth's MMIX constant).
 _HASH = 6364136223846793005
+CANDIDATES = 128  # symbols that may be appended at a frame, the most likely ones
 
 
 class Beam(NamedTuple):
@@ -57,12 +58,12 @@ class Fusion(NamedTuple):
     """Shallow fusion: the terms of a rank that do not come from the network.
 
     Attributes:
-      tables: `Ngram.tables` as tensors; `None` without a language model.
+      tables: those of the language model; `None` without one.
       weight: `<float32>[]`, of the language model.
       bonus: `<float32>[]`, per symbol.
     """
 
-    tables: tuple[tf.Tensor, tf.Tensor] | None
+    tables: Tables | None
     weight: tf.Tensor
     bonus: tf.Tensor
 
@@ -71,23 +72,32 @@ class Fusion(NamedTuple):
         cls, language_model: Ngram | None, weight: float | tf.Tensor, bonus: float | tf.Tensor
     ) -> Fusion:
         """Read the tables of the language model."""
-        tables = None
-        if language_model is not None:  # read once: XLA cannot look up rows of a variable
-            log_probs, next_state = language_model.tables
-            tables = tf.convert_to_tensor(log_probs), tf.convert_to_tensor(next_state)
+        tables = None if language_model is None else language_model.tables
         return cls(tables, tf.cast(weight, tf.float32), tf.cast(bonus, tf.float32))
 
-    def gains(self, state: tf.Tensor) -> tf.Tensor:
-        """Return the gain of each next symbol `[batch, width, symbols]`, or one gain for all."""
+    def gains(self, state: tf.Tensor, symbols: tf.Tensor | None) -> tf.Tensor:
+        """Return the gain of next symbols, or one gain for all.
+
+        Args:
+          state: `<int32>[batch, width]`.
+          symbols: `<int32>[batch, candidates]`; None for all symbols.
+
+        Returns:
+          `<float32>[batch, width, candidates]` or `<float32>[]`.
+        """
         if self.tables is None:
             return self.bonus
-        return self.bonus + self.weight * tf.gather(self.tables[0], state)[:, :, :-1]
+        if symbols is None:
+            return self.bonus + self.weight * self.tables.read_rows(state)
+        log_probs, _ = self.tables.look_up(state[:, :, None], symbols[:, None, :])
+        return self.bonus + self.weight * log_probs
 
-    def add_end(self, score: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
-        """Add the language model's score of the end of the text."""
+    def add_end(self, score: tf.Tensor, state: tf.Tensor, end: int) -> tf.Tensor:
+        """Add the language model's score of the end of the text, the symbol `end`."""
         if self.tables is None:
             return score
-        return score + self.weight * tf.gather(self.tables[0][:, -1], state)
+        log_probs, _ = self.tables.look_up(state, tf.constant(end))
+        return score + self.weight * log_probs
 
     def advance(self, beam: Beam, symbol: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return `state` and `fused` of the beam after a symbol; unchanged where it is -1."""
@@ -95,10 +105,9 @@ class Fusion(NamedTuple):
         fused = beam.fused + tf.where(is_new, self.bonus, 0.0)
         if self.tables is None:
             return beam.state, fused
-        log_probs, next_state = self.tables
-        place = tf.stack([beam.state, tf.maximum(symbol, 0)], axis=-1)
-        fused += tf.where(is_new, self.weight * tf.gather_nd(log_probs, place), 0.0)
-        return tf.where(is_new, tf.gather_nd(next_state, place), beam.state), fused
+        log_probs, next_state = self.tables.look_up(beam.state, tf.maximum(symbol, 0))
+        fused += tf.where(is_new, self.weight * log_probs, 0.0)
+        return tf.where(is_new, next_state, beam.state), fused
 
 
 def extend(beam: Beam, log_probs: tf.Tensor, fusion: Fusion) -> tuple[Beam, tf.Tensor, tf.Tensor]:
@@ -113,20 +122,27 @@ def extend(beam: Beam, log_probs: tf.Tensor, fusion: Fusion) -> tuple[Beam, tf.T
       The next beam, the slots that its prefixes come from, and the symbols that were appended (-1
       if none), both `<int32>[batch, width]`.
     """
-    width, symbols = beam.blank.shape[1], log_probs.shape[1] - 1
+    width = beam.blank.shape[1]
     blank, label, longer = _continuations(beam, log_probs)
     same_rank = log_add(blank, label) + beam.fused
-    longer_rank = longer + beam.fused[:, :, None] + fusion.gains(beam.state)
-    ranks = tf.concat([same_rank, tf.reshape(longer_rank, [-1, width * symbols])], axis=1)
+    candidates = _candidates(log_probs)
+    if candidates is not None:
+        longer = tf.gather(longer, candidates, axis=2, batch_dims=1)
+    count = longer.shape[2]
+    longer_rank = longer + beam.fused[:, :, None] + fusion.gains(beam.state, candidates)
+    ranks = tf.concat([same_rank, tf.reshape(longer_rank, [-1, width * count])], axis=1)
     rank, index = tf.math.top_k(ranks, width)
     is_new = index >= width
     place = tf.maximum(index - width, 0)
-    slot = tf.where(is_new, place // symbols, index)
-    symbol = tf.where(is_new, place % symbols, -1)
+    slot = tf.where(is_new, place // count, index)
+    symbol = place % count
+    if candidates is not None:
+        symbol = tf.gather(candidates, symbol, batch_dims=1)
+    symbol = tf.where(is_new, symbol, -1)
     old = Beam(*(tf.gather(value, slot, batch_dims=1) for value in beam))
     blank = tf.gather(blank, slot, batch_dims=1)
     label = tf.gather(label, slot, batch_dims=1)
-    appended = tf.gather(tf.reshape(longer, [-1, width * symbols]), place, batch_dims=1)
+    appended = tf.gather(tf.reshape(longer, [-1, width * count]), place, batch_dims=1)
     state, fused = fusion.advance(old, symbol)
     name = old.name * _HASH + tf.cast(symbol, tf.int64) + 1
     # A slot without a prefix gets a name of its own, so that no path is merged into it.
@@ -142,6 +158,21 @@ def extend(beam: Beam, log_probs: tf.Tensor, fusion: Fusion) -> tuple[Beam, tf.T
         parent=tf.where(is_new, old.name, old.parent),
     )
     return extended, slot, symbol
+
+
+def _candidates(log_probs: tf.Tensor) -> tf.Tensor | None:
+    """Return the most likely symbols of a frame.
+
+    Args:
+      log_probs: `<float32>[batch, symbols + 1]`, of the frame.
+
+    Returns:
+      `<int32>[batch, CANDIDATES]`, or None if all symbols are few enough to be tried.
+    """
+    symbols = log_probs.shape[1] - 1
+    if symbols <= CANDIDATES:
+        return None
+    return tf.math.top_k(log_probs[:, :symbols], CANDIDATES).indices
 
 
 def _continuations(beam: Beam, log_probs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -64,7 +64,8 @@ def learn(texts: Iterable[str], letters: Sequence[str], config: Config) -> ctc.N
 
     Example:
       >>> ngram = learn(["go on", "go"], (" ", "g", "n", "o"), Config(order=2))
-      >>> bool(ngram.log_probs[ngram.start, 1] > ngram.log_probs[ngram.start, 2])
+      >>> log_probs = ngram.tables.log_probs[ngram.start]
+      >>> bool(log_probs[1] > log_probs[2])
       True
     """
     if not config.order:

@@ -101,11 +101,30 @@ def test_four_forms_agree_with_gradients(seed):
         )
 
     compiled = tf.function(ctc.log_likelihood, jit_compile=True)
-    for function in (lambda *a: -ctc.loss(*a), sparse, dense, compiled):
+    compiled_loss = tf.function(lambda *a: -ctc.loss(*a), jit_compile=True)
+    for function in (lambda *a: -ctc.loss(*a), sparse, dense, compiled, compiled_loss):
         value, gradient = value_and_gradient(function)
         np.testing.assert_allclose(value, expected, rtol=3e-5)
         np.testing.assert_allclose(gradient, slope, atol=2e-3)
     assert np.abs(slope[0, frames[0] :]).max(initial=0.0) == 0.0
+
+
+def test_the_kernel_and_the_lattice_agree_for_empty_labels_and_labels_that_do_not_fit(batch):
+    log_probs, labels, frames, length = batch
+    frames = np.array([5, 4, 3, 2, 0], np.int32)  # the last two do not fit
+
+    def value_and_gradient(function):
+        variable = tf.constant(log_probs)
+        with tf.GradientTape() as tape:
+            tape.watch(variable)
+            value = function(variable, labels, frames, length)
+        return value.numpy(), tape.gradient(value, variable).numpy()
+
+    value, gradient = value_and_gradient(ctc.loss)
+    likelihood, slope = value_and_gradient(ctc.log_likelihood)
+    assert np.isinf(value[3:]).all()
+    np.testing.assert_allclose(value[:3], -likelihood[:3], rtol=3e-5)
+    np.testing.assert_allclose(gradient, -slope, atol=1e-4)
 
 
 def test_gradient_by_differences():
@@ -291,3 +310,25 @@ def test_search_compiles_and_is_saved(tmp_path):
     for name, value in expected.items():
         np.testing.assert_allclose(loaded[name], value, atol=1e-5)
         np.testing.assert_allclose(compiled[name], value, atol=1e-4)
+
+
+@pytest.mark.parametrize("symbols", [9, 200])
+def test_search_with_sparse_tables_and_many_symbols(symbols):
+    """Of 200 symbols the 128 most likely ones of a frame are tried, which hold all probability."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 10, symbols + 1)) * 2.0
+    logits[:, :, 100:-1] -= 30.0
+    log_probs = tf.nn.log_softmax(tf.constant(logits, tf.float32))
+    texts = rng.integers(0, min(symbols, 100), (50, 6))
+    models = [ctc.Ngram(texts, symbols=symbols, order=3, max_dense=most) for most in (10**6, 0)]
+    one, other = (
+        ctc.beam_search(log_probs, [10, 7, 4], width=6, language_model=model, weight=0.5)
+        for model in models
+    )
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_allclose(one.score, other.score, rtol=1e-4)
+    wide = ctc.beam_search(log_probs, [10, 7, 4], width=6)
+    for row, text in enumerate(wide.tokens[:, 0].numpy()):
+        label = text[text >= 0][None]
+        exact = ctc.log_likelihood(log_probs[row : row + 1], label, [[10, 7, 4][row]], [label.size])
+        assert float(wide.log_probability[row, 0]) <= float(exact[0]) + 1e-3
