@@ -8,6 +8,7 @@ from typing import Literal
 
 from common.commands.config import Count, Fraction, Positive, RunConfig, Settings
 from common.errors import InputError
+from tasks.speech.audio import Channel
 
 TASK = "speech"
 NO_LITERT = "LiteRT needs one fixed length, and every recording would take as long as the longest"
@@ -20,6 +21,8 @@ class FolderSettings(Settings):
     max_bad: Fraction = 0.1
     """largest fraction of recordings that may be skipped since they are broken, too long or short,
     or without a text"""
+    channel: Channel = "mix"
+    """channel of the recordings that is read: the first, the second, or the mean of all"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,10 @@ class Config(RunConfig, FolderSettings):
     """lowest signal-to-noise ratio in dB of the noise that is added in training"""
     silence: float = 0.8
     """maximum seconds of silence that are added around a training recording"""
+    rooms: Fraction = 0.1
+    """fraction of training recordings that get the echo of a room"""
+    telephone: Fraction = 0.1
+    """fraction of training recordings that are limited to the band of a telephone"""
     nothing: Fraction = 0.03
     """fraction of training recordings that are replaced by noise or silence without a text"""
 
@@ -106,13 +113,15 @@ class Config(RunConfig, FolderSettings):
 PRESETS = {
     "spoken_commands": Config(
         dataset="spoken_commands",
-        epochs=6,
-        patience=6,
+        epochs=5,
+        patience=5,
         buckets=6,
         cell="gru",
         units=192,
         strides=(3, 1),
         max_seconds=10.0,
+        rooms=0.4,
+        telephone=0.2,
         order=6,
     ),
     "an4": Config(
@@ -166,6 +175,8 @@ QUICK = {
     "dropout": 0.1,
     "time_masks": 0,
     "band_masks": 0,
+    "rooms": 0.0,
+    "telephone": 0.0,
     "average": 0.99,
     "lm_weights": (0.6, 0.9),
     "bonuses": (1.0,),

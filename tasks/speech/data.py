@@ -15,11 +15,12 @@ from common.errors import InputError, require
 from common.messages import Skipped, report_skipped
 from common.progress import progress
 from common.text import compose
-from tasks.speech import audio, datasets
-from tasks.speech.audio import RATE
+from tasks.speech import audio, augmentation, datasets
+from tasks.speech.audio import RATE, Channel
 from tasks.speech.config import Config
 from tasks.speech.features import count_frames, count_steps
-from tasks.speech.formats import Recording, find_parts, read_folder
+from tasks.speech.formats import find_parts, read_folder
+from tasks.speech.recording import Recording
 
 import numpy as np
 import tensorflow as tf
@@ -75,7 +76,9 @@ def spell(letters: Sequence[str], labels: Iterable[int]) -> str:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def load(source: DataSource, *, seed: int, max_bad: float = 0.0) -> Corpus:
+def load(
+    source: DataSource, *, seed: int, max_bad: float = 0.0, channel: Channel = "mix"
+) -> Corpus:
     """Load a data set by name, or the user's own recordings.
 
     The elements are `{id: <string>[], audio: <float32>[samples], text: <string>[]}`. The sound is
@@ -85,12 +88,13 @@ def load(source: DataSource, *, seed: int, max_bad: float = 0.0) -> Corpus:
       source: the flags `--dataset`, `--data`, `--manual_dir` and `--data_dir`.
       seed: seed of the split of the user's own recordings.
       max_bad: largest fraction of them that may be skipped; see `as_dataset`.
+      channel: the channel of them that is read.
 
     Raises:
       InputError: the data set is unknown or not available, or too many files are not readable.
     """
     if source.data is not None:
-        return _load_folder(source.data, seed, max_bad)
+        return _load_folder(source.data, seed, max_bad, channel)
     return _load_dataset(source)
 
 
@@ -150,22 +154,22 @@ def list_folder(folder: Path, seed: int, skipped: Skipped) -> dict[str, list[Rec
     return split_by_speaker(read_folder(folder, skipped), seed)
 
 
-def _load_folder(folder: Path, seed: int, max_bad: float) -> Corpus:
+def _load_folder(folder: Path, seed: int, max_bad: float, channel: Channel) -> Corpus:
     """Load the user's own recordings."""
     skipped: Skipped = []
     parts = list_folder(folder, seed, skipped)
     total = sum(map(len, parts.values())) + len(skipped)
-    splits = {split: as_dataset(rows, skipped) for split, rows in parts.items()}
+    splits = {split: as_dataset(rows, skipped, channel) for split, rows in parts.items()}
     report_skipped(folder, skipped, total=total, unit="recordings", limit=max_bad)
     return Corpus(name=folder.name, splits=splits, citation="", licence="yours")
 
 
-def load_part(folder: Path, *, max_bad: float) -> tf.data.Dataset:
+def load_part(folder: Path, *, max_bad: float, channel: Channel) -> tf.data.Dataset:
     """Load all recordings of a folder without splits; see `load`."""
     skipped: Skipped = []
     recordings = read_folder(folder, skipped)
     total = len(recordings) + len(skipped)
-    rows = as_dataset(recordings, skipped)
+    rows = as_dataset(recordings, skipped, channel)
     report_skipped(folder, skipped, total=total, unit="recordings", limit=max_bad)
     return rows
 
@@ -190,12 +194,15 @@ def split_by_speaker(recordings: Sequence[Recording], seed: int) -> dict[str, li
     }
 
 
-def as_dataset(recordings: Sequence[Recording], skipped: Skipped) -> tf.data.Dataset:
+def as_dataset(
+    recordings: Sequence[Recording], skipped: Skipped, channel: Channel = "mix"
+) -> tf.data.Dataset:
     """Read recordings into memory (115 MB per hour) and return them as a data set; see `load`.
 
     Args:
       recordings: the recordings.
       skipped: receives those whose sound is not readable or whose transcript has no letters.
+      channel: the channel that is read, where a recording names none.
     """
     for library in ("soundfile", "soxr"):  # an error of each file otherwise
         require(library, "speech")
@@ -206,7 +213,10 @@ def as_dataset(recordings: Sequence[Recording], skipped: Skipped) -> tf.data.Dat
         try:
             if not text:
                 raise InputError("no letter in the text")
-            kept.append((recording.id, audio.to_int16(audio.read(recording.path)), text))
+            part = recording.part
+            if part.channel == "mix":
+                part = part._replace(channel=channel)
+            kept.append((recording.id, audio.to_int16(audio.read(recording.path, part=part)), text))
         except InputError as error:
             skipped.append((repr(recording.id), str(error)))
 
@@ -380,10 +390,10 @@ def to_batches(
         needed = ctc.frames_needed(row["label"][None], row["label_length"][None])[0]
 
         def say() -> dict[str, tf.Tensor]:
-            return {**row, "audio": augment(row["audio"], draw, config, needed=needed)}
+            return {**row, "audio": augmentation.augment(row["audio"], draw, config, needed=needed)}
 
         def say_nothing() -> dict[str, tf.Tensor]:
-            sound = nothing(tf.size(row["audio"]), draw)
+            sound = augmentation.nothing(tf.size(row["audio"]), draw)
             empty = {name: tf.zeros_like(row[name]) for name in ("label", "label_length")}
             return {**row, "audio": sound, **empty}
 
@@ -404,105 +414,3 @@ def to_batches(
     if seed is not None:
         rows = rows.enumerate().map(change, tf.data.AUTOTUNE)
     return batches(rows.map(measure), lengths, config.batch_size)
-
-
-def augment(
-    sound: tf.Tensor, seed: tf.Tensor, config: Config, *, needed: tf.Tensor | int = 0
-) -> tf.Tensor:
-    """Change a recording at random: its speed (and with it its pitch), silence around it, noise.
-
-    Half of the recordings get silence before and after. The noise has a random colour, from white
-    to red, and lasts as long as the silence; one recording in five gets none.
-
-    Args:
-      sound: `<float32>[samples]`.
-      seed: `<int64>[2]`; equal seeds have equal results.
-      config: `speed`, `silence` and `noise`.
-      needed: steps that CTC needs for the text. A recording that would have fewer keeps its speed.
-
-    Returns:
-      `<float32>[changed samples]`.
-    """
-    uniform = tf.random.stateless_uniform([7], seed)
-    loudness = tf.sqrt(tf.reduce_mean(sound**2))
-    if config.speed:
-        faster = change_speed(sound, 1.0 + config.speed * (2.0 * uniform[0] - 1.0))
-        steps = count_steps(count_frames(tf.size(faster)), config.strides)
-        sound = tf.cond(steps >= needed, lambda: faster, lambda: sound)
-    # The signal-to-noise ratio is between `noise` and `noise` + 30 dB.
-    ratio = 10.0 ** (-(config.noise + 30.0 * uniform[1]) / 20.0)
-    around = tf.where(uniform[2] < 0.5, config.silence * RATE * uniform[3], 0.0)
-    before = tf.cast(around * uniform[4], tf.int32)
-    sound = tf.pad(sound, [[before, tf.cast(around, tf.int32) - before]])
-    noise = coloured_noise(tf.size(sound), 2.0 * uniform[5], seed + 1)
-    return sound + tf.where(uniform[6] < 0.2, 0.0, ratio * loudness) * noise
-
-
-def nothing(count: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Return a recording in which nothing is said: silence, or noise of any loudness and colour.
-
-    Args:
-      count: number of samples.
-      seed: `<int64>[2]`.
-
-    Returns:
-      `<float32>[count]`.
-    """
-    uniform = tf.random.stateless_uniform([3], seed)
-    loudness = tf.where(uniform[0] < 0.2, 0.0, 10.0 ** (-4.0 + 3.0 * uniform[1]))
-    return loudness * coloured_noise(count, 2.0 * uniform[2], seed + 1)
-
-
-def coloured_noise(count: tf.Tensor, slope: tf.Tensor | float, seed: tf.Tensor) -> tf.Tensor:
-    """Return Gaussian noise whose power falls with the frequency f as `f ** -slope`.
-
-    Args:
-      count: number of samples.
-      slope: 0 for white noise, 1 for pink, 2 for red.
-      seed: `<int64>[2]`.
-
-    Returns:
-      `<float32>[count]`, with a mean power of 1.
-
-    Example:
-      >>> noise = coloured_noise(tf.constant(16_000), 1.0, tf.constant([0, 1], tf.int64))
-      >>> f"{tf.reduce_mean(noise**2):.3f}"
-      '1.000'
-    """
-    padded = 320 * -(-count // 320)  # for which the FFT is fast
-    spectrum = tf.signal.rfft(tf.random.stateless_normal([padded], seed))
-    frequency = tf.range(tf.size(spectrum), dtype=tf.float32)
-    # Below 50 Hz the power is constant, and there is no constant offset.
-    lowest = 50.0 * tf.cast(padded, tf.float32) / RATE
-    gain = tf.maximum(frequency / lowest, 1.0) ** (-slope / 2.0) * tf.cast(
-        frequency > 0, tf.float32
-    )
-    noise = tf.signal.irfft(spectrum * tf.cast(gain, tf.complex64), [padded])[:count]
-    return noise * tf.math.rsqrt(tf.reduce_mean(noise**2) + 1e-12)
-
-
-def change_speed(sound: tf.Tensor, factor: Any) -> tf.Tensor:
-    """Play a recording faster by `factor`, which raises its pitch.
-
-    The spectrum is truncated, or extended by zeros. This is exact for frequencies below both
-    Nyquist frequencies. Lengths are padded to multiples of 320, for which the FFT is fast.
-
-    Args:
-      sound: `<float32>[samples]`.
-      factor: `<float32>[]`, the new speed relative to the old one.
-
-    Returns:
-      `<float32>[about samples / factor]`.
-
-    Example:
-      >>> change_speed(tf.zeros([16_000]), 1.25).shape
-      TensorShape([12800])
-    """
-    count = tf.size(sound)
-    padded = 320 * -(-count // 320)
-    ratio = tf.cast(padded, tf.float32) / factor / 320.0
-    target = 320 * tf.maximum(tf.cast(tf.round(ratio), tf.int32), 1)
-    spectrum = tf.signal.rfft(tf.pad(sound, [[0, padded - count]]))
-    scale = tf.cast(target, tf.float32) / tf.cast(padded, tf.float32)
-    played = tf.signal.irfft(spectrum, [target]) * scale
-    return played[: tf.cast(tf.cast(count, tf.float32) * scale, tf.int32)]

@@ -1,7 +1,7 @@
 """Data sets by name: two builders of this module, and three of tensorflow-datasets.
 
-`SpokenCommands` is synthetic speech, made by eSpeak NG on the user's machine. `An4` reads CMU AN4
-from files that the user has downloaded.
+`SpokenCommands` is synthetic speech, made by several synthesizers on the user's machine. `An4`
+reads CMU AN4 from files that the user has downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common.datasets import SPLITS
 from common.errors import InputError
 from common.progress import progress
 from tasks.speech import audio, synthesis
-from tasks.speech.formats import Recording
+from tasks.speech.recording import Recording
 
 import numpy as np
 import tensorflow as tf
@@ -77,8 +77,13 @@ _ACERO = """@book{acero1993acoustical,
   title = {Acoustical and Environmental Robustness in Automatic Speech Recognition},
   author = {Acero, Alex}, publisher = {Kluwer Academic Publishers}, year = {1993}}"""
 
-_ESPEAK = """@misc{espeakng, title = {eSpeak NG}, author = {Dunn, Reece H. and others},
-  howpublished = {github.com/espeak-ng/espeak-ng}}"""
+_SYNTHESIZERS = """@misc{espeakng, title = {eSpeak NG}, author = {Dunn, Reece H. and others},
+  howpublished = {github.com/espeak-ng/espeak-ng}}
+@misc{pico, title = {SVOX Pico}, author = {{SVOX AG}}, howpublished = {Android Open Source Project}}
+@misc{hibari, title = {Hibari}, author = {Williams, M.},
+  howpublished = {github.com/MMWilliams/hibari}}
+@misc{piper, title = {Piper}, author = {Hansen, Michael},
+  howpublished = {github.com/rhasspy/piper}}"""
 
 
 def _dataset_info(builder: tfds.core.DatasetBuilder, citation: str) -> tfds.core.DatasetInfo:
@@ -106,20 +111,21 @@ def _dataset_info(builder: tfds.core.DatasetBuilder, citation: str) -> tfds.core
 class SpokenCommands(tfds.core.GeneratorBasedBuilder):
     """SYNTHETIC speech: commands, numbers, dates, spelled names, and scenes with rare letters.
 
-    eSpeak NG speaks the sentences on this machine when the data set is prepared. The validation and
-    test splits have voices and sentences that are not in the training split.
+    Several synthesizers speak the sentences on this machine when the data set is prepared; see
+    `tasks.speech.voices`. The validation split has other speakers than the training split, and the
+    test split has a synthesizer of a family of its own. No sentence is in two splits.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     URLS = ()
-    SIZES: ClassVar[dict[str, int]] = {"train": 4000, "validation": 150, "test": 300}
+    SIZES: ClassVar[dict[str, int]] = {"train": 6000, "validation": 200, "test": 300}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _dataset_info(self, _ESPEAK)
+        return _dataset_info(self, _SYNTHESIZERS)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        synthesis.synthesizer()  # raises before anything is written if a library is missing
+        synthesis.check_installed()  # raises before anything is written if a library is missing
         return {split: self._generate_examples(split) for split in SPLITS}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,7 +139,7 @@ class SpokenCommands(tfds.core.GeneratorBasedBuilder):
                     "id": name,
                     "speech": audio.to_int16(sound),
                     "text": sentence.text,
-                    "speaker_id": f"{voice.accent}+{voice.variant}",
+                    "speaker_id": f"{voice.family}:{voice.name}",
                 },
             )
 

@@ -121,9 +121,14 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     """Return the name of the data, the split, and its recordings as elements of `data.load`."""
     path = flags.new_data(served.settings)
     if path is not None and not find_parts(path):
-        return path.resolve().name, "all", data.load_part(path, max_bad=flags.max_bad)
+        return (
+            path.resolve().name,
+            "all",
+            data.load_part(path, max_bad=flags.max_bad, channel=flags.channel),
+        )
     source = flags.or_trained_on(served.settings)
-    corpus = data.load(source, seed=served.settings["config"]["seed"], max_bad=flags.max_bad)
+    seed = served.settings["config"]["seed"]
+    corpus = data.load(source, seed=seed, max_bad=flags.max_bad, channel=flags.channel)
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 

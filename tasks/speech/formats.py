@@ -1,4 +1,11 @@
-"""Folders of the user's own recordings, in the format of LJSpeech or of Kaldi.
+"""Folders of the user's own recordings, in the formats of practice.
+
+| list | sound |
+|---|---|
+| `metadata.csv` of LJSpeech (`id|text`) or with a header, comma or tab | `wavs/id.*` or `id.*` |
+| `wav.scp` and `text` of Kaldi | see `tasks.speech.kaldi` |
+| `*.trans.txt` of LibriSpeech, anywhere below the folder | `id.flac` beside it |
+| `validated.tsv`, or `train.tsv`, `dev.tsv` and `test.tsv` of Common Voice | `clips/` |
 
 A line that cannot be used is skipped, with its place and the reason; see `read_folder`.
 """
@@ -6,91 +13,92 @@ A line that cannot be used is skipped, with its place and the reason; see `read_
 from __future__ import annotations
 
 import contextlib
+import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import InputError, require
+from common.errors import InputError
 from common.files import read_lines
 from common.messages import Skipped, say
+from tasks.speech import audio
 from tasks.speech.audio import SUFFIXES
+from tasks.speech.kaldi import read_kaldi
+from tasks.speech.recording import Recording
 
-# Names of the columns of `metadata.csv`, where it has a header.
+# Names of the columns of a table, where it has a header.
 ID_COLUMNS = ("id", "file", "file_name", "filename", "path", "audio", "wav")
 TEXT_COLUMNS = (
     *("normalized_text", "normalised_text", "normalized", "normalised", "normalized_transcription"),
     *("text", "transcript", "transcription", "sentence", "words"),
 )
-# Names of the folders of the splits.
-SPLIT_FOLDERS = {
-    "train": ("train",),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-}
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "voice")
-
-
-class Recording(NamedTuple):
-    """A sound file and its transcript.
-
-    Attributes:
-      id: name of the recording.
-      path: the sound file.
-      text: the transcript.
-      speaker: name of the speaker, empty if unknown.
-    """
-
-    id: str
-    path: Path
-    text: str
-    speaker: str = ""
+# Names of the folders of the splits, or of the tables without their ending.
+SPLIT_NAMES = {
+    "train": ("train", "train-clean-100", "train-clean-360", "train-other-500"),
+    "validation": ("validation", "valid", "val", "dev", "dev-clean", "dev-other"),
+    "test": ("test", "test-clean", "test-other"),
+}
+TABLES = ("metadata.csv", "validated.tsv")
+TRANSCRIPTS = "*.trans.txt"
+EXPECTED = (
+    "expected metadata.csv (id|text), wav.scp and text, *.trans.txt of LibriSpeech, or the .tsv "
+    "files of Common Voice, in it"
+)
 
 
 class Columns(NamedTuple):
-    """Places of the columns of `metadata.csv`; -1 is the last one, None a column it lacks."""
+    """Places of the columns of a table; -1 is the last one, None a column it lacks."""
 
     id: int = 0
     text: int = -1
     speaker: int | None = None
 
 
-def read_folder(folder: Path, skipped: Skipped) -> list[Recording]:
-    """Read the list of a folder: `metadata.csv` (LJSpeech), or `wav.scp` and `text` (Kaldi).
+def read_folder(path: Path, skipped: Skipped) -> list[Recording]:
+    """Read the list of a folder, or a table of recordings.
 
-    `metadata.csv` has lines `id|text`, `id|text|normalised text` or `id|text|speaker`, with or
-    without a header; see `find_columns`. The sound file is `wavs/id.*` or `id.*`. `wav.scp` has
-    lines `id path`, `text` has lines `id words`, and the optional `utt2spk` has lines `id speaker`.
+    A table has lines `id|text`, `id|text|normalised text` or `id|text|speaker`, with or without a
+    header, or a header and commas or tabs between the columns; see `find_columns`.
 
     Args:
-      folder: the folder.
+      path: the folder, or the table.
       skipped: receives place and reason of each line that is malformed or has no sound file.
 
     Raises:
       InputError: a list is missing, or of a kind that is not read.
     """
-    if (folder / "metadata.csv").is_file():
-        recordings = list(_read_metadata(folder / "metadata.csv", skipped))
-    elif (folder / "wav.scp").is_file():
-        recordings = list(_read_kaldi(folder, skipped))
+    tables = [path / name for name in TABLES if (path / name).is_file()]
+    if path.is_file():
+        recordings = list(_read_table(path, skipped))
+    elif tables:
+        recordings = list(_read_table(tables[0], skipped))
+    elif (path / "wav.scp").is_file():
+        recordings = list(read_kaldi(path, skipped))
+    elif lists := sorted(path.rglob(TRANSCRIPTS)):
+        recordings = [row for file in lists for row in _read_transcripts(file, skipped)]
     else:
-        raise InputError("expected metadata.csv (id|text), or wav.scp and text, in it", folder)
+        raise InputError(EXPECTED, path)
     if not recordings and not skipped:
-        raise InputError("no recordings listed", folder)
+        raise InputError("no recordings listed", path)
     return recordings
 
 
 def find_parts(folder: Path) -> dict[str, Path]:
-    """Return the folder of each split, or nothing if a folder has no splits.
+    """Return the folder or the table of each split, or nothing if a folder has no splits.
 
     Raises:
       InputError: there is no such folder.
     """
     if not folder.is_dir():
-        raise InputError("expected a folder with metadata.csv, or wav.scp and text", folder)
-    found = {
-        split: next((folder / name for name in names if (folder / name).is_dir()), None)
-        for split, names in SPLIT_FOLDERS.items()
-    }
+        raise InputError("expected a folder of recordings", folder)
+
+    def find(names: Sequence[str]) -> Path | None:
+        candidates = [folder / name for name in names]
+        candidates += [folder / f"{name}.tsv" for name in names]
+        return next((path for path in candidates if path.exists()), None)
+
+    found = {split: find(names) for split, names in SPLIT_NAMES.items()}
     parts = {split: path for split, path in found.items() if path is not None}
     return parts if len(parts) == len(found) else {}
 
@@ -104,27 +112,23 @@ def measure_folder(folder: Path) -> tuple[int, float, float]:
     Raises:
       InputError: see `read_folder`.
     """
-    soundfile = require("soundfile", "speech")
     parts = find_parts(folder)
     seconds = []
     for recording in read_folder(parts.get("train", folder), []):
-        # Files that cannot be read are reported where they are read.
-        with contextlib.suppress(soundfile.SoundFileError, TypeError):
-            seconds.append(float(soundfile.info(recording.path).duration))
+        with contextlib.suppress(InputError):  # reported where the files are read
+            seconds.append(audio.measure(recording.path, recording.part))
     share = 1.0 if parts else 0.8
     return round(share * len(seconds)), share * sum(seconds) / 3600, max(seconds, default=0.0)
 
 
-# --- LJSpeech -------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def _read_metadata(path: Path, skipped: Skipped) -> Iterator[Recording]:
-    """Yield the recordings of LJSpeech's `metadata.csv`."""
-    rows = [
-        (number, [field.strip() for field in line.split("|")])
-        for number, line in read_lines(path)
-        if line.strip()
-    ]
+def _read_table(path: Path, skipped: Skipped) -> Iterator[Recording]:
+    """Yield the recordings of a table."""
+    lines = [(number, line) for number, line in read_lines(path) if line.strip()]
+    delimiter = find_delimiter(lines[0][1]) if lines else "|"
+    rows = [(number, split_fields(line, delimiter)) for number, line in lines]
     columns = header_columns(rows[0][1]) if rows else None
     if columns is not None:
         rows = rows[1:]
@@ -143,6 +147,33 @@ def _read_metadata(path: Path, skipped: Skipped) -> Iterator[Recording]:
         else:
             ids.add(recording.id)
             yield recording
+
+
+def find_delimiter(line: str) -> str:
+    """Return the character between the columns of a table, from its first line.
+
+    Example:
+      >>> find_delimiter("file_name,transcription"), find_delimiter("a1|Well, yes.")
+      (',', '|')
+    """
+    for delimiter in ("\t", ","):
+        if header_columns(split_fields(line, delimiter)) is not None:
+            return delimiter
+    return "|"
+
+
+def split_fields(line: str, delimiter: str) -> list[str]:
+    """Return the fields of a line; between commas they may be quoted.
+
+    Example:
+      >>> split_fields('a1.wav, "Well, yes."', ",")
+      ['a1.wav', 'Well, yes.']
+    """
+    if delimiter == ",":
+        (fields,) = csv.reader([line], skipinitialspace=True)
+    else:
+        fields = line.split(delimiter)
+    return [field.strip() for field in fields]
 
 
 def header_columns(fields: Sequence[str]) -> Columns | None:
@@ -201,54 +232,26 @@ def _find_sound(folder: Path, name: str) -> Path:
     """Return the sound file of an id."""
     if ".." in Path(name).parts or Path(name).is_absolute():
         raise InputError(f"id {name!r} points outside the folder")
-    for place in (folder / "wavs", folder):
+    for place in (folder / "wavs", folder / "clips", folder):
         for suffix in ("", *SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)):
             if (place / f"{name}{suffix}").is_file():
                 return place / f"{name}{suffix}"
     raise InputError(f"no sound file {name}.wav (or {', '.join(SUFFIXES[1:4])})")
 
 
-# --- Kaldi ----------------------------------------------------------------------------------------
+# --- LibriSpeech ----------------------------------------------------------------------------------
 
 
-def _read_kaldi(folder: Path, skipped: Skipped) -> Iterator[Recording]:
-    """Yield the recordings of a Kaldi data folder."""
-    if (folder / "segments").is_file():
-        raise InputError("not supported: cut the recordings first", folder / "segments")
-    texts = _read_pairs(folder / "text", "words", skipped)
-    speakers = {}
-    if (folder / "utt2spk").is_file():
-        speakers = _read_pairs(folder / "utt2spk", "speaker", skipped)
-    sounds = _read_pairs(folder / "wav.scp", "path", skipped)
-    for name, (number, path) in sounds.items():
-        if path.endswith("|"):
-            raise InputError(
-                "expected a path, got a command: convert the sound to files first",
-                folder / "wav.scp",
-                number,
-            )
-        sound = Path(path) if Path(path).is_absolute() else folder / path
-        if name not in texts:
-            skipped.append((f"wav.scp, line {number}", f"{name!r} has no line in text"))
-        elif not sound.is_file():
-            skipped.append((f"wav.scp, line {number}", f"no file {path!r}"))
-        else:
-            yield Recording(name, sound, texts[name][1], speakers.get(name, (0, ""))[1])
-    for name, (number, _) in texts.items():
-        if name not in sounds:
-            skipped.append((f"text, line {number}", f"{name!r} has no line in wav.scp"))
-
-
-def _read_pairs(path: Path, expected: str, skipped: Skipped) -> dict[str, tuple[int, str]]:
-    """Return the line number and the value of each id in a file with lines `id value`."""
-    pairs: dict[str, tuple[int, str]] = {}
+def _read_transcripts(path: Path, skipped: Skipped) -> Iterator[Recording]:
+    """Yield the recordings of a chapter: lines `speaker-chapter-number WORDS`."""
     for number, line in read_lines(path):
-        fields = line.split(maxsplit=1)
-        if len(fields) == 1:
-            reason = f"expected an id and {expected}, got {line[:80]!r}"
-            skipped.append((f"{path.name}, line {number}", reason))
-        elif fields and fields[0] in pairs:
-            skipped.append((f"{path.name}, line {number}", f"duplicate id {fields[0]!r}"))
-        elif fields:
-            pairs[fields[0]] = number, fields[1].strip()
-    return pairs
+        name, _, text = line.strip().partition(" ")
+        place = f"{path.name}, line {number}"
+        try:
+            if name and not text:
+                raise InputError(f"expected an id and words, got {line[:80]!r}")
+            if name:
+                sound = _find_sound(path.parent, name)
+                yield Recording(name, sound, text.strip(), name.partition("-")[0])
+        except InputError as error:
+            skipped.append((place, str(error)))

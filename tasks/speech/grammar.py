@@ -1,8 +1,8 @@
-"""Random English sentences for synthetic speech, in five categories.
+"""Random English sentences for synthetic speech, in six categories.
 
-The categories are commands, numbers, dates, spelled names, and scenes with rare letters. All
-sentences follow the rules and word lists below. Changes of either change the prepared data set
-`spoken_commands`, and require a new version of it.
+The categories are commands, numbers, dates, spelled names, codes of letters and digits, and scenes
+with rare letters. All sentences follow the rules and word lists below. Changes of either change the
+prepared data set `spoken_commands`, and require a new version of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _ONES = _words("zero one two three four five six seven eight nine")
 _TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
 _TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
@@ -95,7 +96,7 @@ class Sentence(NamedTuple):
 
     Attributes:
       text: the transcript.
-      spoken: the input of the synthesiser, which would read a spelled "a" as the article.
+      spoken: the input of a synthesizer, which would read a spelled "a" as the article.
     """
 
     text: str
@@ -106,9 +107,11 @@ def _plain(text: str) -> Sentence:
     return Sentence(text, text)
 
 
-def _spelled(letters: str, before: str = "") -> Sentence:
-    spoken = " ".join("ay" if letter == "a" else letter for letter in letters)
-    return Sentence(f"{before} {' '.join(letters)}".strip(), f"{before} {spoken}".strip())
+def _spelled(letters: str, before: str = "", after: str = "") -> Sentence:
+    text = " ".join((*before.split(), *letters, *after.split()))
+    names = ("eh" if letter == "a" else letter for letter in letters)
+    spoken = " ".join((*before.split(), *names, *after.split()))
+    return Sentence(text, spoken)
 
 
 # Each function draws the words of ALL alternatives, then chooses one. So the order of the
@@ -134,14 +137,52 @@ def _command(rng: random.Random) -> Sentence:
     )
 
 
+def _digits(rng: random.Random, count: int) -> str:
+    zero = rng.choice(("zero", "oh"))
+    digits = (rng.choice(_ONES) for _ in range(count))
+    return " ".join(zero if digit == "zero" else digit for digit in digits)
+
+
+def _short_number(rng: random.Random) -> str:
+    """Return a number of up to four digits, as people say it."""
+    return rng.choice(
+        (
+            _digits(rng, rng.randint(1, 4)),
+            number(rng.randint(10, 99)),
+            number(rng.randint(100, 999)).replace(" and ", " "),
+            f"{number(rng.randint(1, 99))} {number(rng.randint(10, 99))}",
+        )
+    )
+
+
 def _number(rng: random.Random) -> Sentence:
-    if rng.random() < 0.5:
-        return _plain(" ".join(rng.choice(_ONES) for _ in range(rng.randint(3, 8))))
-    return _plain(number(rng.choice((rng.randrange(1000), rng.randrange(1_000_000)))))
+    return _plain(
+        rng.choice(
+            (
+                _digits(rng, rng.randint(3, 8)),
+                _digits(rng, rng.choice((5, 7, 10))),
+                f"{_short_number(rng)} {_short_number(rng)}",
+                number(rng.choice((rng.randrange(1000), rng.randrange(1_000_000)))),
+            )
+        )
+    )
+
+
+def _code(rng: random.Random) -> Sentence:
+    letters = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(1, 5)))
+    before = rng.choice(("", rng.choice(_KEYWORDS)))
+    return rng.choice(
+        (
+            _spelled(letters, before, _short_number(rng)),
+            _plain(f"{rng.choice(_KEYWORDS)} {_short_number(rng)}"),
+            _plain(rng.choice(_KEYWORDS)),
+        )
+    )
 
 
 def _date(rng: random.Random) -> Sentence:
-    day, month = ordinal(rng.randint(1, 30)), rng.choice(_MONTHS)
+    date, month = rng.randint(1, 30), rng.choice(_MONTHS)
+    day = ordinal(date)
     year = f"{rng.choice(('nineteen', 'twenty'))} {number(rng.randint(10, 99))}"
     return _plain(
         rng.choice(
@@ -150,6 +191,8 @@ def _date(rng: random.Random) -> Sentence:
                 f"{month} {day} {year}",
                 f"{rng.choice(_DAYS)} the {day}",
                 f"{rng.choice(_DAYS)} {month} the {day}",
+                f"{number(date)} {month} {year}",
+                f"{number(rng.randint(1, 12))} {number(date)} {number(rng.randint(10, 99))}",
             )
         )
     )
@@ -157,9 +200,7 @@ def _date(rng: random.Random) -> Sentence:
 
 def _name(rng: random.Random) -> Sentence:
     if rng.random() < 0.4:
-        letters = "".join(
-            rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7))
-        )
+        letters = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 9)))
         return _spelled(letters)
     name = rng.choice(_NAMES)
     return _spelled(name, rng.choice(("", name, f"my name is {name}", "spell")))
@@ -187,6 +228,7 @@ CATEGORIES: tuple[Callable[[random.Random], Sentence], ...] = (
     _number,
     _date,
     _name,
+    _code,
     _scene,
 )
 

@@ -3,27 +3,33 @@
     python -m tasks.speech.predict greeting.wav interview.mp3
     python -m tasks.speech.predict --plot letters.png greeting.wav
     python -m tasks.speech.predict --output texts.jsonl recordings/*.flac
+    python -m tasks.speech.predict --subtitles film.srt film.mp4
+    python -m tasks.speech.predict --results texts recordings      # a folder, resumable
 
 Files may be WAV, FLAC, OGG, MP3 or any other format of libsndfile, with any sample rate and number
-of channels. Long recordings are split at their silences and transcribed piece by piece. Predictions
-come in the order of the files.
+of channels, or M4A, MP4 or WebM where PyAV is installed. Long recordings are split at their
+silences and transcribed piece by piece. Predictions come in the order of the files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
+from common.files import make_public_folder, write_atomically
 from common.serving.served import Served, load_export
-from tasks.speech import audio
+from tasks.speech import audio, subtitles
+from tasks.speech.audio import Channel
 from tasks.speech.config import TASK
+from tasks.speech.subtitles import Word
 
 import numpy as np
 import tyro
@@ -34,18 +40,28 @@ class Predict(BatchPredictConfig):
     """Flags of `predict`."""
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """sound files"""
+    """sound files, or folders of them"""
     batch_size: Count = 16
     """pieces of recordings per request"""
     plot: Picture | None = None
     """draw the log-mel frames and the letters of the first recording (its first piece) to this
     picture file"""
+    channel: Channel = "mix"
+    """channel that is read: the first, the second, or the mean of all"""
+    subtitles: Path | None = None
+    """write the words of the one recording to this file of subtitles, .srt or .vtt"""
+    results: Path | None = None
+    """write the prediction of each file to this folder, as JSON; files with one are skipped"""
 
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
         if not self.files:
             raise InputError("no recording given: name a sound file, as in `predict greeting.wav`")
+        if self.subtitles is not None and self.subtitles.suffix not in subtitles.FORMATS:
+            raise InputError(f"--subtitles must end in .srt or .vtt: {self.subtitles}")
+        if self.subtitles is not None and (len(self.files) > 1 or self.files[0].is_dir()):
+            raise InputError("--subtitles takes one recording")
 
 
 class Piece(NamedTuple):
@@ -57,6 +73,7 @@ class Piece(NamedTuple):
       peak: its largest absolute value.
       text: the transcript.
       confidence: exp of the mean log-probability of a letter.
+      words: its words, with times from the start of the recording; empty if not asked for.
     """
 
     start: int
@@ -64,6 +81,7 @@ class Piece(NamedTuple):
     peak: float
     text: str
     confidence: float
+    words: tuple[Word, ...] = ()
 
 
 @dataclasses.dataclass
@@ -80,6 +98,11 @@ class Transcript:
     pieces: list[Piece] = dataclasses.field(default_factory=list)
     error: str | None = None
 
+    @property
+    def words(self) -> list[Word]:
+        """The words of all pieces."""
+        return [word for piece in self.pieces for word in piece.words]
+
 
 class _Sound(NamedTuple):
     """A piece of a recording, for a request."""
@@ -89,14 +112,24 @@ class _Sound(NamedTuple):
     samples: np.ndarray
 
 
-def predict(served: Served, paths: Iterable[Path], *, batch_size: int) -> Iterator[Transcript]:
+def predict(
+    served: Served,
+    paths: Iterable[Path],
+    *,
+    batch_size: int,
+    channel: Channel = "mix",
+    with_words: bool = False,
+) -> Iterator[Transcript]:
     """Transcribe files, in order, with no more than a few batches of pieces in memory.
 
     Args:
       served: the export.
       paths: sound files. One that cannot be read has a transcript with an error.
       batch_size: pieces per request.
+      channel: the channel that is read.
+      with_words: whether to ask for the words with their times, which takes longer.
     """
+    rate, longest = served.settings["sample_rate"], served.settings["max_samples"]
     unfinished: deque[Transcript] = deque()
 
     def sounds() -> Iterator[_Sound]:
@@ -104,7 +137,7 @@ def predict(served: Served, paths: Iterable[Path], *, batch_size: int) -> Iterat
             transcript = Transcript(path)
             unfinished.append(transcript)
             try:
-                for start, sound in audio.split_at_silences(path, served.settings["max_samples"]):
+                for start, sound in audio.split_at_silences(path, longest, channel):
                     yield _Sound(transcript, start, sound)
             except InputError as error:
                 transcript.error = str(error)
@@ -113,7 +146,7 @@ def predict(served: Served, paths: Iterable[Path], *, batch_size: int) -> Iterat
         return audio.request([row.samples for row in rows])
 
     predictions = served.predict(
-        "serving_default",
+        "explain" if with_words else "serving_default",
         sounds(),
         to_request,
         batch_size=batch_size,
@@ -130,9 +163,30 @@ def predict(served: Served, paths: Iterable[Path], *, batch_size: int) -> Iterat
                 float(np.abs(sound).max()),
                 bytes(outputs["text"]).decode(),
                 float(outputs["confidence"]),
+                read_words(outputs, start / rate) if with_words else (),
             )
         )
     yield from unfinished
+
+
+def read_words(outputs: Mapping[str, Any], start: float) -> tuple[Word, ...]:
+    """Return the words of a row of the signature `explain`.
+
+    Args:
+      outputs: the outputs of the row.
+      start: seconds of the recording before it.
+    """
+    return tuple(
+        Word(bytes(text).decode(), start + float(first), start + float(last), float(confidence))
+        for text, first, last, confidence in zip(
+            outputs["words"],
+            outputs["word_start"],
+            outputs["word_end"],
+            outputs["word_confidence"],
+            strict=True,
+        )
+        if text
+    )
 
 
 def describe(transcript: Transcript, rate: int) -> dict[str, Any]:
@@ -172,6 +226,16 @@ def describe(transcript: Transcript, rate: int) -> dict[str, Any]:
             for piece in pieces
         ],
     }
+    if transcript.words:
+        prediction["words"] = [
+            {
+                "word": word.text,
+                "start": round(word.start, 3),
+                "end": round(word.end, 3),
+                "confidence": round(word.confidence, 6),
+            }
+            for word in transcript.words
+        ]
     if transcript.error is not None:
         return {**prediction, "message": transcript.error, "is_broken": True}
     if letters:
@@ -247,24 +311,103 @@ def draw(served: Served, sound: np.ndarray, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def list_files(paths: Sequence[Path]) -> dict[Path, Path]:
+    """Return the sound files that paths name, each with the name of its result.
+
+    Args:
+      paths: files, and folders that are searched.
+
+    Raises:
+      InputError: a folder has no sound file.
+
+    Example:
+      >>> list_files([Path("talks/a.wav")])
+      {PosixPath('talks/a.wav'): PosixPath('a.wav.json')}
+    """
+    files: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            files[path] = Path(f"{path.name}.json")
+            continue
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in audio.SUFFIXES)
+        if not found:
+            raise InputError(f"no sound file ({', '.join(audio.SUFFIXES)}) in it", path)
+        files |= {file: Path(f"{file.relative_to(path)}.json") for file in found if file.is_file()}
+    return files
+
+
+def list_unfinished(files: Mapping[Path, Path], folder: Path, model: str) -> list[Path]:
+    """Return the files without a result of this model.
+
+    Args:
+      files: the sound files with the names of their results.
+      folder: the folder of results.
+      model: path of the export.
+
+    Raises:
+      InputError: two files would have one result.
+    """
+    sources: dict[Path, Path] = {}
+    for path, name in files.items():
+        if name in sources:
+            raise InputError(f"--results: {path} and {sources[name]} have one name")
+        sources[name] = path
+
+    def is_finished(result: Path) -> bool:
+        try:
+            return json.loads(result.read_text(encoding="utf-8"))["model"] == model
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    return [path for path, name in files.items() if not is_finished(folder / name)]
+
+
 def main(argv: list[str]) -> None:
     """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
+    files = list_files(flags.files)
     served = load_export(flags.model, TASK)
-    unreadable = 0
+    paths, unreadable = list(files), 0
+    if flags.results is not None:
+        paths = list_unfinished(files, flags.results, str(served.path))
+        if finished := len(files) - len(paths):
+            cli.say(f"{finished} of {len(files)} files have a result in {flags.results} already")
+        if not paths:
+            return
+    with_words = flags.json or flags.output is not None or bool(flags.subtitles or flags.results)
 
     def predictions() -> Iterator[dict[str, Any]]:
         nonlocal unreadable
-        for transcript in predict(served, flags.files, batch_size=flags.batch_size):
+        for transcript in predict(
+            served,
+            paths,
+            batch_size=flags.batch_size,
+            channel=flags.channel,
+            with_words=with_words,
+        ):
             unreadable += transcript.error is not None
-            yield describe(transcript, served.settings["sample_rate"])
+            prediction = describe(transcript, served.settings["sample_rate"])
+            if flags.results is not None and transcript.error is None:
+                result = {**prediction, "model": str(served.path)}
+                write_result(flags.results / files[transcript.path], result)
+            if flags.subtitles is not None:
+                content = subtitles.to_subtitles(transcript.words, flags.subtitles.suffix)
+                write_atomically(flags.subtitles, content.encode())
+            yield prediction
 
     cli.print_predictions(flags, predictions(), to_line=to_line)
     if unreadable:
-        raise InputError(f"{unreadable} of {len(flags.files)} files could not be read")
+        raise InputError(f"{unreadable} of {len(paths)} files could not be read")
     if flags.plot:
-        _, sound = next(audio.split_at_silences(flags.files[0], served.settings["max_samples"]))
+        longest = served.settings["max_samples"]
+        _, sound = next(audio.split_at_silences(paths[0], longest, flags.channel))
         draw(served, sound, flags.plot)
+
+
+def write_result(path: Path, prediction: Mapping[str, Any]) -> None:
+    """Write a prediction to a file of its own, whole or not at all."""
+    make_public_folder(path.parent)
+    write_atomically(path, f"{json.dumps(prediction, ensure_ascii=False)}\n".encode())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from common import ctc
@@ -16,6 +17,7 @@ from common.serving.targets import (
     same,
     shared,
 )
+from tasks.speech import words
 from tasks.speech.audio import RATE, SHORTEST, SILENCE
 from tasks.speech.features import WINDOW, count_padded_frames, count_steps
 
@@ -175,6 +177,19 @@ class Recognizer(tf.Module):
         confidence = tf.exp(hypotheses.log_probability[:, 0] / count)
         return {"text": text, "confidence": tf.where(text == "", 0.0, confidence)}
 
+    def find_words(
+        self, text: tf.Tensor, tokens: tf.Tensor, alignment: tf.Tensor, probabilities: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Return the words with their times and confidence; see `tasks.speech.words`."""
+        return words.find_words(
+            text,
+            tokens,
+            alignment,
+            probabilities,
+            space=self.letters.index(" ") if " " in self.letters else -1,
+            step_seconds=0.01 * math.prod(self.model.get_layer("subsample").strides),
+        )
+
 
 def signatures(recognizer: Recognizer) -> Signatures:
     """Make the exported functions.
@@ -188,8 +203,8 @@ def signatures(recognizer: Recognizer) -> Signatures:
       `<int32>[batch]`, the number of valid steps.
     - `explain` -> the outputs of `serving_default`, `log_mel` `<float32>[batch, frames, bands]`,
       one frame every 10 ms, `symbol_probabilities` `<float32>[batch, steps, letters + 1]`,
-      `frames`, and `alignment` `<int32>[batch, steps]`, the index in the text of the letter at each
-      step, or -1.
+      `frames`, `alignment` `<int32>[batch, steps]`, the index in the text of the letter at each
+      step, or -1, and the words with times and confidence; see `tasks.speech.words.find_words`.
 
     A row is invalid if it contains NaN or a sample beyond +-`LOUDEST`, is silent, or has a `length`
     below 0.1 s, above the maximum or above `samples`. It has the text "" and confidence 0 (0
@@ -215,12 +230,16 @@ def signatures(recognizer: Recognizer) -> Signatures:
         hypotheses = search(log_probs, frames)
         tokens, count = recognizer.best_tokens(hypotheses)
         real = tf.sequence_mask(frames, tf.shape(log_probs)[1])[:, :, None]
+        probabilities = tf.where(real, tf.exp(log_probs), 0.0)
+        alignment = recognizer.align(log_probs, frames, tf.maximum(tokens, 0), count)
+        answer = recognizer.to_text(hypotheses)
         return {
-            **recognizer.to_text(hypotheses),
+            **answer,
+            **recognizer.find_words(answer["text"], tokens, alignment, probabilities),
             "log_mel": outputs["log_mel"],
-            "symbol_probabilities": tf.where(real, tf.exp(log_probs), 0.0),
+            "symbol_probabilities": probabilities,
             "frames": frames,
-            "alignment": recognizer.align(log_probs, frames, tf.maximum(tokens, 0), count),
+            "alignment": alignment,
         }
 
     return {"serving_default": serving_default, "tensors": tensors, "explain": explain}

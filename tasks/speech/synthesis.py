@@ -1,168 +1,94 @@
-"""Speech synthesis by eSpeak NG, through the C interface of its library.
+"""Synthetic recordings: random sentences, spoken by the voices of several synthesizers.
 
-The package `espeakng-loader` (extra [espeak]) contains the library and its voices. eSpeak NG is
-licensed GPL-3.0-or-later; no part of it is in this project or in its models.
-
-    python -m tasks.speech.synthesis "call anna at nine" --output anna.wav --variant f4
+    python -m tasks.speech.synthesis "call anna at nine" --output anna.wav --voice piper:joe
 
 writes a sound file, for example as input for a model of the default data set. By default the voice
-is one of the test split.
+is the one of the test split.
 """
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import NamedTuple
 
 from common.commands import cli
-from common.errors import InputError, require
-from tasks.speech import audio
+from common.errors import InputError
+from tasks.speech import audio, voices
 from tasks.speech.audio import RATE
 from tasks.speech.grammar import Sentence, sentences
+from tasks.speech.voices import FAMILIES, Voice, speak
 
 import numpy as np
 import tyro
 
-# Accents of English. The speakers are variants of the voice, without robots and whispers.
-Accent: TypeAlias = Literal["en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029"]
-ACCENTS: tuple[Accent, ...] = get_args(Accent)
-_TRAIN = """
+
+class Speakers(NamedTuple):
+    """Speakers of a family.
+
+    Attributes:
+      family: the family; see `tasks.speech.voices`.
+      share: fraction of the recordings of a split, up to a common factor.
+      names: the speakers.
+    """
+
+    family: str
+    share: float
+    names: tuple[str, ...]
+
+
+def _espeak(variants: str) -> tuple[str, ...]:
+    """Return the speakers of eSpeak NG: each variant in each accent, half of them American."""
+    accents = (*("en-us",) * 4, "en-us-nyc", "en", "en-gb-x-rp", "en-gb-scotland", "en-029")
+    return tuple(f"{accent}+{variant}" for variant in variants.split() for accent in accents)
+
+
+# The variants of eSpeak NG, without robots and whispers.
+_VARIANTS = """
     f1 f3 f5 m1 m2 m4 m5 m6 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique Hugo Jacky
     Lee Marco Mario Michael Mike Nguyen Reed Storm anika antonio aunty belinda benjamin boris caleb
     david ed edward grandpa gustave ian iven kaukovalta klatt klatt4 marcelo max michel miguel
     norbert pablo pedro quincy rob robert sandro shelby travis victor zac
+    f4 m3 steph john grandma adam
 """
-VARIANTS = {
-    "validation": ("f2", "m7", "linda", "paul"),
-    "test": ("f4", "m3", "steph", "john", "grandma", "adam"),
-    "train": tuple(_TRAIN.split()),
+# No speaker is in two splits, and the family of the test split is not in training.
+SPEAKERS = {
+    "train": (
+        Speakers("espeak", 0.55, _espeak(_VARIANTS)),
+        Speakers("hibari", 0.35, ("heart",)),
+        Speakers("piper", 0.1, ("joe",)),
+    ),
+    "validation": (
+        Speakers("espeak", 0.5, _espeak("f2 m7 linda paul")),
+        Speakers("pico", 0.5, ("en-GB",)),
+    ),
+    "test": (Speakers("pico", 1.0, ("en-US",)),),
 }
+TEST_VOICE = "pico:en-US"
 
 
-class Voice(NamedTuple):
-    """Parameters of the voice.
-
-    Attributes:
-      accent: one of `ACCENTS`.
-      variant: the speaker.
-      rate: words per minute.
-      pitch: 0 to 100.
-      range: range of the pitch, 0 to 100.
-    """
-
-    accent: str = "en-us"
-    variant: str = "m1"
-    rate: int = 160
-    pitch: int = 50
-    range: int = 50
-
-
-# Constants and types of speak_lib.h, the C interface.
-_SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
-_RATE, _PITCH, _RANGE = 1, 3, 4
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
-
-
-class Synthesizer:
-    """The library of eSpeak NG.
-
-    The library has one state per process, so use `synthesizer()` instead of the constructor.
-
-    Raises:
-      InputError: the library is not installed, or does not start.
-    """
-
-    def __init__(self) -> None:
-        advice = " (eSpeak NG is GPL-3.0-or-later), or train on recordings with --dataset or --data"
-        espeakng_loader = require("espeakng_loader", "speech,espeak", advice)
-        self._soxr = require("soxr", "speech")
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        self._library.espeak_Synth.argtypes = [
-            ctypes.c_char_p,
-            ctypes.c_size_t,
-            ctypes.c_uint,
-            ctypes.c_int,
-            ctypes.c_uint,
-            ctypes.c_uint,
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-        ]
-        data = Path(espeakng_loader.get_data_path())
-        self._variants = data / "voices" / "!v"
-        path = str(data).encode()
-        self.rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, path, _DONT_EXIT)
-        if self.rate <= 0:
-            raise InputError(f"eSpeak NG does not start (error {self.rate})", data)
-        self._parts: list[np.ndarray] = []
-        # An attribute, since ctypes holds no reference to it.
-        self._callback = _CALLBACK(self._append)
-        self._library.espeak_SetSynthCallback(self._callback)
-
-    def _append(self, samples: Any, count: int, events: Any) -> int:
-        """Store a part of the sound; called by the library."""
-        del events
-        if samples and count:
-            self._parts.append(np.ctypeslib.as_array(samples, (count,)).copy())
-        return 0  # continue
-
-    def say(self, text: str, voice: Voice) -> np.ndarray:
-        """Synthesise a text. eSpeak NG adds jitter, so two calls differ slightly.
-
-        Returns:
-          `<float32>[samples]` in -1..1 at 16 kHz.
-
-        Raises:
-          InputError: eSpeak NG does not have the voice, or fails.
-        """
-        name = f"{voice.accent}+{voice.variant}"
-        # The library ignores an unknown variant instead of failing.
-        has_variant = (self._variants / voice.variant).is_file()
-        if not has_variant or self._library.espeak_SetVoiceByName(name.encode()):
-            raise InputError(f"eSpeak NG has no voice {name!r}")
-        for parameter, value in ((_RATE, voice.rate), (_PITCH, voice.pitch), (_RANGE, voice.range)):
-            self._library.espeak_SetParameter(parameter, value, 0)
-        self._parts.clear()
-        content = text.encode() + b"\0"
-        status = self._library.espeak_Synth(content, len(content), 0, 0, 0, _UTF8, None, None)
-        if status or not self._parts:
-            raise InputError(f"eSpeak NG cannot say {text!r} (error {status})")
-        sound = np.concatenate(self._parts).astype(np.float32) / 2.0**15
-        return self._soxr.resample(sound, self.rate, RATE)
-
-
-@functools.cache
-def synthesizer() -> Synthesizer:
-    """Return the synthesizer of this process.
-
-    Example:
-      >>> sound = synthesizer().say("hello", Voice("en-us", "f3"))
-      >>> sound.dtype, 0.3 < len(sound) / RATE < 1.0
-      (dtype('float32'), True)
-    """
-    return Synthesizer()
+def check_installed() -> None:
+    """Raise an `InputError` if a synthesizer of the splits is missing or does not start."""
+    voices.check_installed({group.family for groups in SPEAKERS.values() for group in groups})
 
 
 def random_voice(split: str, rng: random.Random) -> Voice:
-    """Draw a speaker of a split, with random accent, rate and pitch.
+    """Draw a speaker of a split with a random tempo, and in training a random pitch and formants.
 
     Example:
-      >>> random_voice("test", random.Random(1)).variant in VARIANTS["test"]
-      True
+      >>> voice = random_voice("test", random.Random(1))
+      >>> voice.name, 0.85 <= voice.tempo <= 1.15, voice.pitch, voice.formants
+      ('en-US', True, 1.0, 1.0)
     """
-    return Voice(
-        accent=rng.choice(ACCENTS),
-        variant=rng.choice(VARIANTS[split]),
-        rate=rng.randint(120, 200),
-        pitch=rng.randint(30, 70),
-        range=rng.randint(30, 70),
-    )
+    groups = SPEAKERS[split]
+    (group,) = rng.choices(groups, [group.share for group in groups])
+    name = rng.choice(group.names)
+    if split != "train":
+        return Voice(group.family, name, rng.uniform(0.85, 1.15))
+    formants = rng.uniform(0.82, 1.18)
+    return Voice(group.family, name, rng.uniform(0.8, 1.3), 2.0 ** rng.uniform(-0.4, 0.4), formants)
 
 
 def recordings(split: str, count: int, seed: int) -> Iterator[tuple[Sentence, Voice, np.ndarray]]:
@@ -172,10 +98,12 @@ def recordings(split: str, count: int, seed: int) -> Iterator[tuple[Sentence, Vo
       The sentence, the voice, and the sound `<float32>[samples]` with silence around it.
     """
     rng = random.Random(f"voices {split} {seed}")
-    speaker = synthesizer()
-    for sentence, _ in zip(sentences(split, seed), range(count), strict=False):
-        voice = random_voice(split, rng)
-        sound = speaker.say(sentence.spoken, voice)
+    spoken = [
+        (sentence, random_voice(split, rng))
+        for sentence, _ in zip(sentences(split, seed), range(count), strict=False)
+    ]
+    sounds = speak([(sentence.spoken, voice) for sentence, voice in spoken])
+    for (sentence, voice), sound in zip(spoken, sounds, strict=True):
         margins = [int(rng.uniform(0.02, 0.25) * RATE) for _ in range(2)]
         yield sentence, voice, np.pad(sound, margins)
 
@@ -188,16 +116,21 @@ class Say:
     """text to synthesise"""
     output: Path
     """WAV file to write"""
-    accent: Accent = "en-us"
-    """accent of English"""
-    variant: str = VARIANTS["test"][0]
-    """variant of the voice"""
+    voice: str = TEST_VOICE
+    """family and speaker, such as pico:en-US, hibari:heart, piper:joe or espeak:en-us+m3"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        if self.voice.partition(":")[0] not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise InputError(f"--voice must be FAMILY:SPEAKER, a family of {known}: {self.voice}")
 
 
 def main(argv: list[str]) -> None:
     """Synthesise a text and write the sound to a file; see the module."""
     flags = cli.parse(Say, argv, doc=__doc__)
-    sound = synthesizer().say(flags.text, Voice(flags.accent, flags.variant))
+    family, _, name = flags.voice.partition(":")
+    (sound,) = speak([(flags.text.lower(), Voice(family, name))])
     audio.write(flags.output, sound)
 
 

@@ -73,7 +73,7 @@ def prepare(run: Run[Config]) -> Prepared:
         and `data.usable`.
     """
     config = run.config
-    corpus = data.load(config, seed=config.seed, max_bad=config.max_bad)
+    corpus = data.load(config, seed=config.seed, max_bad=config.max_bad, channel=config.channel)
     splits, surveys = dict(corpus.splits), {}
     for split in ("train", "validation"):
         listed = data.survey(splits[split])

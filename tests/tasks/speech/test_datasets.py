@@ -161,6 +161,6 @@ def test_the_default_data_set_is_spoken_once(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("spoken again")
 
-    monkeypatch.setattr(synthesis.Synthesizer, "say", refuse)
+    monkeypatch.setattr(synthesis, "speak", refuse)
     again = data.load(EvaluateConfig(dataset="spoken_commands", data_dir=tmp_path), seed=1)
     assert data.survey(again.splits["train"]).texts == survey.texts

@@ -51,6 +51,63 @@ def test_predict_prints_a_line_for_a_person(trained, tmp_path, capsys, served):
     assert re.fullmatch(rf"{re.escape(str(tmp_path))}/a\.wav  +\d+ %  {text}", line)
 
 
+def test_words_have_times_in_json_and_subtitles(tmp_path, capsys, served):
+    (text, sound), (other, following) = spoken(2, seed=3)
+    pause = np.zeros(6 * RATE, np.float32)
+    soundfile.write(tmp_path / "a.wav", np.concatenate([sound, pause, following]), RATE)
+    words = ["--model", str(served.path), str(tmp_path / "a.wav"), "--json"]
+    predict.main([*words, "--subtitles", str(tmp_path / "a.srt")])
+    prediction = json.loads(capsys.readouterr().out)
+    assert [row["word"] for row in prediction["words"]] == f"{text} {other}".split()
+    times = [time for row in prediction["words"] for time in (row["start"], row["end"])]
+    assert times == sorted(times)
+    first = len(text.split())
+    assert times[2 * first - 1] < len(sound) / RATE + 0.1
+    assert times[2 * first] > len(sound) / RATE + 5.9
+    assert all(0.3 < row["confidence"] <= 1.0 for row in prediction["words"])
+    subtitles = (tmp_path / "a.srt").read_text()
+    assert subtitles.splitlines()[2] == text and subtitles.splitlines()[6] == other
+
+
+def test_a_folder_has_a_result_for_each_file_and_goes_on_where_it_ended(tmp_path, capsys, served):
+    expected = spoken(3, seed=3)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    names = ("a.wav", "b.flac", "deep/a.wav")
+    for name, (_, sound) in zip(names, expected, strict=True):
+        soundfile.write(tmp_path / "in" / name, sound, RATE)
+    (tmp_path / "in" / "c.wav").write_text("no sound")
+    (tmp_path / "in" / "notes.txt").write_text("no sound file")
+    words = ["--model", str(served.path), str(tmp_path / "in"), "--results", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="1 of 4 files could not be read"):
+        predict.main(words)
+    results = {
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.json")
+    }
+    assert results == {f"{name}.json" for name in names}
+    for name, (text, _) in zip(names, expected, strict=True):
+        result = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        assert result["text"] == text and result["words"]
+    capsys.readouterr()
+    soundfile.write(tmp_path / "in" / "c.wav", expected[0][1], RATE)
+    (tmp_path / "out" / "b.flac.json").write_text("{")  # of a killed run, or of another model
+    predict.main(words)
+    captured = capsys.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()] == [
+        str(tmp_path / "in" / name) for name in ("b.flac", "c.wav")
+    ]
+    assert "2 of 4 files have a result" in captured.err
+    predict.main(words)
+    assert capsys.readouterr().out == ""
+
+
+def test_files_of_one_name_cannot_have_results_in_one_folder(tmp_path):
+    files = predict.list_files([tmp_path / "a" / "x.wav", tmp_path / "b" / "x.wav"])
+    with pytest.raises(InputError, match=r"--results: .*x\.wav and .*x\.wav have one name"):
+        predict.list_unfinished(files, tmp_path, "model")
+    with pytest.raises(InputError, match="no sound file"):
+        predict.list_files([tmp_path])
+
+
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_noise_has_no_text_and_silence_around_speech_changes_none(served, slope):
     rng = np.random.default_rng(int(slope))
@@ -85,6 +142,14 @@ def test_predict_and_evaluate_build_no_keras_model(trained):
         (
             ["--model", "gone"],
             "no recording given: name a sound file, as in `predict greeting.wav`",
+        ),
+        (
+            ["--model", "gone", "a.wav", "--subtitles", "a.txt"],
+            "--subtitles must end in .srt or .vtt: a.txt",
+        ),
+        (
+            ["--model", "gone", "a.wav", "b.wav", "--subtitles", "a.srt"],
+            "--subtitles takes one recording",
         ),
     ],
 )
