@@ -113,8 +113,8 @@ class Config(RunConfig, FolderSettings):
 PRESETS = {
     "spoken_commands": Config(
         dataset="spoken_commands",
-        epochs=5,
-        patience=5,
+        epochs=4,
+        patience=4,
         buckets=6,
         cell="gru",
         units=192,
