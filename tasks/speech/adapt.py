@@ -27,7 +27,7 @@ from tasks.speech.config import TASK, Config
 from etils import epy
 
 with epy.lazy_imports():
-    from common.serving.publish import publish
+    from common.serving import publish
     from tasks.speech import data, language_model, serving
 
 REPEATS = 10  # how often a favoured word counts
@@ -109,7 +109,7 @@ def adapt(published: versions.Published, flags: Adapt) -> Path:
             encoding="utf-8",
         )
 
-    return publish(
+    return publish.publish(
         serving.signatures(recognizer),
         model=published.model,
         resources=[recognizer],

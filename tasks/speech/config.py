@@ -113,8 +113,8 @@ class Config(RunConfig, FolderSettings):
 PRESETS = {
     "spoken_commands": Config(
         dataset="spoken_commands",
-        epochs=4,
-        patience=4,
+        epochs=8,
+        patience=8,
         buckets=6,
         cell="gru",
         units=192,

@@ -317,22 +317,18 @@ def list_files(paths: Sequence[Path]) -> dict[Path, Path]:
     Args:
       paths: files, and folders that are searched.
 
-    Raises:
-      InputError: a folder has no sound file.
-
     Example:
       >>> list_files([Path("talks/a.wav")])
       {PosixPath('talks/a.wav'): PosixPath('a.wav.json')}
     """
     files: dict[Path, Path] = {}
     for path in paths:
-        if not path.is_dir():
-            files[path] = Path(f"{path.name}.json")
-            continue
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in audio.SUFFIXES)
-        if not found:
-            raise InputError(f"no sound file ({', '.join(audio.SUFFIXES)}) in it", path)
-        files |= {file: Path(f"{file.relative_to(path)}.json") for file in found if file.is_file()}
+        found = [file for file in found if file.is_file()]
+        if found:
+            files |= {file: Path(f"{file.relative_to(path)}.json") for file in found}
+        else:  # a file, or a folder without sound, which has a message of its own later
+            files[path] = Path(f"{path.name}.json")
     return files
 
 

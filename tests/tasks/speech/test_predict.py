@@ -104,8 +104,7 @@ def test_files_of_one_name_cannot_have_results_in_one_folder(tmp_path):
     files = predict.list_files([tmp_path / "a" / "x.wav", tmp_path / "b" / "x.wav"])
     with pytest.raises(InputError, match=r"--results: .*x\.wav and .*x\.wav have one name"):
         predict.list_unfinished(files, tmp_path, "model")
-    with pytest.raises(InputError, match="no sound file"):
-        predict.list_files([tmp_path])
+    assert list(predict.list_files([tmp_path])) == [tmp_path]  # its message comes with the others
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
