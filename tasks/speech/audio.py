@@ -56,9 +56,8 @@ def read_blocks(
     if isinstance(source, str | Path):
         name = source if name is None else name
         if not Path(source).is_file():
-            raise InputError(
-                "is a folder, no sound file" if Path(source).is_dir() else "no such file", name
-            )
+            is_folder = Path(source).is_dir()
+            raise InputError("is a folder, no sound file" if is_folder else "no such file", name)
         if not Path(source).stat().st_size:
             raise InputError("is empty", name)
     is_container = name is not None and Path(name).suffix.lower() in CONTAINERS
