@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Literal
 
 from common.commands.config import Count, Fraction, Positive, RunConfig
@@ -24,6 +26,9 @@ class Config(RunConfig):
     average: Fraction = 0.99
     """momentum of the moving average of the weights, which is scored and exported; 0 for none"""
 
+    group: str | None = None
+    """regular expression for --data: clips in whose paths it finds the same text, such as a person,
+    are never in two splits (default: clips cut from one recording, NAME_c1 and NAME_c2)"""
     image_size: Count = 64
     """side of the square pictures that the network receives, pixels"""
     frame_rate: Positive = 12.5
@@ -67,9 +72,29 @@ class Config(RunConfig):
     brightness: Fraction = 0.2
     """maximum random change of brightness and of contrast of training clips, fraction"""
 
+    negatives: Fraction = 0.0
+    """fraction of training clips replaced by some without an activity (a still picture, a moving
+    test pattern), of which the model learns to be unsure"""
+
+    backbone: Literal["own", "mobilenet_v3"] = "own"
+    """network on each frame: ours alone, or with a frozen MobileNetV3Small next to it"""
+    backbone_weights: Path | None = None
+    """weights file of the backbone without its top, as keras.applications publishes it"""
+
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
+        if self.group is not None:
+            if self.data is None:
+                raise InputError("--group needs --data")
+            try:
+                re.compile(self.group)
+            except re.error as error:
+                raise InputError(f"--group is no regular expression: {error}") from error
+        if (self.backbone == "own") != (self.backbone_weights is None) and self.init is None:
+            raise InputError("--backbone mobilenet_v3 and --backbone_weights PATH go together")
+        if self.backbone_weights is not None and not self.backbone_weights.is_file():
+            raise InputError("no such file; --backbone_weights needs one", self.backbone_weights)
         if self.changes < 0.0:
             raise InputError(f"--changes must be 0 or more, got {self.changes}")
         if not self.channels or any(count < 8 or count % 8 for count in self.channels):
@@ -97,10 +122,21 @@ PRESETS = {
         frame_rate=10,
         colours=0.25,
         changes=32.0,
+        negatives=0.08,
     ),
     "hdm05": _HDM05,
     "hdm05_views": dataclasses.replace(_HDM05, dataset="hdm05_views"),
     "hdm05_actors": dataclasses.replace(_HDM05, dataset="hdm05_actors"),
+    "fights": Config(
+        dataset="fights",
+        epochs=16,
+        patience=16,
+        batch_size=8,
+        frame_rate=10,
+        max_length=40,
+        colours=0.25,
+        changes=16.0,
+    ),
     "ucf101": Config(
         dataset="ucf101", epochs=30, patience=8, average=0.999, channels=(32, 64, 128, 256)
     ),

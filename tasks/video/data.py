@@ -12,6 +12,7 @@ from common.errors import InputError
 from common.files import hash_files
 from tasks.video import clips, datasets, formats, resampling
 from tasks.video.config import Config
+from tasks.video.formats import Clip
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,9 @@ UCF101_RATE = 25.0  # frames per second of its files; the catalogue has the fram
 BUFFER = 1000  # clips in the shuffle buffer; 30 frames of 64 x 64 pixels are 0.4 MB
 
 
-def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
+def load(
+    source: DataSource, *, rate: float, longest: int, seed: int, group: str | None = None
+) -> Corpus:
     """Load the data set of `--dataset`, or the folder of `--data`.
 
     The elements are `{frames: <uint8>[time, height, width, 3], frame_rate: <float32>[],
@@ -32,12 +35,14 @@ def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
       rate: frames per second at which files are read.
       longest: maximum number of frames of a clip.
       seed: decides the random splits of a folder.
+      group: pattern of the groups of a folder that are never in two splits; see
+        `formats.group_by`.
 
     Raises:
       InputError: the data set is unknown, or the data cannot be obtained or read.
     """
     if source.data is not None:
-        return _load_folder(source.data, rate=rate, longest=longest, seed=seed)
+        return _load_folder(source.data, rate=rate, longest=longest, seed=seed, group=group)
     name = source.dataset
     if name is None or name not in datasets.LICENCES:
         raise InputError(f"no data set {name!r}; known: {', '.join(datasets.LICENCES)}")
@@ -47,13 +52,15 @@ def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
     )
     if isinstance(builder, datasets.Hdm05) and not builder.data_path.exists():
         builder.read_takes(source.manual_dir)
+    if isinstance(builder, datasets.Fights) and not builder.data_path.exists():
+        builder.read_folder(source.manual_dir)
     builder = prepare(builder, manual_dir=source.manual_dir)
     if name == "ucf101":
         splits = _ucf101_splits(builder)
     else:
         splits = {
             split: _decode(files, rate=rate, longest=longest)
-            for split, files in _rendered_splits(builder, name).items()
+            for split, files in _encoded_splits(builder, name).items()
         }
     return Corpus(
         name=name,
@@ -65,7 +72,7 @@ def load(source: DataSource, *, rate: float, longest: int, seed: int) -> Corpus:
     )
 
 
-def _rendered_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
+def _encoded_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
     """Return data sets of `video` (content of an mp4 file) and `label` `<int64>[]`."""
     if isinstance(builder, datasets.Hdm05):
         return datasets.hdm05_splits(builder, name)
@@ -117,11 +124,13 @@ def _decode(
 # --- the user's own folder ------------------------------------------------------------------------
 
 
-def _load_folder(folder: Path, *, rate: float, longest: int, seed: int) -> Corpus:
-    labels, splits = formats.split_folder(folder, seed)
-    formats.check_readable([file for files in splits.values() for file in files])
+def _load_folder(
+    folder: Path, *, rate: float, longest: int, seed: int, group: str | None
+) -> Corpus:
+    labels, splits = formats.split_folder(folder, seed, group)
+    splits = formats.without_unreadable(splits, folder)
 
-    def shuffled(files: Sequence[Path]) -> list[Path]:
+    def shuffled(files: Sequence[Clip]) -> list[Clip]:
         # The files are sorted by class, and the shuffle buffer may not hold all of them.
         order = np.random.default_rng(seed).permutation(len(files))
         return [files[index] for index in order]
@@ -135,7 +144,9 @@ def _load_folder(folder: Path, *, rate: float, longest: int, seed: int) -> Corpu
         },
         citation="",
         licence="yours",
-        identity=hash_files([*splits["train"], *splits["validation"]], folder),
+        identity=hash_files(
+            [clip.path for split in ("train", "validation") for clip in splits[split]], folder
+        ),
     )
 
 
@@ -151,28 +162,28 @@ def load_whole_folder(
       longest: maximum number of frames of a clip.
 
     Returns:
-      A data set of elements like those of `load`; None if the folder has lists of splits.
+      A data set of elements like those of `load`; None if the folder has splits.
 
     Raises:
       InputError: a class is not among the labels, or a clip cannot be read.
     """
-    if any((folder / f"{split}.txt").is_file() for split in SPLITS):
+    if formats.has_splits(folder):
         return None
     classes = formats.class_folders(folder)
     for name in classes:
         if name not in labels:
             raise InputError(f"unknown class; expected {', '.join(labels)}", folder / name)
-    files = [file for clips_of_class in classes.values() for file in clips_of_class]
-    formats.check_readable(files)
-    return _files_dataset(files, labels, rate=rate, longest=longest)
+    every = [clip for found in classes.values() for clip in found]
+    readable = formats.without_unreadable({"all": every}, folder)["all"]
+    return _files_dataset(readable, labels, rate=rate, longest=longest)
 
 
 def _files_dataset(
-    files: Sequence[Path], labels: Sequence[str], *, rate: float, longest: int
+    files: Sequence[Clip], labels: Sequence[str], *, rate: float, longest: int
 ) -> tf.data.Dataset:
     examples = {
-        "video": [os.fsencode(file) for file in files],
-        "label": tf.constant([labels.index(file.parent.name) for file in files], tf.int64),
+        "video": [os.fsencode(clip.path) for clip in files],
+        "label": tf.constant([labels.index(clip.label) for clip in files], tf.int64),
     }
     dataset = tf.data.Dataset.from_tensor_slices(examples)
     return _decode(dataset, rate=rate, longest=longest, from_paths=True)
@@ -215,7 +226,8 @@ def augmenter(
     """Make the function that augments a training clip: `(number, clip) -> clip`.
 
     It mirrors, zooms and shifts the frames, and changes the speed, the brightness and the contrast,
-    for a clip as a whole. The change follows from the seed and the number of the clip.
+    for a clip as a whole. The change follows from the seed and the number of the clip. A fraction
+    of the clips is replaced by `without_activity`; their label is -1.
 
     Args:
       config: the maximum changes.
@@ -228,7 +240,7 @@ def augmenter(
 
     def augment(number: tf.Tensor, clip: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         draw = tf.random.stateless_uniform(
-            [7], seed=tf.stack([tf.constant(seed, tf.int64), number]), minval=-1.0, maxval=1.0
+            [9], seed=tf.stack([tf.constant(seed, tf.int64), number]), minval=-1.0, maxval=1.0
         )
         pace = rate * (1.0 + config.speed) ** draw[0]
         frames, length = resampling.sample_in_graph(
@@ -251,9 +263,37 @@ def augmenter(
         x = (x - mean) * (1.0 + config.brightness * draw[5])
         x += mean * (1.0 + config.brightness * draw[6])
         frames = tf.cast(tf.round(tf.clip_by_value(x, 0.0, 255.0)), tf.uint8)
-        return {"frames": frames, "length": length[0], "label": clip["label"]}
+        negative = draw[7] < 2.0 * config.negatives - 1.0
+        frames = tf.cond(
+            negative, lambda: without_activity(frames, draw[8], number), lambda: frames
+        )
+        label = tf.where(negative, tf.constant(-1, clip["label"].dtype), clip["label"])
+        return {"frames": frames, "length": length[0], "label": label}
 
     return augment
+
+
+def without_activity(frames: tf.Tensor, draw: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """Return a clip in which nothing happens: a still picture, or a test pattern that may move.
+
+    Args:
+      frames: `<uint8>[time, side, side, 3]`.
+      draw: `<float>[]`, a random number in -1..1.
+      number: `<int64>[]`, seed of the pattern.
+
+    Returns:
+      `<uint8>[time, side, side, 3]`.
+    """
+    time, side = tf.shape(frames)[0], frames.shape[1]
+    still = tf.tile(frames[:1], [time, 1, 1, 1])
+    colours = tf.random.stateless_uniform([4, 8, 3], tf.stack([number, 88]), 0, 256, tf.int32)
+    tile = tf.cast(colours, tf.uint8)
+    pattern = tf.repeat(tf.repeat(tile, -(-side // 4), axis=0), -(-side // 8), axis=1)
+    pattern = pattern[:side, :side]
+    # 0 to 3 pixels from frame to frame.
+    columns = tf.range(side)[None] + tf.range(time)[:, None] * tf.cast(4.0 * draw, tf.int32)
+    moving = tf.transpose(tf.gather(pattern, columns % side, axis=1), [1, 0, 2, 3])
+    return tf.ensure_shape(tf.where(draw < 0.0, still, moving), frames.shape)
 
 
 def to_batches(

@@ -1,15 +1,14 @@
-"""Data sets of the video task: tfds builders of rendered clips.
+"""Data sets of the video task: tfds builders of clips.
 
 `Gaits` (the default) renders bodies that move by the formulas of `gaits.py`, `Hdm05` renders motion
-capture of real actors. Both contain real mp4 files, which are decoded like any others. The UCF-101
+capture of real actors, `Fights` holds clips of surveillance cameras. All contain real mp4 files,
+which are decoded like any others. The UCF-101
 of the tfds catalogue needs no builder of ours.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,29 +16,33 @@ from typing import Any, ClassVar
 from common.data import map_in_processes
 from common.datasets import SPLITS, split_by_hash
 from common.errors import InputError
+from common.files import read_lines
 from common.progress import progress
-from tasks.video import clips, gaits, render
+from tasks.video import gaits, hdm05
 
 import numpy as np
-import scipy.io
 import tensorflow as tf
 import tensorflow_datasets as tfds
-
-# Of the rendered clips.
-SIZE = 64  # side of the frames, pixels
-RATE = 12.5  # frames per second
 
 _HDM05_CITATION = """@techreport{mueller2007documentation,
   title = {Documentation Mocap Database HDM05},
   author = {M{\\"u}ller, Meinard and R{\\"o}der, Tido and Clausen, Michael and Eberhardt, Bernhard
             and Kr{\\"u}ger, Bj{\\"o}rn and Weber, Andreas},
   institution = {Universit{\\"a}t Bonn}, number = {CG-2007-2}, year = {2007}}"""
+_FIGHTS_CITATION = """@inproceedings{akti2019vision,
+  title = {Vision-based Fight Detection from Surveillance Cameras},
+  author = {Akt{\\i}, {\\c{S}}eymanur and Tataro{\\u{g}}lu, G{\\"o}zde Ay{\\c{s}}e and Ekenel,
+            Haz{\\i}m Kemal},
+  booktitle = {International Conference on Image Processing Theory, Tools and Applications},
+  year = {2019}}"""
 
 LICENCES = {
     "gaits": "made here, by formula; Apache-2.0 like the code",
     "hdm05": "motion capture: CC BY-SA 3.0",
     "hdm05_views": "motion capture: CC BY-SA 3.0",
     "hdm05_actors": "motion capture: CC BY-SA 3.0",
+    "fights": "research only: the repository is MIT, its clips come from a video platform; do not "
+    "redistribute",
     "ucf101": "unclear: do not redistribute",
 }
 _HDM05_REMARK = (
@@ -111,7 +114,7 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
             for split in SPLITS
         }
         rows = [take for split in SPLITS for take in takes[split]]
-        encode = functools.partial(gaits.encode_clip, rate=RATE, size=SIZE)
+        encode = functools.partial(gaits.encode_clip, rate=hdm05.RATE, size=hdm05.SIZE)
         videos = progress(map_in_processes(encode, rows), total=len(rows), unit="clips")
         return {split: self._generate_examples(takes[split], videos) for split in SPLITS}
 
@@ -134,8 +137,6 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 # hdm05_views: the same, tested on five random views of each take.
 # hdm05_actors: for development; trained on bd and bk, validated on dg.
 HDM05_NAMES = ("hdm05", "hdm05_views", "hdm05_actors")
-# Numbers of the views of every take; higher numbers are views of other bodies, for training.
-FIXED, RANDOM = 0, range(1, 6)
 HELD_OUT = b"dg"
 
 
@@ -148,25 +149,6 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
 
     VERSION = tfds.core.Version("1.0.0")
     URLS = ()  # it is read from `--manual_dir`
-    FILE = "hdm05_11_joints_30hz.npz"
-    SHA256 = "73c50baf754de1deed933cd8107baaaee2a076c09d306992e9d0f04823f65cee"
-    MOTIONS: ClassVar[dict[str, str]] = {
-        "depositFloorR": "depositing on the floor",
-        "elbowToKnee1RepsLelbowStart": "elbow to knee",
-        "grabHighR": "grabbing high up",
-        "hopBothLegs1hops": "hopping",
-        "jogLeftCircle4StepsRstart": "jogging in a circle",
-        "kickLFront1Reps": "kicking",
-        "lieDownFloor": "lying down",
-        "rotateArmsBothBackward1Reps": "rotating the arms",
-        "sneak2StepsLStart": "sneaking",
-        "squat1Reps": "squatting",
-        "throwBasketball": "throwing a basketball",
-    }
-    ACTORS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "train": ("bd", "bk", "dg"),
-        "test": ("mm", "tr"),
-    }
     OTHER_BODIES = 12  # additional views of each training take
 
     def read_takes(self, folder: Path | None) -> None:
@@ -179,62 +161,50 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
           InputError: the folder holds neither; names what to download.
         """
         self.takes: dict[str, np.ndarray] = {}
-        if folder is not None and (folder / self.FILE).is_file():
-            self.takes = read_hdm05(folder / self.FILE, self.SHA256)
+        if folder is not None and (folder / hdm05.FILE).is_file():
+            self.takes = hdm05.read(folder / hdm05.FILE, hdm05.SHA256)
         elif folder is not None and (folder / "train").is_dir() and (folder / "test").is_dir():
-            self.takes = read_hdm05_source(folder)
+            self.takes = hdm05.read_source(folder)
         else:
             raise InputError(
-                f"data set 'hdm05' needs {self.FILE}, or the folders train and test of "
+                f"data set 'hdm05' needs {hdm05.FILE}, or the folders train and test of "
                 "github.com/zhangchi8620/JointLearning-HDM05: put them into a folder and pass "
                 "--manual_dir FOLDER"
             )
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return _info(self, self.MOTIONS.values(), _HDM05_CITATION)
+        return _info(self, hdm05.MOTIONS.values(), _HDM05_CITATION)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager
-        return {split: self._generate_examples(split) for split in self.ACTORS}
+        rows = {split: self._views(split) for split in hdm05.ACTORS}
+        every = [row for split in rows.values() for row in split]
+        # All cores render; the splits share one iterator of videos, and tfds writes them in order.
+        videos = progress(
+            map_in_processes(hdm05.encode_view, every), total=len(every), unit="clips"
+        )
+        return {split: self._generate_examples(rows[split], videos) for split in rows}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        count = len(RANDOM) + 1 + (self.OTHER_BODIES if split == "train" else 0)
-        for name, joints in self.takes.items():
-            actor, motion, _ = name.split("_")
-            if actor not in self.ACTORS[split]:
-                continue
-            for view in range(count):
-                frames = render_take(name, joints, view)
-                yield (
-                    f"{name} {view}",
-                    {
-                        "video": clips.encode(frames, RATE),
-                        "label": self.MOTIONS[motion],
-                        "name": name,
-                        "view": view,
-                    },
-                )
+    def _views(self, split: str) -> list[tuple[str, np.ndarray, int]]:
+        """Return the name, the joints and the number of each view of a split."""
+        plain = len(hdm05.RANDOM) + 1
+        count = plain + (self.OTHER_BODIES if split == "train" else 0)
+        return [
+            (name, joints, view)
+            for name, joints in self.takes.items()
+            if name.split("_")[0] in hdm05.ACTORS[split]
+            for view in range(count)
+        ]
 
-
-def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
-    """Render a view of a take; the view follows from the name of the take and its own number.
-
-    Args:
-      name: `actor_motion_number`.
-      joints: `<float>[frames, joints, 3]`, metres, at 30 frames per second.
-      view: 0 is the fixed view, 1 to 5 are random views, 6 and more random views of other bodies.
-
-    Returns:
-      `<uint8>[frames, 64, 64, 3]` at 12.5 frames per second.
-    """
-    if view == FIXED:
-        return render.render(render.resample(joints, HDM05_RATE, RATE), size=SIZE)
-    seed = int(hashlib.sha1(f"{name} {view}".encode()).hexdigest()[:8], 16)
-    random = np.random.default_rng([seed, 23])
-    if view not in RANDOM:
-        joints = render.reproportion(joints, random)
-    camera_view = render.random_view(random)
-    return render.render(render.resample(joints, HDM05_RATE, RATE), camera_view, size=SIZE)
+    def _generate_examples(
+        self, rows: Sequence[tuple[str, np.ndarray, int]], videos: Iterator[bytes]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, _, view in rows:
+            label = hdm05.MOTIONS[name.split("_")[1]]
+            yield (
+                f"{name} {view}",
+                {"video": next(videos), "label": label, "name": name, "view": view},
+            )
 
 
 def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
@@ -243,7 +213,7 @@ def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
     Returns:
       Data sets of `video` (content of an mp4 file) and `label` `<int64>[]`.
     """
-    plain = (FIXED, *RANDOM)
+    plain = (hdm05.FIXED, *hdm05.RANDOM)
 
     def is_held_out(row: Mapping[str, Any]) -> bool:
         if name == "hdm05_actors":
@@ -251,7 +221,7 @@ def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
         return split_by_hash(row["name"].decode()) == "validation"
 
     def is_tested(row: Mapping[str, Any]) -> bool:
-        return row["view"] in (RANDOM if name == "hdm05_views" else (FIXED,))
+        return row["view"] in (hdm05.RANDOM if name == "hdm05_views" else (hdm05.FIXED,))
 
     rules: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
         "train": ("train", lambda row: not is_held_out(row)),
@@ -272,146 +242,95 @@ def _select(
     )
 
 
-# --- files of motion capture ----------------------------------------------------------------------
-
-HDM05_RATE = 30.0  # frames per second: every fourth frame of 120
-INCH = 0.0254  # metres
-
-# HDM05 names a joint by the bone that ends in it; here is the name of each joint of the renderer.
-_HDM05_JOINTS = {
-    "pelvis": "root",
-    "chest": "upperback_@_thorax",
-    "neck": "thorax_@_lowerneck",
-    "head": "upperneck_@_head",
-    **{
-        f"{side}_{joint}": bone.replace("*", side[0])
-        for side in ("left", "right")
-        for joint, bone in (
-            ("shoulder", "thorax_@_*clavicle"),
-            ("elbow", "*clavicle_@_*humerus"),
-            ("wrist", "*humerus_@_*radius"),
-            ("hand", "*hand_@_*fingers"),
-            ("hip", "root_@_*hipjoint"),
-            ("knee", "*hipjoint_@_*femur"),
-            ("ankle", "*femur_@_*tibia"),
-            ("toe", "*foot_@_*toes"),
-        )
-    },
-}
-_LEG = (
-    "root_@_*hipjoint",
-    "*hipjoint_@_*femur",
-    "*femur_@_*tibia",
-    "*tibia_@_*foot",
-    "*foot_@_*toes",
-)
-_SPINE = (
-    "root_@_lowerback",
-    "lowerback_@_upperback",
-    "upperback_@_thorax",
-    "thorax_@_lowerneck",
-    "lowerneck_@_upperneck",
-    "upperneck_@_head",
-)
-_ARM = (
-    "thorax_@_*clavicle",
-    "*clavicle_@_*humerus",
-    "*humerus_@_*radius",
-    "*radius_@_*wrist",
-    "*wrist_@_*hand",
-    "*hand_@_*fingers",
-    "*wrist_@_*thumb",
-)
-# The order of the joints in the files of HDM05.
-HDM05_ORDER = (
-    "root",
-    *(bone.replace("*", side) for side in "lr" for bone in _LEG),
-    *_SPINE,
-    *(bone.replace("*", side) for side in "lr" for bone in _ARM),
-)
+# --- surveillance cameras -------------------------------------------------------------------------
 
 
-def to_joints(positions: np.ndarray) -> np.ndarray:
-    """Convert joint positions of HDM05, in inches, to those of the renderer, in metres.
+class Fights(tfds.core.GeneratorBasedBuilder):
+    """Clips of surveillance cameras, two seconds each: fights, and scenes without a fight.
 
-    Args:
-      positions: `<float>[frames, 31, 3]` in the order of `HDM05_ORDER`.
+    No source video is in two splits. The published folder has no splits: these are ours.
+    """
 
-    Returns:
-      `<float>[frames, joints, 3]` in the order of `render.JOINTS`, with the lowest joint on the
-      floor.
+    VERSION = tfds.core.Version("1.0.0")
+    URLS = ()  # it is read from `--manual_dir`
+    LABELS = ("fight", "noFight")
+    # Numbers of the test clips of each class: a quarter, by source.
+    TEST: ClassVar[dict[str, str]] = {
+        "fight": "5-12 31-42 59-64 73-74 99-104 109 144-147 150",
+        "noFight": "19-22 28-33 53-54 62 65 73-74 76 80 87-89 91 109-117 147-150",
+    }
+    PREFIX: ClassVar[dict[str, str]] = {"fight": "fi", "noFight": "nofi"}
+
+    def read_folder(self, folder: Path | None) -> None:
+        """Find the clips and their sources; call it before the data set is prepared.
+
+        Args:
+          folder: holds the folders `fight` and `noFight` and the file `videos.txt`.
+
+        Raises:
+          InputError: the folder does not hold them.
+        """
+        needed = [*self.LABELS, "videos.txt"]
+        if folder is None or not all((folder / name).exists() for name in needed):
+            raise InputError(
+                f"data set 'fights' needs {', '.join(needed)} of "
+                "github.com/seymanurakti/fight-detection-surv-dataset: put them into a folder and "
+                "pass --manual_dir FOLDER"
+            )
+        self.files = {
+            (label, file.stem): file
+            for label in self.LABELS
+            for file in sorted((folder / label).glob(f"{self.PREFIX[label]}*.mp4"))
+        }
+        self.sources = read_sources(folder / "videos.txt")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _info(self, self.LABELS, _FIGHTS_CITATION)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        del dl_manager
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    def split_of(self, label: str, name: str) -> str:
+        """Return the split of a clip; a fifth of the other sources is for validation."""
+        if int(name.removeprefix(self.PREFIX[label])) in _numbers(self.TEST[label]):
+            return "test"
+        # A clip of no known source is a source of its own.
+        held_out = split_by_hash(self.sources.get(name, name)) != "train"
+        return "validation" if held_out else "train"
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        for (label, name), file in self.files.items():
+            if self.split_of(label, name) == split:
+                row = {"video": file.read_bytes(), "label": label, "name": name, "view": 0}
+                yield name, row
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """Return the address of the source video of each clip from `videos.txt`.
+
+    Addresses stand before the clips cut from them: `fi001: 0.13.50 - 0.15.60`.
+    """
+    sources: dict[str, str] = {}
+    address = ""
+    for _, line in read_lines(path):
+        name, colon, _ = line.partition(":")
+        if line.startswith("http"):
+            address = line.strip()
+        elif colon and address:
+            sources[name.strip()] = address
+    return sources
+
+
+def _numbers(ranges: str) -> set[int]:
+    """Return the numbers of ranges.
 
     Example:
-      >>> to_joints(np.ones((5, 31, 3)))[0, 0].tolist()
-      [0.0254, 0.0, 0.0254]
+      >>> sorted(_numbers("3-5 9"))
+      [3, 4, 5, 9]
     """
-    order = [HDM05_ORDER.index(_HDM05_JOINTS[joint]) for joint in render.JOINTS]
-    joints = positions[:, order].astype(np.float64) * INCH
-    joints[..., 1] -= joints[..., 1].min()
-    return joints
-
-
-def read_hdm05(path: Path, sha256: str) -> dict[str, np.ndarray]:
-    """Read the derived file.
-
-    Args:
-      path: the file.
-      sha256: its published checksum.
-
-    Returns:
-      `{actor_motion_number: <float>[frames, joints, 3]}`, see `to_joints`.
-
-    Raises:
-      InputError: the file is not the published one.
-    """
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-    if checksum != sha256:
-        raise InputError(f"its SHA-256 is {checksum}, expected {sha256}", path)
-    with np.load(path, allow_pickle=False) as arrays:
-        if tuple(arrays["joint_names"]) != HDM05_ORDER:
-            raise InputError("its joints are not those of HDM05", path)
-        columns = (arrays[name].tolist() for name in ("subject", "motion", "take"))
-        names = [
-            f"{actor}_{motion}_{take:03d}" for actor, motion, take in zip(*columns, strict=True)
-        ]
-        takes = np.split(arrays["positions"], arrays["offsets"][1:-1])
-    return {name: to_joints(take) for name, take in zip(names, takes, strict=True)}
-
-
-_MATLAB_ERRORS = (
-    scipy.io.matlab.MatReadError,
-    KeyError,
-    TypeError,
-    ValueError,
-    NotImplementedError,
-)
-
-
-def read_hdm05_source(folder: Path) -> dict[str, np.ndarray]:
-    """Read the source files `{train,test}/CLASS/HDM_ACTOR_MOTION_NUMBER_120.amc.mat`.
-
-    Args:
-      folder: holds the folders `train` and `test`.
-
-    Returns:
-      `{actor_motion_number: <float>[frames, joints, 3]}`, see `to_joints`.
-
-    Raises:
-      InputError: a file has another form, or there are not 288.
-    """
-    takes = {}
-    for path in sorted(folder.glob("t*/*/HDM_*.[aA][mM][cC].mat")):
-        match = re.fullmatch(r"HDM_([a-z]{2})_(\w+)_(\d{3})_120\.amc\.mat", path.name, re.I)
-        try:
-            # A .mat file of this version holds arrays only: loading it runs no code.
-            motion = scipy.io.loadmat(path, simplify_cells=True)["mot"]["jointTrajectories"]
-            positions = np.stack(list(motion)).transpose(2, 0, 1)[::4]
-            if match is None or positions.shape[1:] != (len(HDM05_ORDER), 3):
-                raise ValueError(f"shape {positions.shape}")
-        except _MATLAB_ERRORS as error:
-            raise InputError(f"not a motion in the form of HDM05: {error}", path) from error
-        actor, name, number = match.groups()
-        takes[f"{actor}_{name}_{number}"] = to_joints(positions)
-    if len(takes) != 288:
-        raise InputError(f"{len(takes)} .amc.mat files; expected 288 in train and test", folder)
-    return takes
+    numbers: set[int] = set()
+    for part in ranges.split():
+        first, _, last = part.partition("-")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    return numbers

@@ -100,12 +100,14 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     settings = served.settings
     labels = tuple(settings["labels"])
     rate, longest = settings["frame_rate"], settings["max_frames"]
-    if path := flags.new_data(served.settings):
+    if path := flags.new_data(settings):
         whole = data.load_whole_folder(path, labels, rate=rate, longest=longest)
-        if whole is not None:  # the folder has no lists of splits
+        if whole is not None:  # the folder has no splits
             return path.resolve().name, "all", whole
     seed = settings["config"]["seed"]
-    corpus = data.load(flags.or_trained_on(served.settings), rate=rate, longest=longest, seed=seed)
+    group = settings["config"].get("group")
+    source = flags.or_trained_on(settings)
+    corpus = data.load(source, rate=rate, longest=longest, seed=seed, group=group)
     if corpus.labels != labels:
         raise InputError(
             f"{corpus.name} has the classes {', '.join(corpus.labels)}, "

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.attention import MaskedPooling
+from common.errors import InputError
 from common.rnn import length_mask, stack
 from common.training.fit import Losses
 from tasks.video.config import Config
@@ -203,6 +204,41 @@ def frame_features(pictures: Any, config: Config) -> Any:
     return keras.layers.LayerNormalization(name="describe_norm")(x)
 
 
+def backbone_features(frames: Any, mask: Any, config: Config) -> Any:
+    """Compute a feature vector for each picture by a frozen network of `keras.applications`.
+
+    Args:
+      frames: `<uint8>[batch, time, side, side, 3]`.
+      mask: `<bool>[batch, time]`, true at valid frames.
+      config: the weights file; without it the weights are random, for `warm_start` to replace.
+
+    Returns:
+      `<float>[batch * time, config.features]`.
+
+    Raises:
+      InputError: the file holds other weights.
+    """
+    side = config.image_size
+    try:
+        network = keras.applications.MobileNetV3Small(
+            input_shape=(side, side, 3),
+            include_top=False,
+            weights=None if config.backbone_weights is None else str(config.backbone_weights),
+            pooling="avg",
+            name="backbone",
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(
+            f"not the weights of MobileNetV3Small without its top: {error}", config.backbone_weights
+        ) from error
+    network.trainable = False
+    # Colours as bytes: the network scales them itself.
+    pictures = FrameChannels(127.5, 0.0, name="backbone_colours")(frames, mask) + 127.5
+    x = network(pictures, training=False)
+    x = keras.layers.Dense(config.features, name="describe_backbone")(x)
+    return keras.layers.LayerNormalization(name="describe_backbone_norm")(x)
+
+
 def build(config: Config, *, classes: int) -> keras.Model:
     """Build the classifier.
 
@@ -227,7 +263,10 @@ def build(config: Config, *, classes: int) -> keras.Model:
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
     pictures = FrameChannels(config.colours, config.changes, name="frame_channels")(frames, mask)
-    x = UnfoldTime(name="unfold_time")(frame_features(pictures, config), frames)
+    described = frame_features(pictures, config)
+    if config.backbone != "own":
+        described = ops.concatenate([described, backbone_features(frames, mask, config)], axis=-1)
+    x = UnfoldTime(name="unfold_time")(described, frames)
     x = keras.layers.Dropout(config.dropout)(x)
     x = stack(
         config.cell,
@@ -252,6 +291,10 @@ def build(config: Config, *, classes: int) -> keras.Model:
 def make_losses(config: Config, classes: int) -> Losses:
     """Make the loss function for `common.training.fit.fit`: cross-entropy with smoothed labels.
 
+    The target of the label -1, no activity, is the same probability for each class, as in
+    [Hendrycks et al., 2019: Deep anomaly detection with outlier
+    exposure](https://arxiv.org/abs/1812.04606).
+
     Args:
       config: the label smoothing.
       classes: number of classes.
@@ -262,7 +305,9 @@ def make_losses(config: Config, classes: int) -> Losses:
         outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         logs = tf.math.log(tf.clip_by_value(outputs["probabilities"], 1e-7, 1.0))
-        target = tf.one_hot(batch["label"], classes, 1.0 - smoothing, 0.0) + smoothing / classes
+        label = batch["label"]
+        target = tf.one_hot(label, classes, 1.0 - smoothing, 0.0) + smoothing / classes
+        target = tf.where(label[:, None] >= 0, target, 1.0 / classes)
         values = -tf.reduce_sum(target * logs, axis=-1)
         return values, tf.ones_like(values)
 

@@ -2,11 +2,14 @@
 
     python -m tasks.video.predict clip.avi
     python -m tasks.video.predict *.mp4 --output activities.jsonl
-    python -m tasks.video.predict long.webm --window 4 --plot activities.png
+    python -m tasks.video.predict long.webm --window 4 --hop 1 --events long.srt
+    python -m tasks.video.predict long.webm --plot activities.png
+    python -m tasks.video.predict --webcam 0
 
 Words on the command line are video files of any kind that FFmpeg reads. A file that is longer than
 the model's limit is split into windows that overlap by half: its prediction is the mean of theirs,
-and the JSON holds the prediction of each window, too.
+and the JSON holds the prediction of each window and the events, too. With `--window`, a file of
+any length is split.
 """
 
 from __future__ import annotations
@@ -18,11 +21,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.commands import cli
-from common.commands.config import BatchPredictConfig, Count, Picture, Positive
+from common.commands.config import BatchPredictConfig, Count, Fraction, Picture, Positive
 from common.errors import InputError
+from common.files import write_together
 from common.serving.served import Arrays, Served, load_export
 from tasks.video.clips import clip_request, read_frames
 from tasks.video.config import TASK
+from tasks.video.events import (
+    SUFFIXES,
+    WindowPrediction,
+    choose,
+    find_events,
+    to_csv,
+    to_srt,
+)
 
 import numpy as np
 import tyro
@@ -38,8 +50,18 @@ class Predict(BatchPredictConfig):
 
     clips: tyro.conf.Positional[tuple[Path, ...]] = ()
     """video files"""
-    window: Positive = WINDOW_SECONDS
-    """length of the windows of a file that is longer than the model's limit, seconds"""
+    window: Positive | None = None
+    """split every file into windows of this length, seconds (default: 3 s, for files that are
+    longer than the model's limit)"""
+    hop: Positive | None = None
+    """seconds from the start of a window to that of the next one (default: half a window)"""
+    events: Path | None = None
+    """write what happens when to this file: a table (.csv), or subtitles of one clip (.srt)"""
+    threshold: Fraction | None = None
+    """smallest probability of an activity, else it is "none of these" (default: the thresholds of
+    the classes, which training chose on the validation clips)"""
+    webcam: int | None = None
+    """number of a camera of this machine, instead of files: prints each window until Ctrl-C"""
     batch_size: Count = 4
     """windows per request"""
     plot: Picture | None = None
@@ -48,8 +70,17 @@ class Predict(BatchPredictConfig):
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
-        if not self.clips:
+        if not self.clips and self.webcam is None:
             raise InputError("no clip given: name a video file, as in `predict clip.avi`")
+        if self.webcam is not None and (self.clips or self.events or self.plot):
+            raise InputError("--webcam takes no files, no --events and no --plot")
+        if self.hop is not None and self.hop > (self.window or WINDOW_SECONDS):
+            raise InputError("--hop must not exceed --window, or frames would be left out")
+        if self.events is not None:
+            if self.events.suffix.lower() not in SUFFIXES:
+                raise InputError(f"--events must end in .csv or .srt, got {self.events.name!r}")
+            if self.events.suffix.lower() == ".srt" and len(self.clips) > 1:
+                raise InputError("--events: subtitles are of one clip; use .csv for several")
 
 
 class Window(NamedTuple):
@@ -64,36 +95,34 @@ class Window(NamedTuple):
     frames: list[np.ndarray]
 
 
-class WindowPrediction(NamedTuple):
-    """The prediction of the frames `start` to `end` (excluded) of a clip.
-
-    Attributes:
-      start: the number of the first frame.
-      end: the number of the frame after the last one.
-      activity: the most probable class.
-      probabilities: `<float32>[classes]`.
-    """
-
-    start: int
-    end: int
-    activity: str
-    probabilities: np.ndarray
-
-
-def windows(frames: Iterable[np.ndarray], *, longest: int, window: int) -> Iterator[Window]:
-    """Split a clip into windows that overlap by half; up to `longest` frames are one window.
+def windows(
+    frames: Iterable[np.ndarray],
+    *,
+    longest: int,
+    window: int,
+    hop: int | None = None,
+    whole: bool = True,
+) -> Iterator[Window]:
+    """Split a clip into windows.
 
     At most `longest + 1` frames are held at a time.
+
+    Args:
+      frames: of the clip.
+      longest: maximum frames of a window.
+      window: frames of a window.
+      hop: frames between the starts of windows; None: half a window.
+      whole: whether a clip of up to `longest` frames is one window.
 
     Example:
       >>> [(start, len(part)) for start, part in windows(range(11), longest=6, window=4)]
       [(0, 4), (2, 4), (4, 4), (6, 4), (8, 3)]
     """
     window = max(2, min(window, longest))
-    hop = window // 2
+    hop = min(max(1, hop or window // 2), window)
     iterator = iter(frames)
-    part = list(itertools.islice(iterator, longest + 1))
-    if len(part) <= longest:
+    part = list(itertools.islice(iterator, longest + 1 if whole else window))
+    if len(part) <= longest and whole:
         yield Window(0, part)
         return
     start = 0
@@ -107,55 +136,73 @@ def windows(frames: Iterable[np.ndarray], *, longest: int, window: int) -> Itera
 
 
 def _predict_windows(
-    served: Served, signature: str, path: Path, *, seconds: float, batch_size: int
+    served: Served,
+    signature: str,
+    source: Path | int,
+    *,
+    seconds: float | None,
+    hop: float | None = None,
+    batch_size: int,
 ) -> Iterator[tuple[Window, Arrays]]:
-    """Yield the windows of a file with the outputs of a signature."""
+    """Yield the windows of a file or a camera with the outputs of a signature."""
     rate = served.settings["frame_rate"]
 
     def to_request(rows: Sequence[Window]) -> dict[str, np.ndarray]:
         return clip_request([np.stack(row.frames) for row in rows], [rate] * len(rows))
 
-    frames = read_frames(path, rate=rate)
+    parts = windows(
+        read_frames(source, rate=rate),
+        longest=served.settings["max_frames"],
+        window=round((seconds or WINDOW_SECONDS) * rate),
+        hop=None if hop is None else round(hop * rate),
+        whole=seconds is None and not isinstance(source, int),
+    )
     return served.predict(
         signature,
-        windows(frames, longest=served.settings["max_frames"], window=round(seconds * rate)),
+        parts,
         to_request,
         batch_size=batch_size,
         length_of=lambda row: len(row.frames),
-        window=2,
+        window=1 if isinstance(source, int) else 2,
     )
 
 
 def predict(
-    served: Served, path: Path, *, seconds: float = WINDOW_SECONDS, batch_size: int = 4
+    served: Served,
+    path: Path,
+    *,
+    seconds: float | None = None,
+    hop: float | None = None,
+    batch_size: int = 4,
 ) -> list[WindowPrediction]:
     """Predict the activity in each window of a file.
 
     Args:
       served: the export.
       path: a video file.
-      seconds: length of the windows, if the file is longer than the model's limit.
+      seconds: length of the windows; None: 3 s, if the file is longer than the model's limit.
+      hop: seconds between the starts of windows; None: half a window.
       batch_size: windows per request.
 
     Raises:
       InputError: the file cannot be read as video.
     """
-    predictions = _predict_windows(
-        served, "serving_default", path, seconds=seconds, batch_size=batch_size
-    )
-    return [
-        WindowPrediction(
-            start,
-            start + len(frames),
-            bytes(outputs["activity"]).decode(),
-            outputs["probabilities"],
-        )
-        for (start, frames), outputs in predictions
-    ]
+    return list(_predictions(served, path, seconds=seconds, hop=hop, batch_size=batch_size))
+
+
+def _predictions(served: Served, source: Path | int, **options: Any) -> Iterator[WindowPrediction]:
+    """Yield the prediction of each window; see `predict`."""
+    for (start, frames), outputs in _predict_windows(served, "serving_default", source, **options):
+        activity = bytes(outputs["activity"]).decode()
+        yield WindowPrediction(start, start + len(frames), activity, outputs["probabilities"])
 
 
 def describe(
-    path: Path, predictions: Sequence[WindowPrediction], labels: Sequence[str], rate: float
+    path: Path | str,
+    predictions: Sequence[WindowPrediction],
+    labels: Sequence[str],
+    rate: float,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Return the prediction of a clip as plain values.
 
@@ -164,6 +211,7 @@ def describe(
       predictions: of its windows.
       labels: the classes of the model.
       rate: frames per second of the model.
+      thresholds: smallest probability of each class; see `events.choose`.
 
     Example:
       >>> part = WindowPrediction(0, 24, "running", np.array([0.9, 0.1]))
@@ -175,7 +223,7 @@ def describe(
     probabilities = [round(float(probability), 6) for probability in mean]
     return {
         "clip": str(path),
-        "activity": labels[int(mean.argmax())],
+        "activity": choose(mean, labels, thresholds),
         "probability": max(probabilities),
         "seconds": round(predictions[-1].end / rate, 3),
         "probabilities": dict(zip(labels, probabilities, strict=True)),
@@ -183,10 +231,17 @@ def describe(
             {
                 "start": round(start / rate, 3),
                 "end": round(end / rate, 3),
-                "activity": activity,
+                "activity": choose(of_window, labels, thresholds),
                 "probability": round(float(of_window.max()), 6),
             }
-            for start, end, activity, of_window in predictions
+            for start, end, _, of_window in predictions
+        ],
+        "events": [
+            {
+                name: round(v, 6) if isinstance(v, float) else v
+                for name, v in event._asdict().items()
+            }
+            for event in find_events(predictions, labels, rate, thresholds)
         ],
     }
 
@@ -197,15 +252,38 @@ def predict_all(served: Served, flags: Predict) -> Iterator[dict[str, Any]]:
     If there are several clips, a clip that cannot be read has a message instead.
     """
     labels, rate = served.settings["labels"], served.settings["frame_rate"]
+    thresholds = class_thresholds(served, flags)
+    options = {"seconds": flags.window, "hop": flags.hop, "batch_size": flags.batch_size}
+    if flags.webcam is not None:
+        for part in _predictions(served, flags.webcam, **{**options, "batch_size": 1}):
+            yield describe(f"camera {flags.webcam}", [part], labels, rate, thresholds)
+        return
     for path in flags.clips:
         try:
-            parts = predict(served, path, seconds=flags.window, batch_size=flags.batch_size)
+            parts = predict(served, path, **options)
         except InputError as error:
             if len(flags.clips) == 1:
                 raise
             yield {"clip": str(path), "activity": None, "message": str(error)}
         else:
-            yield describe(path, parts, labels, rate)
+            yield describe(path, parts, labels, rate, thresholds)
+
+
+def class_thresholds(served: Served, flags: Predict) -> list[float] | None:
+    """Return the smallest probability of each class."""
+    if flags.threshold is not None:
+        return [flags.threshold] * len(served.settings["labels"])
+    return served.settings.get("thresholds")
+
+
+def write_events(path: Path, predictions: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pass predictions on; after the last one, write their events to a CSV or SRT file."""
+    rows = []
+    for prediction in predictions:
+        yield prediction
+        rows += [{"clip": prediction["clip"], **event} for event in prediction.get("events", [])]
+    content = to_srt(rows) if path.suffix.lower() == ".srt" else to_csv(rows)
+    write_together({path: content})
 
 
 def to_line(prediction: dict[str, Any]) -> str:
@@ -222,7 +300,7 @@ def to_line(prediction: dict[str, Any]) -> str:
 
 
 def draw(
-    served: Served, prediction: dict[str, Any], path: Path, *, seconds: float = WINDOW_SECONDS
+    served: Served, prediction: dict[str, Any], path: Path, *, seconds: float | None = None
 ) -> None:
     """Draw some frames of a clip, and below them the most probable activities over time.
 
@@ -273,7 +351,10 @@ def main(argv: list[str]) -> None:
     """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
     served = load_export(flags.model, TASK)
-    first = cli.print_predictions(flags, predict_all(served, flags), to_line=to_line)
+    predictions = predict_all(served, flags)
+    if flags.events:
+        predictions = write_events(flags.events, predictions)
+    first = cli.print_predictions(flags, predictions, to_line=to_line)
     if flags.plot:
         draw(served, first, flags.plot, seconds=flags.window)
 

@@ -23,6 +23,7 @@ from common.training.fit import Fitted, Validated, fit
 from tasks.video import evaluate
 from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 
+import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
@@ -44,7 +45,9 @@ ARCHITECTURE = (
     "units",
     "layers",
     "pooling",
+    "backbone",
 )
+LOST = 0.05  # fraction of right answers on validation clips below the thresholds
 
 
 def build_model(corpus: Corpus, run: Run[Config]) -> keras.Model:
@@ -104,6 +107,28 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     return built, fitted
 
 
+def choose_thresholds(built: keras.Model, corpus: Corpus, config: Config) -> list[float]:
+    """Return the probability of each class below which a clip counts as "none of these".
+
+    It is the one that `LOST` of the validation clips of the class do not reach that are classified
+    correctly; for a class without any, that of all classes.
+    """
+    batches = data.to_batches(data.preprocess(corpus.splits["validation"], config), config)
+    reached: dict[int, list[float]] = {}
+    for batch in batches:
+        outputs = built({name: batch[name] for name in ("frames", "length")}, training=False)
+        for label, row in zip(
+            batch["label"].numpy(), outputs["probabilities"].numpy(), strict=True
+        ):
+            if row.argmax() == label:
+                reached.setdefault(int(label), []).append(float(row.max()))
+    every = [probability for row in reached.values() for probability in row]
+    return [
+        round(float(np.quantile(reached.get(label) or every or [0.0], LOST)), 4)
+        for label in range(len(corpus.labels))
+    ]
+
+
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
     config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
@@ -117,7 +142,7 @@ def main(argv: list[str]) -> None:
     config = run.config
     side, rate, longest = config.image_size, config.frame_rate, config.max_length
     with run.chief_first():
-        corpus = data.load(config, rate=rate, longest=longest, seed=config.seed)
+        corpus = data.load(config, rate=rate, longest=longest, seed=config.seed, group=config.group)
     built, fitted = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
@@ -139,6 +164,7 @@ def main(argv: list[str]) -> None:
         examples=serving.examples(side, rate, config.bucket_lengths()),
         settings={
             "labels": corpus.labels,
+            "thresholds": choose_thresholds(built, corpus, config),
             "image_size": side,
             "frame_rate": rate,
             "max_frames": longest,

@@ -17,7 +17,7 @@ TINY = ["--image_size", SIDE, "--frame_rate", RATE, "--max_length", 32, "--chann
 TINY += ["--features", 16, "--units", 16, "--learning_rate", "0.005", "--verbose", "0"]
 TINY += ["--average", "0", "--dropout", "0", "--head_dropout", "0", "--batch_size", 8]
 TINY += ["--zoom", "0", "--shift", "0", "--speed", "0.1"]
-TINY += ["--colours", 1, "--changes", 4]
+TINY += ["--colours", 1, "--changes", 4, "--negatives", 0]
 TRAIN = ("--data", "clips", "--epochs", 16, "--score", "test", *TINY)
 
 

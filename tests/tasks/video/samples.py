@@ -77,3 +77,49 @@ def bone_lengths(joints):
 def call(served, frames, rates, signature="serving_default"):
     """The outputs of an export for clips."""
     return served.call(signature, **clips.clip_request(frames, rates))
+
+
+def write_ramp(path, count=40, rate=20, codec="libx264", size=(64, 48), **options):
+    """Write frames of rising brightness; returns the brightness of each.
+
+    Args:
+      options: `b_frames`, `pix_fmt`, and options of the codec.
+    """
+    grey = np.linspace(30, 220, count)
+    width, height = size
+    b_frames, pix_fmt = options.pop("b_frames", 0), options.pop("pix_fmt", "yuv420p")
+    # Short clusters, so that damage in a small Matroska file is not the end of it.
+    muxer = {"cluster_time_limit": "200"} if str(path).endswith(".mkv") else {}
+    with av.open(str(path), "w", container_options=muxer) as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
+        if b_frames:
+            stream.codec_context.max_b_frames = b_frames
+        for value in grey:
+            pixels = np.full((height, width, 3), round(value), np.uint8)
+            # Something that moves, so that an encoder uses its B-frames.
+            pixels[:8, int(value) % (width - 8) :][:, :8] = 255 - round(value)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return grey
+
+
+# Codecs and containers: name of the file -> arguments of `write_ramp`.
+CONTAINERS = {
+    "b_frames.avi": {"codec": "mpeg4", "b_frames": 2},
+    "h264.avi": {"codec": "libx264", "b_frames": 3},
+    "plain.avi": {"codec": "mjpeg", "pix_fmt": "yuvj420p"},
+    "h264.mp4": {"codec": "libx264", "b_frames": 3},
+    "mpeg4.mov": {"codec": "mpeg4", "b_frames": 2},
+    "h264.mkv": {"codec": "libx264", "b_frames": 3},
+    "vp8.webm": {"codec": "libvpx"},
+    "mpeg1.mpg": {"codec": "mpeg1video", "b_frames": 2, "rate": 25},
+    "mpeg2.ts": {"codec": "mpeg2video", "b_frames": 2, "rate": 25},
+    "h264.mts": {"codec": "libx264", "b_frames": 3},
+    "flv.flv": {"codec": "flv"},
+    "wmv.wmv": {"codec": "wmv2"},
+    "phone.3gp": {"codec": "mpeg4"},
+    "picture.gif": {"codec": "gif", "pix_fmt": "rgb8"},
+    "raw.m2v": {"codec": "mpeg2video", "b_frames": 2, "rate": 25},
+}

@@ -2,7 +2,8 @@ import itertools
 
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
-from tasks.video import data, datasets, gaits, render
+from tasks.video import data, datasets, gaits, hdm05, render
+from tests.tasks.video.samples import make_folder
 
 import numpy as np
 import pytest
@@ -42,26 +43,26 @@ def test_nobody_stands_on_two_sides():
 
 
 def test_hdm05_is_read_as_published(shared_data):
-    path = shared_data / "video" / "hdm05_11" / datasets.Hdm05.FILE
-    takes = datasets.read_hdm05(path, datasets.Hdm05.SHA256)
+    path = shared_data / "video" / "hdm05_11" / hdm05.FILE
+    takes = hdm05.read(path, hdm05.SHA256)
     actors = [name.split("_")[0] for name in takes]
     assert {actor: actors.count(actor) for actor in set(actors)} == {
         **{"bd": 62, "bk": 66, "dg": 61},
         **{"mm": 44, "tr": 55},
     }
-    assert {name.split("_")[1] for name in takes} == set(datasets.Hdm05.MOTIONS)
+    assert {name.split("_")[1] for name in takes} == set(hdm05.MOTIONS)
     for joints in list(takes.values())[::40]:
         assert joints[..., 1].min() == 0.0
         hip, knee = (joints[:, render.JOINT_INDEX[f"left_{joint}"]] for joint in ("hip", "knee"))
         length = np.linalg.norm(hip - knee, axis=-1)
         assert np.ptp(length) < 0.02 and 0.3 < length.mean() < 0.55
     with pytest.raises(InputError, match=r"its SHA-256 is [0-9a-f]{64}, expected 123"):
-        datasets.read_hdm05(path, "123")
+        hdm05.read(path, "123")
 
 
 def moving_take(person, motion):
     """A stand-in for a captured take, 30 frames a second."""
-    activity = list(gaits.ACTIVITIES)[list(datasets.Hdm05.MOTIONS).index(motion)]
+    activity = list(gaits.ACTIVITIES)[list(hdm05.MOTIONS).index(motion)]
     return gaits.move(activity, seconds=0.6, rate=30.0, seed=0, person=person)
 
 
@@ -73,10 +74,10 @@ def test_hdm05_is_split_by_actor_and_view(tmp_path, monkeypatch):
             for number in range(2, 4)
         }
 
-    monkeypatch.setattr(datasets, "read_hdm05", read)
+    monkeypatch.setattr(hdm05, "read", read)
     monkeypatch.setattr(datasets.Hdm05, "OTHER_BODIES", 1)
     (tmp_path / "manual").mkdir()
-    (tmp_path / "manual" / datasets.Hdm05.FILE).touch()
+    (tmp_path / "manual" / hdm05.FILE).touch()
     where = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "d"}
     sizes = {
         name: {
@@ -106,24 +107,61 @@ def test_hdm05_source_files_are_read_every_fourth_frame(tmp_path):
     path = tmp_path / "train" / "1" / "HDM_bd_depositFloorR_001_120.amc.mat"
     scipy.io.savemat(path, {"mot": {"jointTrajectories": cells}})
     with pytest.raises(InputError, match=r"1 \.amc\.mat files; expected 288"):
-        datasets.read_hdm05_source(tmp_path)
+        hdm05.read_source(tmp_path)
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets, "to_joints", lambda given: found.setdefault("given", given))
+        patch.setattr(hdm05, "to_joints", lambda given: found.setdefault("given", given))
         with pytest.raises(InputError):
-            datasets.read_hdm05_source(tmp_path)
+            hdm05.read_source(tmp_path)
     np.testing.assert_allclose(found["given"], positions[::4])
     path.write_bytes(b"no matrix")
     with pytest.raises(InputError, match=r"amc.mat: not a motion in the form of HDM05"):
-        datasets.read_hdm05_source(tmp_path)
+        hdm05.read_source(tmp_path)
 
 
 def test_views_of_a_take_follow_from_its_name():
     take = moving_take(0, "squat1Reps")
-    views = [datasets.render_take("bd_squat1Reps_001", take, view) for view in (0, 1, 1, 2, 6)]
+    views = [hdm05.render_take("bd_squat1Reps_001", take, view) for view in (0, 1, 1, 2, 6)]
     np.testing.assert_array_equal(views[1], views[2])
     for one, other in itertools.combinations((0, 1, 3, 4), 2):
         assert np.any(views[one] != views[other])
-    again = datasets.render_take("mm_squat1Reps_001", take, 0)
+    again = hdm05.render_take("mm_squat1Reps_001", take, 0)
     np.testing.assert_array_equal(views[0], again)  # the fixed view is fixed
-    assert np.any(datasets.render_take("mm_squat1Reps_001", take, 1) != views[1])
+    assert np.any(hdm05.render_take("mm_squat1Reps_001", take, 1) != views[1])
+
+
+# --- surveillance cameras -------------------------------------------------------------------------
+
+
+def test_fights_are_split_by_source(tmp_path):
+    numbers = {"fight": (1, 2, 5, 6, 13, 14, 51, 52, 84, 85), "noFight": (1, 19, 22, 66, 67, 70)}
+    for label, chosen in numbers.items():
+        prefix = datasets.Fights.PREFIX[label]
+        make_folder(tmp_path / "m", **{label: [f"{prefix}{n:03}.mp4" for n in chosen]})
+    (tmp_path / "m" / "videos.txt").write_text(
+        "http://one\nfi001: 0.1 - 0.2\nfi002: 0.2\nnofi001: 0.3\nhttp://two\nfi005: 0.1\n"
+        "fi006: 1\nhttp://three \nfi013: 1\nfi014: 2\nfi051: 1\nfi052: 2\n\nnofi062 - nofi076 : X\n"
+    )
+    corpus = load(dataset="fights", data_dir=tmp_path / "d", manual_dir=tmp_path / "m")
+    assert corpus.labels == ("fight", "noFight") and corpus.size("test") == 4
+    assert sum(corpus.size(split) for split in corpus.splits) == 16
+    builder = datasets.Fights(data_dir=tmp_path / "e")
+    builder.read_folder(tmp_path / "m")
+    splits = {name: builder.split_of(label, name) for label, name in builder.files}
+    for source in (("fi001", "fi002", "nofi001"), ("fi013", "fi014", "fi051", "fi052")):
+        assert len({splits[name] for name in source}) == 1
+    assert splits["fi005"] == splits["nofi022"] == "test"
+    with pytest.raises(InputError, match=r"'fights' needs fight, noFight, videos.txt of github"):
+        load(dataset="fights", data_dir=tmp_path / "f")
+
+
+def test_the_published_fights_have_our_splits(shared_data):
+    folder = shared_data / "video" / "fights"
+    builder = datasets.Fights()
+    builder.read_folder(folder)
+    assert len(builder.files) == 300
+    tested = {f"{a}/{b}.mp4" for a, b in builder.files if builder.split_of(a, b) == "test"}
+    lines = (folder / "test.txt").read_text().split("\n")
+    assert tested == {line.split(" ")[0] for line in lines if line}
+    counts = [builder.split_of(*key) for key in builder.files]
+    assert {split: counts.count(split) for split in set(counts)}["validation"] > 20
