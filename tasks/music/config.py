@@ -28,10 +28,14 @@ class Config(RunConfig):
     """momentum of the moving average of the weights, which is evaluated and exported; 0 = none"""
     max_length: int = 256
     """frames per training example; a random part of a longer piece is used in each epoch"""
-    transpose: int = 0
-    """largest random transposition in training, up or down, in semitones"""
+    transpose: int | None = None
+    """largest random transposition in training, up or down, in semitones (default: 6 for --data
+    unless the pieces stand in one key)"""
     steps_per_quarter: Count = 4
     """frames per quarter note, for --data"""
+
+    samples: int = 0
+    """pieces sampled after training, to compare with real ones and to search for copies"""
 
     head: Literal["joint", "independent"] = "joint"
     """joint = each key depends on the keys below it in the frame; independent = only on the past"""
@@ -55,19 +59,23 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
+        if self.samples < 0:
+            raise InputError(f"--samples must be 0 or more, got {self.samples}")
         if self.max_length < 2:
             raise InputError(f"--max_length must be 2 or more, got {self.max_length}")
         if self.steps_per_quarter > 48:
             raise InputError(f"--steps_per_quarter must be 1 to 48, got {self.steps_per_quarter}")
-        if not 0 <= self.transpose <= 12:
+        if self.transpose is not None and not 0 <= self.transpose <= 12:
             raise InputError(f"--transpose must be 0 to 12, got {self.transpose}")
 
 
 # The values were chosen on the validation splits.
 PRESETS = {
-    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=16),
-    "jsb_chorales": Config(dataset="jsb_chorales", key_units=96),
-    "nottingham": Config(dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1),
+    "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=16, samples=32),
+    "jsb_chorales": Config(dataset="jsb_chorales", key_units=96, transpose=0, samples=32),
+    "nottingham": Config(
+        dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1, transpose=0, samples=32
+    ),
 }
 DEFAULT = "bach_chorales"
 # Changes made by `python -m tasks train --quick`.

@@ -8,9 +8,10 @@ from pathlib import Path
 from common.data import batches, bucket_lengths
 from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
 from common.errors import InputError
+from tasks.music import midi
 from tasks.music.config import Config
 from tasks.music.datasets import GRIDS, LICENCES, Grid
-from tasks.music.formats import Piece, read_folder
+from tasks.music.formats import Piece, read_folder, split
 from tasks.music.midi import KEYS
 
 import numpy as np
@@ -18,6 +19,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 OWN_TEMPO = 100.0  # for playback of a model of the user's own files, in quarter notes per minute
+VALIDATED = 1024  # frames of a piece that are validated together; bounds the memory
+VALIDATED_TOGETHER = 4096  # frames of a batch, 0.24 MB each
+OWN_TRANSPOSE = 6  # semitones, for own files that stand in several keys
+ONE_KEY = 0.8  # fraction of pieces in one key from which they count as transposed to it
 
 
 # --- loading --------------------------------------------------------------------------------------
@@ -111,6 +116,27 @@ def as_dataset(rows: Sequence[Piece]) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices({"name": [row.name for row in rows], "notes": frames})
 
 
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def choose_transposition(rows: Sequence[Piece]) -> int:
+    """Return the largest transposition for training on a user's pieces, in semitones.
+
+    Pieces in one key, which they may have been moved to, are not transposed: their key is
+    something to learn.
+
+    Example:
+      >>> notes = np.zeros((4, 88))
+      >>> notes[:, [39, 43, 46]] = 1
+      >>> choose_transposition([Piece(str(shift), np.roll(notes, shift, 1)) for shift in range(5)])
+      6
+      >>> choose_transposition([Piece("a", notes), Piece("b", notes)])
+      0
+    """
+    scales = np.bincount([midi.main_scale(row.notes) for row in rows], minlength=12)
+    return 0 if scales.max() >= ONE_KEY * len(rows) else OWN_TRANSPOSE
+
+
 # --- batches --------------------------------------------------------------------------------------
 
 
@@ -177,14 +203,26 @@ def train_batches(
 
 
 def validation_batches(rows: Sequence[Piece], batch_size: int = 8) -> tf.data.Dataset:
-    """Make batches of whole pieces; see `train_batches`.
+    """Make batches of pieces; those of more than `VALIDATED` frames are split, see `formats.split`.
+
+    Args:
+      rows: the pieces.
+      batch_size: pieces per batch, if they are short.
+
+    Returns:
+      Batches of `train_batches`, with `known` `<int32>[batch]`: the number of first frames of each
+      row that are only read, not scored.
 
     Raises:
       InputError: there are no pieces.
     """
     if not rows:
         raise InputError("no validation examples")
-    return _to_batches(rows, bucket_lengths(max(len(row.notes) for row in rows), 5), batch_size)
+    parts = [part for row in rows for part in split(row, VALIDATED)]
+    lengths = bucket_lengths(max(len(part.piece.notes) for part in parts), 5)
+    batch_size = max(1, min(batch_size, VALIDATED_TOGETHER // lengths[-1]))
+    known = [part.known for part in parts]
+    return _to_batches([part.piece for part in parts], lengths, batch_size, known=known)
 
 
 def _to_batches(
@@ -193,6 +231,7 @@ def _to_batches(
     batch_size: int,
     *,
     shuffle_seed: int | None = None,
+    known: Sequence[int] | None = None,
 ) -> tf.data.Dataset:
     """Batch pieces of at most `lengths[-1]` frames; see `common.data.batches`."""
 
@@ -200,4 +239,7 @@ def _to_batches(
         return {"notes": tf.cast(row["notes"], tf.float32), "length": tf.shape(row["notes"])[0]}
 
     examples = as_dataset(rows).map(example)
+    if known is not None:
+        counts = tf.data.Dataset.from_tensor_slices(tf.constant(known, tf.int32))
+        examples = tf.data.Dataset.zip((examples, counts)).map(lambda a, b: {**a, "known": b})
     return batches(examples, lengths, batch_size, shuffle_seed=shuffle_seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from common.datasets import SPLITS, split_by_hash
 from common.errors import InputError
@@ -134,12 +134,17 @@ def read_matrices(path: Path) -> dict[str, list[np.ndarray]]:
 class BachChorales(tfds.core.GeneratorBasedBuilder):
     """Four-part chorales from the corpus of music21, in their original keys, in eighth notes.
 
+    Each begins at a bar line, so that an upbeat follows silence.
+
     Bach harmonised many tunes more than once. Two chorales count as settings of one tune if at
     least a fifth of the sequences of ten melodic intervals of the shorter one occur in both. All
     settings of a tune are in the same split.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {
+        "1.1.0": "Repeated notes are struck again; upbeats follow silence."
+    }
     URLS = ()
 
     def _info(self) -> tfds.core.DatasetInfo:

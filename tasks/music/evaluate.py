@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from common.commands import cli
 from common.commands.cli import Scored
@@ -22,7 +21,7 @@ from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
 from tasks.music.config import TASK
-from tasks.music.formats import Piece, read_folder, read_piece
+from tasks.music.formats import Piece, read_folder, read_piece, split
 from tasks.music.midi import KEYS
 from tasks.music.sample_statistics import compare, draw_comparison, print_comparison
 
@@ -39,8 +38,8 @@ class Evaluate(EvaluateConfig):
 
     batch_size: Count = 8
     """pieces per request"""
-    samples: int = 32
-    """pieces sampled from nothing at temperature 1, to compare with real ones; 0 for none"""
+    samples: int = 0
+    """pieces sampled from nothing, to compare with real ones and to search for copies"""
     plot: Picture | None = None
     """draw statistics of samples and of real music to this picture file"""
 
@@ -90,27 +89,6 @@ def piece_request(pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
     for row, piece in enumerate(pieces):
         notes[row, : len(piece.notes)] = piece.notes
     return {"notes": notes, "length": length}
-
-
-class Part(NamedTuple):
-    """A part of a piece whose first `known` frames are only read; the others are scored."""
-
-    piece: Piece
-    known: int
-
-
-def split(piece: Piece, longest: int) -> Iterator[Part]:
-    """Split a piece that is longer than an export reads; half of each later part is known.
-
-    Example:
-      >>> parts = list(split(Piece("long", np.zeros((10, 88))), longest=4))
-      >>> [(len(part.piece.notes), part.known) for part in parts]
-      [(4, 1), (4, 2), (4, 2), (4, 2)]
-    """
-    notes, hop = piece.notes, longest // 2
-    for start in range(0, max(1, len(notes) - (longest - hop)), hop):
-        part = Piece(piece.name, notes[start : start + longest])
-        yield Part(part, known=longest - hop if start else 1)
 
 
 def score(served: Served, rows: Sequence[Piece], *, batch_size: int = 8) -> Scored:

@@ -37,11 +37,12 @@ def fingerprints(notes: tf.Tensor) -> tf.Tensor:
     """Return numbers that are equal where frames, or their highest notes, are equal.
 
     Args:
-      notes: `<float>[..., 88]`, 0 or 1.
+      notes: `<float>[..., 88]`, 0, 1 or 2; see `tasks.music.midi`.
 
     Returns:
-      `<int64>[2, ...]`: a hash of the frame, and its highest note (0 for silence). Two different
-      frames have the same hash with a probability of about 2^-62.
+      `<int64>[2, ...]`: a hash of the frame, and its highest note (0 for silence), which is another
+      number if the note is struck again. Two different frames have the same hash with a
+      probability of about 2^-62.
 
     Example:
       >>> frame, highest = fingerprints(tf.one_hot([40, 45, 40], 88))
@@ -49,11 +50,15 @@ def fingerprints(notes: tf.Tensor) -> tf.Tensor:
       (True, False, array([41, 46, 41]))
     """
     # Odd multipliers, so that the sum modulo 2^64 depends on every key.
-    weights = np.random.default_rng(88).integers(-(2**62), 2**62, KEYS) * 2 + 1
-    sounding = notes > 0.5
-    frame = tf.reduce_sum(tf.where(sounding, tf.constant(weights), 0), axis=-1)
+    random = np.random.default_rng(88)
+    weights, again = (random.integers(-(2**62), 2**62, KEYS) * 2 + 1 for _ in range(2))
+    sounding, restruck = notes > 0.5, notes > 1.5
+    frame = tf.where(sounding, tf.constant(weights), 0) + tf.where(restruck, tf.constant(again), 0)
     numbers = tf.range(1, KEYS + 1, dtype=tf.int64)
-    return tf.stack([frame, tf.reduce_max(tf.where(sounding, numbers, 0), axis=-1)])
+    highest = tf.reduce_max(tf.where(sounding, numbers, 0), axis=-1)
+    highest_again = tf.reduce_max(tf.where(restruck, numbers, 0), axis=-1)
+    highest += tf.where((highest == highest_again) & (highest > 0), tf.constant(KEYS, tf.int64), 0)
+    return tf.stack([tf.reduce_sum(frame, axis=-1), highest])
 
 
 def extend_repeats(
@@ -137,23 +142,54 @@ class Past(NamedTuple):
         longest repeat of whole frames, and that after the longest repeat of highest notes.
       runs: `<int32>[..., 2]`: the lengths of the two repeats.
       step: `<int32>[...]`: the index of the frame.
+      strikes: `<float>[..., 88, 3]`: the keys that are struck in the last frame, and in the frames
+        after the two repeats.
     """
 
     planes: tf.Tensor
     runs: tf.Tensor
     step: tf.Tensor
+    strikes: tf.Tensor
+
+
+def sounding_keys(notes: tf.Tensor) -> tf.Tensor:
+    """Return which keys sound, 0.0 or 1.0."""
+    return tf.cast(notes > 0.5, tf.float32)
+
+
+def struck_keys(notes: tf.Tensor, before: tf.Tensor) -> tf.Tensor:
+    """Return which keys are struck, 0.0 or 1.0.
+
+    Args:
+      notes: `<float>[..., 88]`, frames; see `tasks.music.midi`.
+      before: `<float>[..., 88]`, the frame before each.
+    """
+    return tf.cast((notes > 1.5) | ((notes > 0.5) & (before < 0.5)), tf.float32)
 
 
 def look_back(notes: tf.Tensor) -> Past:
     """Return the features of all frames of `notes` `<float>[batch, time, 88]`."""
     time = tf.shape(notes)[1]
     place, length = find_repeats(notes)
-    planes = [tf.pad(notes, [[0, 0], [lag, 0], [0, 0]])[:, :time] for lag in LAGS]
-    for kind in range(2):
-        copied = tf.gather(notes, place[kind], axis=1, batch_dims=1)
-        planes.append(tf.where(length[kind][:, :, None] > 0, copied, 0.0))
+    sounding = sounding_keys(notes)
+    struck = struck_keys(notes, tf.pad(notes, [[0, 0], [1, 0], [0, 0]])[:, :time])
+
+    def earlier(frames: tf.Tensor, lag: int) -> tf.Tensor:
+        return tf.pad(frames, [[0, 0], [lag, 0], [0, 0]])[:, :time]
+
+    def copied(frames: tf.Tensor, kind: int) -> tf.Tensor:
+        following = tf.gather(frames, place[kind], axis=1, batch_dims=1)
+        return tf.where(length[kind][:, :, None] > 0, following, 0.0)
+
+    planes = [earlier(sounding, lag) for lag in LAGS] + [copied(sounding, k) for k in range(2)]
+    strikes = [earlier(struck, 1)] + [copied(struck, kind) for kind in range(2)]
     step = tf.broadcast_to(tf.range(time), tf.shape(notes)[:2])
-    return Past(tf.stack(planes, axis=-1), tf.transpose(length, [1, 2, 0]), step)
+    return Past(
+        tf.stack(planes, axis=-1),
+        tf.transpose(length, [1, 2, 0]),
+        step,
+        tf.stack(strikes, axis=-1),
+    )
 
 
 @keras.saving.register_keras_serializable("tasks.music")
@@ -178,6 +214,7 @@ class LookBack(keras.layers.Layer):
             keras.KerasTensor((*shape, KEYS, len(LAGS) + 2), dtype="float32"),
             keras.KerasTensor((*shape, 2), dtype="int32"),
             keras.KerasTensor(shape, dtype="int32"),
+            keras.KerasTensor((*shape, KEYS, 3), dtype="float32"),
         )
 
 
@@ -189,25 +226,25 @@ class Outlook(keras.layers.Layer):
       planes: see `Past`.
       runs: see `Past`.
       step: see `Past`.
+      strikes: see `Past`.
 
     Returns:
-      `<float>[..., features]`, the concatenation of the last frame; the notes that began with it;
+      `<float>[..., features]`, the concatenation of the last frame; the keys struck in it;
       the frames after the repeats; the lengths of the repeats, one-hot; sine and cosine of the
       position in bars of `PERIODS` steps; 1 at the first frame.
     """
 
-    def call(self, planes: Any, runs: Any, step: Any) -> Any:
+    def call(self, planes: Any, runs: Any, step: Any, strikes: Any) -> Any:
         """Concatenate the features."""
         # Under bfloat16, Keras casts the planes but not the integer inputs.
         planes = tf.cast(planes, tf.float32)
-        last = planes[..., 0]
-        onsets = tf.nn.relu(last - planes[..., 1])
+        last, struck = planes[..., 0], tf.cast(strikes[..., 0], tf.float32)
         angle = tf.cast(step, tf.float32)[..., None] * (2.0 * np.pi / np.array(PERIODS, np.float32))
         start = tf.cast(step == 0, tf.float32)[..., None]
         groups = [group_runs(runs[..., kind]) for kind in range(2)]
         copies = [planes[..., -2], planes[..., -1]]
         return tf.concat(
-            [last, onsets, *copies, *groups, tf.sin(angle), tf.cos(angle), start], axis=-1
+            [last, struck, *copies, *groups, tf.sin(angle), tf.cos(angle), start], axis=-1
         )
 
     def compute_output_spec(self, planes: Any, *_: Any) -> keras.KerasTensor:

@@ -17,9 +17,19 @@ from typing import Any, NamedTuple
 
 from common.decoding import loop
 from common.sampling import IMPOSSIBLE, draw, filter_log_probabilities, uniform
-from tasks.music.features import LAGS, Past, extend_repeats, fingerprints
+from tasks.music.features import (
+    LAGS,
+    Past,
+    extend_repeats,
+    fingerprints,
+    sounding_keys,
+    struck_keys,
+)
+from tasks.music.habits import NO_HABITS, Habits
 from tasks.music.midi import KEYS
 from tasks.music.model import Keys, mean_log_odds
+from tasks.music.rules import Rules
+from tasks.music.strikes import Strikes, held_and_struck
 
 import keras
 import tensorflow as tf
@@ -28,26 +38,34 @@ LOG_HALF = -0.6931472  # log(0.5); in float32 slightly below it
 
 
 class Member(NamedTuple):
-    """One ensemble member: the recurrent network over frames and the network over keys."""
+    """One ensemble member: the recurrent network over frames and the networks over keys."""
 
     encoder: keras.layers.Layer
     keys: Keys
+    strikes: Strikes
 
 
 class Parts(NamedTuple):
-    """The layers of a model that generation runs step by step."""
+    """The layers of a model that generation runs step by step, and the habits that it keeps."""
 
     outlook: keras.layers.Layer
     members: list[Member]
+    habits: Habits = NO_HABITS
 
 
-def parts(model: keras.Model) -> Parts:
-    """Return the layers of a model of `tasks.music.model.build`."""
+def parts(model: keras.Model, habits: Habits = NO_HABITS) -> Parts:
+    """Return the layers of a model of `tasks.music.model.build`.
+
+    Args:
+      model: the model.
+      habits: what samples keep; by default they follow the distribution of the model alone.
+    """
     count = sum(layer.name.startswith("keys_") for layer in model.layers)
     members = [
-        Member(model.get_layer(f"encoder_{n}"), model.get_layer(f"keys_{n}")) for n in range(count)
+        Member(*(model.get_layer(f"{name}_{n}") for name in ("encoder", "keys", "strikes")))
+        for n in range(count)
     ]
-    return Parts(model.get_layer("outlook"), members)
+    return Parts(model.get_layer("outlook"), members, habits)
 
 
 # --- one frame ------------------------------------------------------------------------------------
@@ -63,9 +81,9 @@ class Frame:
     """
 
     def __init__(self, members: Sequence[Member], states: Sequence[tf.Tensor], past: Past):
-        self.members, self.past = members, past
+        self.members, self.states, self.past = members, states, past
         self.prepared = [
-            keys.prepare(state, past) for (_, keys), state in zip(members, states, strict=True)
+            member.keys.prepare(state, past) for member, state in zip(members, states, strict=True)
         ]
 
     @property
@@ -84,7 +102,7 @@ class Frame:
         """
         logits = [
             keys.logits(prepared, keys.lower_keys(notes, self.past) if keys.joint else None)
-            for (_, keys), prepared in zip(self.members, self.prepared, strict=True)
+            for (_, keys, _), prepared in zip(self.members, self.prepared, strict=True)
         ]
         return mean_log_odds(tf.stack(logits, axis=1))
 
@@ -92,12 +110,12 @@ class Frame:
         """Return the negative log-likelihood, in nats, of true frames.
 
         Args:
-          notes: `<float>[rows, 88]`.
+          notes: `<float>[rows, 88]`; a key sounds where a value exceeds 0.5.
 
         Returns:
           `<float>[rows]`.
         """
-        on, off = self.log_probabilities(notes)
+        on, off = self.log_probabilities(sounding_keys(notes))
         return -tf.reduce_sum(tf.where(notes > 0.5, on, off), axis=-1)
 
     def greedy_probabilities(self) -> tf.Tensor:
@@ -131,14 +149,16 @@ class Frame:
         wanted: tf.Tensor,
         temperature: tf.Tensor,
         top_p: tf.Tensor,
+        rules: Rules | None = None,
     ) -> tf.Tensor:
-        """Sample frames.
+        """Sample the keys of frames.
 
         Args:
           random: `<float>[rows, 89]` in [0, 1), one random number per note and one for the end.
           wanted: `<bool>[rows]`; the frames of other rows stay empty.
           temperature: `<float>[rows]`; see `common.sampling.filter_log_probabilities`.
           top_p: `<float>[rows]`; see there.
+          rules: change the distribution.
 
         Returns:
           `<float>[rows, 88]`.
@@ -153,9 +173,10 @@ class Frame:
             off = tf.where(above, off, 0.0)
             key = tf.where(above, on + tf.cumsum(off, axis=-1, exclusive=True), IMPOSSIBLE)
             complete = tf.reduce_sum(off, axis=-1, keepdims=True)
-            scores = filter_log_probabilities(
-                tf.concat([key, complete], axis=-1), temperature=temperature, top_p=top_p
-            )
+            scores = tf.concat([key, complete], axis=-1)
+            if rules is not None:
+                scores += rules.log_factors(notes, last)
+            scores = filter_log_probabilities(scores, temperature=temperature, top_p=top_p)
             choice = draw(scores, tf.gather(random, count, axis=1))
             active &= choice < KEYS
             chosen = tf.where(active, choice, KEYS)  # one-hot: all zeros for `KEYS`
@@ -164,6 +185,64 @@ class Frame:
         rows = tf.shape(random)[0]
         start = (tf.constant(0), tf.zeros([rows, KEYS]), tf.fill([rows], -1), wanted)
         return tf.while_loop(lambda _, __, ___, active: tf.reduce_any(active), body, start)[1]
+
+    def _prepare_strikes(self, notes: tf.Tensor) -> list[tf.Tensor]:
+        """Return what `Strikes.prepare` returns for each member."""
+        return [
+            strikes.prepare(state, self.past, notes)
+            for (_, _, strikes), state in zip(self.members, self.states, strict=True)
+        ]
+
+    def _strike_log_odds(
+        self, prepared: Sequence[tf.Tensor], held: tf.Tensor, struck: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the log-probabilities that each held key is struck again, and that it is not."""
+        logits = [
+            member.strikes.logits(value, held, struck)
+            for member, value in zip(self.members, prepared, strict=True)
+        ]
+        return mean_log_odds(tf.stack(logits, axis=1))
+
+    def strike_nll(self, notes: tf.Tensor) -> tf.Tensor:
+        """Return the negative log-likelihood of strikes, in nats, `<float>[rows]`.
+
+        Args:
+          notes: `<float>[rows, 88]`, true frames; see `tasks.music.midi`.
+        """
+        held, struck = held_and_struck(notes, self.past.planes[..., 0])
+        prepared = self._prepare_strikes(sounding_keys(notes))
+        on, off = self._strike_log_odds(prepared, held, struck)
+        return -tf.reduce_sum(tf.where(struck > 0.5, on, off) * held, axis=-1)
+
+    def sample_strikes(
+        self, notes: tf.Tensor, random: tf.Tensor, temperature: tf.Tensor, forced: tf.Tensor
+    ) -> tf.Tensor:
+        """Sample which held keys are struck again.
+
+        Args:
+          notes: `<float>[rows, 88]`, 1 where a key sounds.
+          random: `<float>[rows, 88]` in [0, 1).
+          temperature: `<float>[rows]`; see `sample`.
+          forced: `<bool>[rows, 88]`, keys that are not held on.
+
+        Returns:
+          `<float>[rows, 88]`, 1 where a key is struck again.
+        """
+        held, _ = held_and_struck(notes, self.past.planes[..., 0])
+        prepared = self._prepare_strikes(notes)
+        numbers = tf.range(KEYS)
+        divisor = tf.maximum(temperature, 1e-6)[:, None]
+
+        def body(struck: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            on, off = self._strike_log_odds(prepared, held, struck)
+            chosen = random < tf.sigmoid((on - off) / divisor)
+            chosen = tf.where(temperature[:, None] > 0.0, chosen, on > off) | forced
+            candidates = tf.where((held > 0.5) & (numbers > last[:, None]), numbers, KEYS)
+            last = tf.reduce_min(candidates, axis=-1)
+            return struck + tf.one_hot(last, KEYS) * tf.cast(chosen, tf.float32), last
+
+        start = (tf.zeros_like(notes), tf.fill([tf.shape(notes)[0]], -1))
+        return tf.while_loop(lambda _, last: tf.reduce_any(last < KEYS), body, start)[0]
 
 
 # --- a sequence of frames -------------------------------------------------------------------------
@@ -176,6 +255,8 @@ class _State(NamedTuple):
     frames: tf.Tensor  # <float>[batch, LAGS[-1] + steps, 88]; LAGS[-1] empty frames come first
     prints: tf.Tensor  # <int64>[2, batch, steps], see `fingerprints`
     runs: tf.Tensor  # <int32>[2, batch, steps], see `extend_repeats`
+    age: tf.Tensor  # <int32>[batch, 88], steps since each sounding key was struck; 0: silent
+    still: tf.Tensor  # <int32>[batch], steps for which the sounding keys have not changed
 
 
 def generate(
@@ -195,7 +276,7 @@ def generate(
 
     Args:
       model: the layers of the model.
-      prime: `<float>[batch, time >= 1, 88]`, the first frames.
+      prime: `<float>[batch, time >= 1, 88]`, the first frames; see `tasks.music.midi`.
       prime_length: `<int32>[batch]`, the number of frames of the prime; later ones are ignored.
       length: `<int32>[batch]`, the number of frames in total, including the prime.
       temperature: `<float>[batch]`.
@@ -205,10 +286,12 @@ def generate(
         XLA requires.
 
     Returns:
-      `<float>[batch, steps, 88]`, beginning with the prime; frames beyond `length` are empty.
+      `<float>[batch, steps, 88]`, frames of 0, 1 and 2, beginning with the prime; those beyond
+      `length` are empty.
     """
     batch = tf.shape(prime)[0]
     time = tf.shape(prime)[1]
+    has_habits = model.habits != NO_HABITS
     before = LAGS[-1]
 
     def step(state: _State, previous: tf.Tensor, place: tf.Tensor) -> tuple[_State, tf.Tensor]:
@@ -227,22 +310,43 @@ def generate(
             strict=True,
         )
         frame = Frame(model.members, outputs, past)
+        age, still = _durations(state, frames, place)
         given = place < prime_length
-        sampled = frame.sample(
-            uniform(seed, place, KEYS + 1), ~given & (place < length), temperature, top_p
-        )
-        prime_frame = tf.cast(prime[:, tf.minimum(place, time - 1)] > 0.5, tf.float32)
+        rules = Rules(model.habits, past.planes[..., 0], still) if has_habits else None
+        random, wanted = uniform(seed, place, KEYS + 1), ~given & (place < length)
+        sampled = frame.sample(random, wanted, temperature, top_p, rules)
+        # Other random numbers than those of any frame.
+        random = uniform(seed, -1 - place, KEYS)
+        too_long = age >= (model.habits.longest_note or tf.int32.max)
+        sampled += frame.sample_strikes(sampled, random, temperature, too_long)
+        prime_frame = levels(prime[:, tf.minimum(place, time - 1)])
         following = tf.where(given[:, None], prime_frame, sampled)
-        return _State(list(states), frames, prints, runs), following
+        return _State(list(states), frames, prints, runs, age, still), following
 
     start = _State(
         [initial_states(member.encoder, batch) for member in model.members],
         tf.zeros([batch, before + steps, KEYS]),
         tf.zeros([2, batch, steps], tf.int64),
         tf.zeros([2, batch, steps], tf.int32),
+        tf.zeros([batch, KEYS], tf.int32),
+        tf.zeros([batch], tf.int32),
     )
     _, notes = loop(step, start, tf.zeros([batch, KEYS]), steps=steps)
     return notes
+
+
+def levels(notes: tf.Tensor) -> tf.Tensor:
+    """Return frames of 0.0, 1.0 and 2.0 for any numbers; see `tasks.music.midi`."""
+    return sounding_keys(notes) + tf.cast(notes > 1.5, tf.float32)
+
+
+def _durations(state: _State, frames: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return `age` and `still` of frame `place - 1`, the newest in `frames`; see `_State`."""
+    newest, earlier = (frames[:, LAGS[-1] + place - lag] for lag in (1, 2))
+    struck = struck_keys(newest, earlier) > 0.5
+    age = tf.where(struck, 1, tf.where(newest > 0.5, state.age + 1, 0))
+    same = tf.reduce_all((newest > 0.5) == (earlier > 0.5), axis=-1)
+    return age, tf.where(same, state.still + 1, 1)
 
 
 def _past_of(frames: tf.Tensor, copied: tf.Tensor, runs: tf.Tensor, place: tf.Tensor) -> Past:
@@ -255,12 +359,17 @@ def _past_of(frames: tf.Tensor, copied: tf.Tensor, runs: tf.Tensor, place: tf.Te
       place: `<int32>[]`.
     """
     before = LAGS[-1]
-    planes = [frames[:, before + place - lag] for lag in LAGS]
+    planes = [sounding_keys(frames[:, before + place - lag]) for lag in LAGS]
+    strikes = [struck_keys(*(frames[:, before + place - lag] for lag in (1, 2)))]
     for kind in range(2):
-        copy = tf.gather(frames, before + copied[kind], axis=1, batch_dims=1)
-        planes.append(tf.where(runs[kind][:, None] > 0, copy, 0.0))
+        copy, earlier = (
+            tf.gather(frames, before + copied[kind] - lag, axis=1, batch_dims=1) for lag in (0, 1)
+        )
+        repeated = runs[kind][:, None] > 0
+        planes.append(tf.where(repeated, sounding_keys(copy), 0.0))
+        strikes.append(tf.where(repeated, struck_keys(copy, earlier), 0.0))
     step = tf.fill(tf.shape(runs)[1:], place)
-    return Past(tf.stack(planes, axis=-1), tf.transpose(runs), step)
+    return Past(tf.stack(planes, axis=-1), tf.transpose(runs), step, tf.stack(strikes, axis=-1))
 
 
 def initial_states(encoder: keras.layers.Layer, batch: tf.Tensor) -> list[tf.Tensor]:

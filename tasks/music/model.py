@@ -22,8 +22,17 @@ from typing import Any
 
 from common.rnn import length_mask, stack
 from tasks.music.config import Config
-from tasks.music.features import LAGS, RUN_GROUPS, LookBack, Outlook, Past, group_runs
+from tasks.music.features import (
+    LAGS,
+    RUN_GROUPS,
+    LookBack,
+    Outlook,
+    Past,
+    group_runs,
+    sounding_keys,
+)
 from tasks.music.midi import KEYS
+from tasks.music.strikes import Strikes, held_and_struck
 
 import keras
 import numpy as np
@@ -237,6 +246,7 @@ class Keys(keras.layers.Layer):
         planes: Any,
         runs: Any,
         step: Any,
+        strikes: Any,
         notes: Any,
         real: Any,
         training: bool = False,
@@ -248,6 +258,7 @@ class Keys(keras.layers.Layer):
           planes: see `Past`.
           runs: see `Past`.
           step: see `Past`.
+          strikes: see `Past`.
           notes: `<float>[batch, time, 88]`, the true frames.
           real: `<bool>[batch, time]`, the frames that are not padding.
           training: whether dropout is active.
@@ -260,15 +271,15 @@ class Keys(keras.layers.Layer):
         def rows(value: tf.Tensor) -> tf.Tensor:
             return tf.gather_nd(value, indices)
 
-        past = Past(rows(planes), rows(runs), rows(step))
+        past = Past(rows(planes), rows(runs), rows(step), rows(strikes))
         prepared = self.prepare(rows(state), past)
-        lower = self.lower_keys(rows(notes), past) if self.joint else None
+        lower = self.lower_keys(sounding_keys(rows(notes)), past) if self.joint else None
         logits = self.logits(prepared, lower, training)
         return tf.scatter_nd(indices, logits, tf.shape(notes, tf.int64))
 
     def compute_output_spec(self, *args: Any, **_: Any) -> Any:
         """Return the shape of the log-odds."""
-        return keras.KerasTensor(args[4].shape, dtype="float32")
+        return keras.KerasTensor(args[5].shape, dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the constructor."""
@@ -303,40 +314,55 @@ def mean_log_odds(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 @keras.saving.register_keras_serializable("tasks.music")
 class FrameNLL(keras.layers.Layer):
-    """Negative log-likelihood of frames, in nats.
+    """Negative log-likelihood of frames, in nats: of their keys, and of their strikes.
 
     Call arguments:
-      logits: `<float>[batch, time, members, 88]`.
+      logits: `<float>[batch, time, members, 88]`, the log-odds that a key sounds.
+      strike_logits: the same, that a held key is struck again.
       notes: `<float>[batch, time, 88]`.
+      planes: see `Past`.
       real: `<bool>[batch, time]`, the frames that are not padding.
 
     Returns:
-      `(<float32>[batch, time], <float32>[batch, time, members])`: the value under the mean
-      probabilities of the ensemble members, and the value of each member; 0 at padding.
+      `(<float32>[batch, time], <float32>[batch, time], <float32>[batch, time, members])`: the value
+      of the keys under the mean probabilities of the ensemble members, that of the strikes, and the
+      sum of both for each member; 0 at padding.
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.supports_masking = True
 
-    def call(self, logits: Any, notes: Any, real: Any) -> Any:
+    def call(self, logits: Any, strike_logits: Any, notes: Any, planes: Any, real: Any) -> Any:
         """Sum the log-likelihood over the keys."""
-        signs = (2.0 * notes - 1.0)[:, :, None]
-        likelihood = tf.math.log_sigmoid(logits * signs)
-        ensemble = tf.reduce_logsumexp(likelihood, axis=2) - float(np.log(logits.shape[2]))
+        held, struck = held_and_struck(notes, planes[..., 0])
+        keys, members = _nll(logits, sounding_keys(notes), tf.ones_like(held))
+        strikes, strike_members = _nll(strike_logits, struck, held)
         real = tf.cast(real, tf.float32)
-        return (
-            -tf.reduce_sum(ensemble, axis=-1) * real,
-            -tf.reduce_sum(likelihood, axis=-1) * real[:, :, None],
-        )
+        return keys * real, strikes * real, (members + strike_members) * real[:, :, None]
 
-    def compute_output_spec(self, logits: Any, notes: Any, real: Any) -> Any:
-        """Return the shapes of the two results."""
+    def compute_output_spec(self, logits: Any, *_: Any) -> Any:
+        """Return the shapes of the three results."""
         shape = tuple(logits.shape[:2])
         return (
             keras.KerasTensor(shape, dtype="float32"),
+            keras.KerasTensor(shape, dtype="float32"),
             keras.KerasTensor((*shape, logits.shape[2]), dtype="float32"),
         )
+
+
+def _nll(logits: tf.Tensor, truth: tf.Tensor, counted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the negative log-likelihood of the ensemble and of each member.
+
+    Args:
+      logits: `<float>[batch, time, members, 88]`.
+      truth: `<float>[batch, time, 88]`, 0 or 1.
+      counted: `<float>[batch, time, 88]`, 1 where a key counts.
+    """
+    signs = (2.0 * truth - 1.0)[:, :, None]
+    likelihood = tf.math.log_sigmoid(logits * signs) * counted[:, :, None]
+    ensemble = tf.reduce_logsumexp(likelihood, axis=2) - float(np.log(logits.shape[2]))
+    return -tf.reduce_sum(ensemble, axis=-1), -tf.reduce_sum(likelihood, axis=-1)
 
 
 # --- the whole model ------------------------------------------------------------------------------
@@ -353,9 +379,10 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
 
     Returns:
       A functional model. Inputs: `notes` `<float>[batch, time, 88]`, `length` `<int32>[batch]`.
-      Outputs: `nll` `<float32>[batch, time]`, of each frame given those before, including the
-      first; `members` `<float32>[batch, time, members]`, the same for each ensemble member. Both
-      are 0 beyond `length`.
+      Outputs: `nll` `<float32>[batch, time]`, of the keys of each frame given the frames before,
+      including the first; `strike_nll` `<float32>[batch, time]`, of the strikes; `members`
+      `<float32>[batch, time, members]`, the sum of both for each ensemble member. All are 0 beyond
+      `length`.
 
     Example:
       >>> small = build(Config(units=4, key_units=4, members=2), low=30, high=60, frames=100)
@@ -366,9 +393,9 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
     notes = keras.Input((None, KEYS), dtype="float32", name="notes")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, notes)
-    planes, runs, step = LookBack(name="look_back")(notes)
-    outlook = Outlook(name="outlook")(planes, runs, step)
-    logits = []
+    past = LookBack(name="look_back")(notes)
+    outlook = Outlook(name="outlook")(*past)
+    logits, strike_logits = [], []
     for number in range(config.members):
         x = keras.layers.Dropout(config.input_dropout)(outlook)
         x, *_ = stack(
@@ -389,10 +416,15 @@ def build(config: Config, *, low: int, high: int, frames: int) -> keras.Model:
             config.key_dropout,
             name=f"keys_{number}",
         )
-        logits.append(keys(x, planes, runs, step, notes, mask))
-    nll, members = FrameNLL(name="nll")(keras.ops.stack(logits, axis=2), notes, mask)
+        logits.append(keys(x, *past, notes, mask))
+        strikes = Strikes(low, high, name=f"strikes_{number}")
+        strike_logits.append(strikes(x, *past, notes, mask))
+    stacked = [keras.ops.stack(values, axis=2) for values in (logits, strike_logits)]
+    nll, strike_nll, members = FrameNLL(name="nll")(*stacked, notes, past[0], mask)
     return keras.Model(
-        {"notes": notes, "length": length}, {"nll": nll, "members": members}, name="music"
+        {"notes": notes, "length": length},
+        {"nll": nll, "strike_nll": strike_nll, "members": members},
+        name="music",
     )
 
 

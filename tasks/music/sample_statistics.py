@@ -9,6 +9,7 @@ from pathlib import Path
 from common.commands import report
 from common.serving.served import Served
 from tasks.music import midi
+from tasks.music.copies import copied_runs
 from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
 from tasks.music.predict import compose
@@ -111,56 +112,6 @@ def _intervals_above_bass(frames: np.ndarray) -> np.ndarray:
     lowest = sounding.argmax(axis=1)
     intervals = np.nonzero(sounding)[1] - np.repeat(lowest, sounding.sum(axis=1))
     return intervals[intervals > 0]
-
-
-def copied_runs(
-    pieces: Sequence[np.ndarray], training: Sequence[np.ndarray], transpose: int = 0
-) -> list[np.ndarray]:
-    """Find frame sequences that also occur in the training music.
-
-    A piece that is itself an element of `training` is compared with the other elements.
-
-    Args:
-      pieces: arrays `<float>[time, 88]`.
-      training: arrays of the same form.
-      transpose: largest transposition of a copy, up or down, in semitones.
-
-    Returns:
-      For each piece `<int>[time]`: the length of the longest sequence that ends with this frame and
-      occurs in a training piece.
-
-    Example:
-      >>> frames = np.eye(88)
-      >>> copied_runs([frames[[5, 1, 2, 7]]], [frames[[1, 2, 3]], frames[[7, 7]]])
-      [array([0, 1, 2, 1])]
-    """
-    # All training pieces one after the other, with a gap before each, so that no run crosses it.
-    places: dict[bytes, list[int]] = {}
-    starts, end = {}, 0
-    for piece in training:
-        starts[id(piece)] = end
-        for place, row in enumerate(piece > 0.5, start=end + 1):
-            places.setdefault(row.tobytes(), []).append(place)
-        end += len(piece) + 1
-    positions = {frame: np.array(where) for frame, where in places.items()}
-    nowhere = np.zeros(0, np.int64)
-    longest = []
-    for piece in pieces:
-        best = np.zeros(len(piece), np.int64)
-        start = starts.get(id(piece), end)
-        for shift in range(-transpose, transpose + 1):
-            runs = np.zeros(end + 1, np.int64)  # the run that ends at each place; few are not 0
-            last = nowhere
-            for step, row in enumerate(np.roll(piece > 0.5, shift, axis=1)):
-                here = positions.get(row.tobytes(), nowhere)
-                here = here[(here <= start) | (here > start + len(piece))]
-                lengths = runs[here - 1] + 1
-                runs[last] = 0
-                runs[here] = lengths
-                last = here
-                best[step] = max(best[step], lengths.max(initial=0))
-        longest.append(best)
-    return longest
 
 
 def _inside_copies(runs: np.ndarray) -> np.ndarray:

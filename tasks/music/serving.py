@@ -8,8 +8,9 @@ from typing import Any
 from common.rnn import length_mask
 from common.serving.rows import length_fits, run_valid, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, same
-from tasks.music.features import Past, look_back
-from tasks.music.generation import Frame, Parts, generate, parts
+from tasks.music.features import Past, look_back, sounding_keys, struck_keys
+from tasks.music.generation import Frame, Parts, generate, levels, parts
+from tasks.music.habits import NO_HABITS, Habits
 from tasks.music.midi import KEYS
 
 import keras
@@ -23,22 +24,29 @@ HOTTEST = 1000.0  # maximum temperature
 LENGTHS = (64, 512, LONGEST)  # numbers of frames for which static loops are made
 CHUNK = 2048  # frames that are scored at a time; bounds the memory of a request
 TRIAD = (39, 43, 46)  # the keys of C, E and G in the middle of the piano, for example requests
+# The outputs of `tensors`, and their shapes for each frame.
+SCORES: dict[str, list[int]] = {"nll": [], "strike_nll": [], "probabilities": [KEYS]}
 
 
-def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
+def signatures(
+    model: keras.Model, target: Target = PORTABLE, habits: Habits = NO_HABITS
+) -> Signatures:
     """Make the exported functions.
 
     - `serving_default`: `prime` `<float32>[batch, time, 88]`, `prime_length` `<int32>[batch]` (0 =
       from nothing; later frames are ignored), `steps` `<int32>[batch]`, `temperature` and `top_p`
       `<float32>[batch]`, `seed` `<int32>[batch, 2]` -> `notes` `<float32>[batch, time, 88]` (0 or
-      1; the prime first; 0 after `length`), `length` `<int32>[batch]` (`prime_length + steps`). At
-      temperature 0 each note is the most likely one.
+      1; the prime first; 0 after `length`), `onsets` of the same shape (1 where a key is struck),
+      `length` `<int32>[batch]` (`prime_length + steps`). At temperature 0 each note is the most
+      likely one.
     - `tensors`: `notes` `<float32>[batch, time, 88]`, `length` `<int32>[batch]` -> `nll`
       `<float32>[batch, time - 1]`, in nats, of the frames from the second on, each given the frames
-      before it; `probabilities` `<float32>[batch, time - 1, 88]`, of each key given the past and
-      (head `joint`) the lower keys with probabilities of at least 0.5. 0 after `length`.
+      before it; `strike_nll`, the same of the strikes of held keys, given all keys of the frame;
+      `probabilities` `<float32>[batch, time - 1, 88]`, of each key given the past and (head
+      `joint`) the lower keys with probabilities of at least 0.5. 0 after `length`.
 
-    A key sounds where a value exceeds 0.5. The outputs of an invalid row are zeros, `length`
+    A key sounds where a value exceeds 0.5, and is struck again although it sounds in the frame
+    before where a value exceeds 1.5. The outputs of an invalid row are zeros, `length`
     included. A row is invalid if
 
     - one of its frames has a NaN or an infinity,
@@ -48,8 +56,13 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
       notes so far as its prime, and is the same as in one,
     - it has more than `LONGEST` frames in all, or, in `tensors`, fewer than two,
     - it is beyond the budget of `MOST` frames; see `common.serving.rows.within_budget`.
+
+    Args:
+      model: of `tasks.music.model.build`.
+      target: the device of the export.
+      habits: of the training music; samples keep them.
     """
-    layers = parts(model)
+    layers = parts(model, habits)
     compose = _make_compose(layers, target)
     score = _make_score(layers, target)
 
@@ -88,7 +101,13 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
         }
         fill = {"temperature": 1.0, "top_p": 1.0}
         outputs = run_valid(compose, inputs, valid, fill=fill, timed=["prime"])
-        return {"notes": outputs["notes"], "length": length}
+        notes = outputs["notes"]
+        before = tf.pad(notes, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+        return {
+            "notes": sounding_keys(notes),
+            "onsets": struck_keys(notes, before),
+            "length": length,
+        }
 
     @tf.function(
         input_signature=[
@@ -105,7 +124,7 @@ def signatures(model: keras.Model, target: Target = PORTABLE) -> Signatures:
             valid,
             fill={"length": 1},
             timed=["notes"],
-            steps=dict.fromkeys(("nll", "probabilities"), lambda time: tf.maximum(time - 1, 0)),
+            steps=dict.fromkeys(SCORES, lambda time: tf.maximum(time - 1, 0)),
         )
 
     return {"serving_default": serving_default, "tensors": tensors}
@@ -147,7 +166,7 @@ def _make_score(layers: Parts, target: Target) -> Run:
     frame, then scores the frames of all pieces, `CHUNK` at a time.
 
     Returns:
-      A function of `notes` and `length`, which returns `nll` and `probabilities`.
+      A function of `notes` and `length`, which returns `SCORES`.
     """
     members = layers.members
     states = [f"state_{n}" for n in range(len(members))]
@@ -162,7 +181,11 @@ def _make_score(layers: Parts, target: Target) -> Run:
     def judge(notes: tf.Tensor, **features: tf.Tensor) -> dict[str, tf.Tensor]:
         past = Past(*(features[name] for name in Past._fields))
         frame = Frame(members, [features[name] for name in states], past)
-        return {"nll": frame.nll(notes), "probabilities": frame.greedy_probabilities()}
+        return {
+            "nll": frame.nll(notes),
+            "strike_nll": frame.strike_nll(notes),
+            "probabilities": frame.greedy_probabilities(),
+        }
 
     timed = dict.fromkeys([*Past._fields, *states], same)
     read_pieces = target.core("read", read, timed=["notes"], steps=timed, lengths=LENGTHS)
@@ -170,7 +193,7 @@ def _make_score(layers: Parts, target: Target) -> Run:
 
     def score(notes: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         real = tf.sequence_mask(length, tf.shape(notes)[1])
-        notes = tf.cast((notes > 0.5) & real[:, :, None], tf.float32)
+        notes = levels(notes) * tf.cast(real, tf.float32)[:, :, None]
         features = read_pieces(notes=notes, length=length)
         # All frames but the first of each row. A static core returns step 0 for all frames of a row
         # that is too long.
@@ -179,7 +202,7 @@ def _make_score(layers: Parts, target: Target) -> Run:
             score_frames,
             {"notes": notes, **features},
             places,
-            shapes={"nll": [], "probabilities": [KEYS]},
+            shapes=SCORES,
         )
         return {name: value[:, 1:] for name, value in outputs.items()}
 
@@ -231,6 +254,7 @@ def examples() -> Examples:
     """Return requests for each signature: from nothing, a continuation, an invalid row."""
     prime = np.zeros((3, 6, KEYS), np.float32)
     prime[:, :, TRIAD] = 1.0
+    prime[:, 2, TRIAD] = 2.0  # struck again
     request = {
         "prime": prime,
         "prime_length": np.array([0, 4, 7]),

@@ -23,7 +23,7 @@ from common.datasets import Corpus
 from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
-from tasks.music import evaluate, midi, sample_statistics
+from tasks.music import evaluate, habits, midi, sample_statistics
 from tasks.music.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 from tasks.music.formats import Piece
 
@@ -43,8 +43,10 @@ def score_batches(batches: Validated) -> dict[str, float]:
     """Return the NLL per frame, in nats, of validation batches, from the second frame on."""
     total, frames = 0.0, 0
     for batch, outputs in batches:
-        total += float(outputs["nll"][:, 1:].sum(dtype=np.float64))
-        frames += int(batch["length"].sum()) - len(batch["length"])
+        steps = np.arange(outputs["nll"].shape[1])
+        scored = (steps >= batch["known"][:, None]) & (steps < batch["length"][:, None])
+        total += float(outputs["nll"][scored].sum(dtype=np.float64))
+        frames += int(scored.sum())
     return {"nll": total / frames} if frames else {}
 
 
@@ -103,21 +105,29 @@ def main(argv: list[str]) -> None:
     with run.chief_first():
         corpus = data.load(config, steps_per_quarter=steps_per_quarter, seed=config.seed)
     rows = {split: data.pieces(corpus.splits[split]) for split in corpus.splits}
+    if config.transpose is None:
+        config = dataclasses.replace(config, transpose=data.choose_transposition(rows["train"]))
+        run = dataclasses.replace(run, config=config)
+        cli.say(f"training pieces are transposed by up to {config.transpose} semitones")
     built, fitted = train_model(corpus, rows, run)
     keys = built.get_layer("keys_0")
+    learned = habits.learn([row.notes for row in rows["train"]])
 
     def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, rows[config.score])
-        compared = sample_statistics.compare(served, rows["train"], rows[config.score])
-        sample_statistics.print_comparison(compared)
-        sample_statistics.draw_comparison(compared, plots / "samples.png")
+        if config.samples:
+            compared = sample_statistics.compare(
+                served, rows["train"], rows[config.score], samples=config.samples
+            )
+            sample_statistics.print_comparison(compared)
+            sample_statistics.draw_comparison(compared, plots / "samples.png")
         return scored
 
     release(
         run,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, run.target),
+        signatures=serving.signatures(built, run.target, learned),
         model=built,
         resources=[],
         examples=serving.examples(),
@@ -125,6 +135,7 @@ def main(argv: list[str]) -> None:
             "steps_per_quarter": steps_per_quarter,
             "tempo": tempo,
             "lowest_note": midi.LOWEST,
+            "habits": learned._asdict(),
             "low": keys.low,
             "high": keys.high,
             "max_frames": serving.LONGEST,
@@ -156,8 +167,12 @@ def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
         ),
         scores=(
             "`nll` is in nats per frame, over the frames from the second on; `frame_accuracy` is "
-            "TP / (TP + FP + FN) over the keys of these frames.\n\n"
-            "![statistics of samples, held-out and training pieces](assets.extra/samples.png)"
+            "TP / (TP + FP + FN) over the keys of these frames."
+            + (
+                "\n\n![statistics of samples, held-out and training pieces]"
+                "(assets.extra/samples.png)"
+            )
+            * bool(config.samples)
         ),
         usage=(
             "Signature `serving_default`: `prime` [batch, time, 88] float32, `prime_length` "

@@ -26,6 +26,8 @@ class Config(RunConfig):
     average: Fraction = 0.99
     """momentum of the moving average of the weights, which is scored and exported; 0 for none"""
 
+    pose: bool = False
+    """read joints over time instead of pixels (see README, --pose)"""
     group: str | None = None
     """regular expression for --data: clips in whose paths it finds the same text, such as a person,
     are never in two splits (default: clips cut from one recording, NAME_c1 and NAME_c2)"""
@@ -84,6 +86,8 @@ class Config(RunConfig):
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
+        if self.pose != (self.dataset or "").endswith("_joints") and self.dataset is not None:
+            raise InputError(f"--pose and the pixels of {self.dataset!r} do not fit together")
         if self.group is not None:
             if self.data is None:
                 raise InputError("--group needs --data")
@@ -140,6 +144,23 @@ PRESETS = {
     "ucf101": Config(
         dataset="ucf101", epochs=30, patience=8, average=0.999, channels=(32, 64, 128, 256)
     ),
+}
+# Joints over time: no pixels, so many epochs cost little.
+_JOINTS = Config(
+    dataset="hdm05_joints",
+    pose=True,
+    epochs=150,
+    patience=150,
+    batch_size=16,
+    learning_rate=1e-3,
+    average=0.99,
+    frame_rate=15.0,
+    dropout=0.3,
+    head_dropout=0.4,
+)
+PRESETS |= {
+    "hdm05_joints": _JOINTS,
+    "hdm05_actors_joints": dataclasses.replace(_JOINTS, dataset="hdm05_actors_joints"),
 }
 DEFAULT = "gaits"
 # Settings of `python -m tasks train --quick`; with little noise two epochs teach as much as three.

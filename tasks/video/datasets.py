@@ -41,13 +41,16 @@ LICENCES = {
     "hdm05": "motion capture: CC BY-SA 3.0",
     "hdm05_views": "motion capture: CC BY-SA 3.0",
     "hdm05_actors": "motion capture: CC BY-SA 3.0",
+    "hdm05_joints": "motion capture: CC BY-SA 3.0",
+    "hdm05_actors_joints": "motion capture: CC BY-SA 3.0",
     "fights": "research only: the repository is MIT, its clips come from a video platform; do not "
     "redistribute",
     "ucf101": "unclear: do not redistribute",
 }
+_ACKNOWLEDGEMENT = "The data used in this project was obtained from HDM05."
 _HDM05_REMARK = (
     "The pixels are rendered from motion capture: a body of capsules seen by a virtual camera. "
-    "The data used in this project was obtained from HDM05."
+    + _ACKNOWLEDGEMENT
 )
 # Paragraphs of the model card.
 REMARKS = {
@@ -55,6 +58,8 @@ REMARKS = {
     "hdm05": _HDM05_REMARK,
     "hdm05_views": _HDM05_REMARK,
     "hdm05_actors": _HDM05_REMARK,
+    "hdm05_joints": _ACKNOWLEDGEMENT,
+    "hdm05_actors_joints": _ACKNOWLEDGEMENT,
 }
 
 

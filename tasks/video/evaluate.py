@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from common.commands import cli, report
 from common.commands.cli import Scored
@@ -20,12 +21,14 @@ from common.errors import InputError
 from common.serving.served import Served, load_export
 from tasks.video.clips import clip_request
 from tasks.video.config import TASK
+from tasks.video.joints import pose_request
 
 import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.video import data
+    from common.training.fit import Validated
+    from tasks.video import data, pose
 
     import sklearn.metrics
     import tensorflow as tf
@@ -56,6 +59,15 @@ def metrics(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
     }
 
 
+def score_batches(batches: Validated) -> dict[str, float]:
+    """Return the metrics of validation batches."""
+    truth, predicted = [], []
+    for batch, outputs in batches:
+        truth += batch["label"].tolist()
+        predicted += outputs["probabilities"].argmax(axis=-1).tolist()
+    return metrics(truth, predicted) if truth else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class ScoredClips(Scored):
     """The score of an export on a split, with the class of each clip."""
@@ -79,7 +91,7 @@ def score(served: Served, examples: tf.data.Dataset, *, batch_size: int = 8) -> 
         examples.as_numpy_iterator(),
         _to_request,
         batch_size=batch_size,
-        length_of=lambda row: len(row["frames"]),
+        length_of=lambda row: len(row["joints" if "joints" in row else "frames"]),
         window=2,
     )
     for row, outputs in predictions:
@@ -92,7 +104,10 @@ def score(served: Served, examples: tf.data.Dataset, *, batch_size: int = 8) -> 
 
 
 def _to_request(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    return clip_request([row["frames"] for row in rows], [float(row["frame_rate"]) for row in rows])
+    rates = [float(row["frame_rate"]) for row in rows]
+    if "joints" in rows[0]:
+        return pose_request([(row["joints"], rate) for row, rate in zip(rows, rates, strict=True)])
+    return clip_request([row["frames"] for row in rows], rates)
 
 
 def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Dataset]:
@@ -100,6 +115,8 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     settings = served.settings
     labels = tuple(settings["labels"])
     rate, longest = settings["frame_rate"], settings["max_frames"]
+    if "joints" in settings:
+        return _load_takes(settings, flags)
     if path := flags.new_data(settings):
         whole = data.load_whole_folder(path, labels, rate=rate, longest=longest)
         if whole is not None:  # the folder has no splits
@@ -113,6 +130,23 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
             f"{corpus.name} has the classes {', '.join(corpus.labels)}, "
             f"the model {', '.join(labels)}"
         )
+    return corpus.name, flags.split, corpus.splits[flags.split]
+
+
+def _load_takes(settings: Mapping[str, Any], flags: Evaluate) -> tuple[str, str, tf.data.Dataset]:
+    """Return what `load_split` returns, for a model of joints."""
+    source = flags.or_trained_on(settings)
+    takes = pose.load(source, settings["config"]["seed"])
+    corpus = pose.corpus_of(takes, source)
+    unknown = [label for label in corpus.labels if label not in settings["labels"]]
+    joints = takes.splits[flags.split][0].joints.shape[1]
+    if unknown or joints != settings["joints"]:
+        raise InputError(
+            f"{corpus.name} has {joints} joints and the classes {', '.join(corpus.labels)}, the "
+            f"model {settings['joints']} and {', '.join(settings['labels'])}"
+        )
+    if corpus.labels != tuple(settings["labels"]):
+        corpus = pose.corpus_of(takes.with_labels(settings["labels"]), source)
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 

@@ -12,9 +12,11 @@ from common.training.fit import Losses
 from tasks.video.config import Config
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
+LOST = 0.05  # fraction of right answers on validation clips below the thresholds
 HEAD = "head"  # the layer that `--init` replaces if the classes differ
 
 
@@ -286,6 +288,31 @@ def build(config: Config, *, classes: int) -> keras.Model:
         {"probabilities": ops.softmax(head(pooled)), "frame_probabilities": steps},
         name="video",
     )
+
+
+def thresholds(model: keras.Model, batches: tf.data.Dataset, classes: int) -> list[float]:
+    """Return the probability of each class below which a clip counts as "none of these".
+
+    It is the one that `LOST` of the clips of the class do not reach that are classified correctly;
+    for a class without any, that of all classes.
+
+    Args:
+      model: the classifier.
+      batches: of validation clips.
+      classes: number of classes.
+    """
+    reached: dict[int, list[float]] = {}
+    for batch in batches:
+        inputs = {name: value for name, value in batch.items() if name != "label"}
+        probabilities = model(inputs, training=False)["probabilities"].numpy()
+        for label, row in zip(batch["label"].numpy(), probabilities, strict=True):
+            if row.argmax() == label:
+                reached.setdefault(int(label), []).append(float(row.max()))
+    every = [probability for row in reached.values() for probability in row]
+    return [
+        round(float(np.quantile(reached.get(label) or every or [0.0], LOST)), 4)
+        for label in range(classes)
+    ]
 
 
 def make_losses(config: Config, classes: int) -> Losses:

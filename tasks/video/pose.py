@@ -1,74 +1,53 @@
-"""Joints over time instead of pixels, for `--pose`: files, batches and requests.
-
-A file `.npz` holds takes in the form of HDM05's derived file: `positions` [frames, joints, 3] of
-all takes one after the other, the second coordinate being the height; `offsets` [takes + 1], where
-each take begins; `motion` [takes], its class; and, if there are, `split` [takes] (train,
-validation, test), `subject` [takes], whose takes stay in one split, and `frame_rate`.
-"""
+"""Training on joints over time instead of pixels, for `--pose`."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from common.data import batches
-from common.datasets import SPLITS, Corpus, split_by_hash
+from common.commands import cli, report
+from common.commands.release import Card, describe_layers, release
+from common.commands.run import Run, same_labels, warm_start
+from common.data import batches, epoch_seed
+from common.datasets import SPLITS, Corpus, DataSource, split_by_hash
 from common.errors import InputError
-from tasks.video import datasets, hdm05
+from common.serving.served import Served
+from common.training.fit import fit
+from tasks.video import datasets, evaluate, hdm05, model, pose_model
 from tasks.video.config import Config
+from tasks.video.joints import Take, Takes, augment, read_takes, sample
+from tasks.video.serving import RATES
 
 import numpy as np
 import tensorflow as tf
 
-RATE = 30.0  # frames per second of a file that states none
+# --- data -----------------------------------------------------------------------------------------
 
 
-class Take(NamedTuple):
-    """A recorded motion.
-
-    Attributes:
-      joints: `<float32>[frames, joints, 3]`.
-      label: the number of its class.
-    """
-
-    joints: np.ndarray
-    label: int
-
-
-class Takes(NamedTuple):
-    """The takes of each split."""
-
-    labels: tuple[str, ...]
-    splits: dict[str, list[Take]]
-    rate: float  # frames per second
-
-
-# --- files ----------------------------------------------------------------------------------------
-
-
-def load(config: Config) -> Takes:
+def load(source: DataSource, seed: int) -> Takes:
     """Load the takes of `--dataset` or `--data`.
 
     Raises:
       InputError: the data is missing or has another form.
     """
-    if config.data is not None:
-        return read_takes(config.data, config.seed)
-    folder = config.manual_dir
+    if source.data is not None:
+        return read_takes(source.data, seed)
+    folder = source.manual_dir
     if folder is not None and (folder / hdm05.FILE).is_file():
         motions = hdm05.read(folder / hdm05.FILE, hdm05.SHA256)
     elif folder is not None and (folder / "train").is_dir():
         motions = hdm05.read_source(folder)
     else:
-        raise InputError(f"--pose with {config.dataset} needs {hdm05.FILE} in --manual_dir FOLDER")
+        raise InputError(
+            f"data set {source.dataset!r} needs {hdm05.FILE} in --manual_dir FOLDER; or pass "
+            "--pose --data FILE.npz"
+        )
     classes = list(hdm05.MOTIONS)
     splits: dict[str, list[Take]] = {split: [] for split in SPLITS}
     for name, joints in motions.items():
         actor, motion, _ = name.split("_")
         take = Take(joints.astype(np.float32), classes.index(motion))
-        splits[_hdm05_split(config.dataset, actor, name)].append(take)
+        splits[_hdm05_split(source.dataset, actor, name)].append(take)
     return Takes(tuple(hdm05.MOTIONS.values()), splits, hdm05.CAPTURE_RATE)
 
 
@@ -76,89 +55,14 @@ def _hdm05_split(dataset: str | None, actor: str, name: str) -> str:
     """Return the split of a take, as for the pixels."""
     if actor in hdm05.ACTORS["test"]:
         return "test"
-    if dataset == "hdm05_actors":
+    if dataset == "hdm05_actors_joints":
         return "validation" if actor.encode() == datasets.HELD_OUT else "train"
     return "validation" if split_by_hash(name) == "validation" else "train"
 
 
-def read_takes(path: Path, seed: int) -> Takes:
-    """Read a user's file; see the module.
-
-    Without `split`, subjects (or else takes) are split 80/10/10 by the seed.
-
-    Raises:
-      InputError: the file has another form, or a split is empty.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in arrays.files}
-        positions, offsets = values["positions"].astype(np.float32), values["offsets"].tolist()
-        motion = [str(name) for name in values["motion"].tolist()]
-        rate = float(values.get("frame_rate", RATE))
-        valid = positions.ndim == 3 and positions.shape[2] == 3 and len(motion) == len(offsets) - 1
-        if not valid or offsets[-1] != len(positions) or min(np.diff(offsets)) < 1:
-            raise ValueError("positions, offsets and motion do not fit together")
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"not joints over time (see README, --pose): {error}", path) from error
-    if not np.isfinite(positions).all():
-        raise InputError("positions that are not finite", path)
-    labels = tuple(sorted(set(motion)))
-    split_of = _own_splits(values, len(motion), seed)
-    splits: dict[str, list[Take]] = {split: [] for split in SPLITS}
-    for number, joints in enumerate(np.split(positions, offsets[1:-1])):
-        splits[split_of[number]].append(Take(joints, labels.index(motion[number])))
-    if empty := [split for split, takes in splits.items() if not takes]:
-        raise InputError(f"no take for {' and '.join(empty)}", path)
-    return Takes(labels, splits, rate)
-
-
-def _own_splits(values: Mapping[str, np.ndarray], count: int, seed: int) -> list[str]:
-    """Return the split of each take of a user's file."""
-    if "split" in values and set(values["split"].tolist()) >= {"train", "test"}:
-        given = [str(split) for split in values["split"].tolist()]
-        if "validation" in given:
-            return given
-        training = [number for number, split in enumerate(given) if split == "train"]
-        order = np.random.default_rng(seed).permutation(training)
-        held_out = set(order[: max(1, len(order) // 10)].tolist())
-        return ["validation" if n in held_out else split for n, split in enumerate(given)]
-    subjects = [str(name) for name in values.get("subject", np.arange(count)).tolist()]
-    names = np.random.default_rng(seed).permutation(sorted(set(subjects))).tolist()
-    tenth = max(1, len(names) // 10)
-    parts = {name: "test" for name in names[:tenth]}
-    parts |= {name: "validation" for name in names[tenth : 2 * tenth]}
-    return [parts.get(name, "train") for name in subjects]
-
-
-def read_joints(path: Path) -> tuple[np.ndarray, float]:
-    """Read one motion: `.npy` [frames, joints, 3], or `.npz` with `positions` and `frame_rate`.
-
-    Returns:
-      `<float32>[frames, joints, 3]` and the frames per second.
-
-    Raises:
-      InputError: the file has another form.
-    """
-    try:
-        content: Any = np.load(path, allow_pickle=False)
-        rate = RATE
-        if not isinstance(content, np.ndarray):
-            with content as arrays:
-                rate = float(arrays["frame_rate"]) if "frame_rate" in arrays.files else RATE
-                content = arrays["positions"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"not joints over time: {error}", path) from error
-    if content.ndim != 3 or content.shape[2] != 3 or not len(content):
-        raise InputError(f"shape {content.shape}; expected [frames, joints, 3]", path)
-    return content.astype(np.float32), rate
-
-
-# --- batches --------------------------------------------------------------------------------------
-
-
-def corpus_of(takes: Takes, config: Config) -> Corpus:
+def corpus_of(takes: Takes, source: DataSource) -> Corpus:
     """Return takes as a corpus; its data sets hold `joints`, `frame_rate` and `label`."""
-    name = config.dataset or (config.data.stem if config.data else "")
+    name = source.dataset or (source.data.stem if source.data else "")
     return Corpus(
         name=name,
         labels=takes.labels,
@@ -177,38 +81,6 @@ def _as_dataset(rows: Sequence[Take], rate: float) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(
         {"joints": joints, "frame_rate": rates, "label": labels}
     )
-
-
-def sample(joints: np.ndarray, source: float, rate: float, longest: int) -> np.ndarray:
-    """Choose the frames that are visible at the middle of each 1/rate second.
-
-    It is the rule of `tasks.video.resampling`.
-
-    Example:
-      >>> sample(np.arange(6.0).reshape(6, 1, 1), 30.0, 10.0, longest=8).ravel().tolist()
-      [1.0, 4.0]
-    """
-    count = int(np.clip(np.ceil(len(joints) * rate / source - 0.5 - 1e-4), 1, longest))
-    places = np.floor((np.arange(count) + 0.5) * source / rate).astype(int)
-    return joints[np.minimum(places, len(joints) - 1)]
-
-
-def augment(joints: np.ndarray, config: Config, random: np.random.Generator) -> np.ndarray:
-    """Turn a motion about the vertical axis, change its size in three directions, and shake it.
-
-    Args:
-      joints: `<float32>[frames, joints, 3]`.
-      config: `zoom` is the largest change of size.
-      random: draws the changes.
-    """
-    angle = random.uniform(-np.pi, np.pi)
-    cosine, sine = np.cos(angle), np.sin(angle)
-    turn = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
-    size = (1.0 + config.zoom) ** random.uniform(-1.0, 1.0, 3)
-    extent = np.ptp(joints[0], axis=0).max() + 1e-6
-    # Each joint is misplaced in its own way, the same for the whole motion.
-    shift = 0.01 * extent * random.normal(size=(1, *joints.shape[1:]))
-    return ((joints * size + shift) @ turn).astype(np.float32)
 
 
 def to_batches(
@@ -246,20 +118,87 @@ def to_batches(
     )
 
 
-def pose_request(rows: Sequence[tuple[np.ndarray, float]]) -> dict[str, np.ndarray]:
-    """Return the inputs of `serving_default` for motions and their frames per second.
+# --- training -------------------------------------------------------------------------------------
 
-    Example:
-      >>> request = pose_request([(np.ones((5, 3, 3)), 30.0), (np.ones((2, 3, 3)), 60.0)])
-      >>> request["joints"].shape, request["length"].tolist()
-      ((2, 5, 3, 3), [5, 2])
-    """
-    lengths = [len(joints) for joints, _ in rows]
-    padded = np.zeros((len(rows), max(lengths), *rows[0][0].shape[1:]), np.float32)
-    for row, (joints, _) in zip(padded, rows, strict=True):
-        row[: len(joints)] = joints
-    return {
-        "joints": padded,
-        "length": np.array(lengths, np.int32),
-        "frame_rate": np.array([rate for _, rate in rows], np.float32),
-    }
+
+def train(run: Run[Config]) -> None:
+    """Train on joints, export, and score the export; as `tasks.video.train` does on pixels."""
+    config = run.config
+    takes = load(config, config.seed)
+    corpus = corpus_of(takes, config)
+    joints = takes.splits["train"][0].joints.shape[1]
+    steps = run.steps(corpus.size("train"))
+    with run.strategy.scope():
+        built = pose_model.build(config, classes=len(corpus.labels), joints=joints)
+        if run.published is not None:
+            head = None if same_labels(run.published, corpus.labels) else model.HEAD
+            warm_start(built, run.published, head=head)
+        optimizer = run.make_adam(steps)
+    validation = to_batches(takes.splits["validation"], takes.rate, config)
+    fitted = fit(
+        built,
+        optimizer=optimizer,
+        losses=model.make_losses(config, len(corpus.labels)),
+        train=lambda epoch: to_batches(
+            takes.splits["train"], takes.rate, config, seed=epoch_seed(config.seed, epoch)
+        ),
+        validation=validation,
+        score=evaluate.score_batches,
+        monitor="loss",
+        mode="min",
+        options=run.fit_options(steps, corpus),
+    )
+
+    def score(served: Served, plots: Path) -> cli.Scored:
+        scored = evaluate.score(served, corpus.splits[config.score])
+        picture = plots / "confusion_matrix.png"
+        report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)
+        evaluate.print_report(scored, corpus.labels)
+        return scored
+
+    release(
+        run,
+        corpus=corpus,
+        fitted=fitted,
+        signatures=pose_model.signatures(
+            built,
+            corpus.labels,
+            joints=joints,
+            rate=config.frame_rate,
+            longest=config.max_length,
+            target=run.target,
+        ),
+        model=built,
+        resources=[],
+        examples=pose_model.examples(joints, config.frame_rate, config.bucket_lengths()),
+        settings={
+            "labels": corpus.labels,
+            "thresholds": model.thresholds(built, validation, len(corpus.labels)),
+            "joints": joints,
+            "frame_rate": config.frame_rate,
+            "max_frames": config.max_length,
+            "max_batch_frames": pose_model.MOST,
+            "frame_rates": RATES,
+        },
+        score=score,
+        card=_make_card(corpus, config, joints),
+    )
+
+
+def _make_card(corpus: Corpus, config: Config, joints: int) -> Card:
+    layers = describe_layers(config.layers, config.cell, config.units)
+    return Card(
+        title=f"Video from joints: {corpus.name}",
+        summary=(
+            f"Reads the places of {joints} joints over time, without pixels, and predicts one of "
+            f"{len(corpus.labels)} activities ({', '.join(corpus.labels)}). "
+            f"{config.frame_rate:g} frames per second, {layers}, {config.pooling} pooling."
+        ),
+        scores="![confusion matrix](assets.extra/confusion_matrix.png)",
+        usage=(
+            "Signature `serving_default`: `joints` [batch, time, joints, 3] float32 (the second "
+            "coordinate is the height), `length` [batch] int32, `frame_rate` [batch] float32 -> "
+            "`activity` [batch] string, `probabilities` [batch, classes] float32."
+        ),
+        data=datasets.REMARKS.get(corpus.name, ""),
+    )

@@ -11,8 +11,8 @@ from common.serving.rows import length_fits, run_valid, within_budget
 from common.serving.targets import PORTABLE, Examples, Signatures, Target, same, shared
 from tasks.video import resampling
 from tasks.video.config import Config
+from tasks.video.joints import pose_request
 from tasks.video.model import HEAD
-from tasks.video.pose import pose_request
 from tasks.video.serving import MOST, RATES
 
 import keras

@@ -35,6 +35,7 @@ from tasks.video.events import (
     to_csv,
     to_srt,
 )
+from tasks.video.joints import pose_request, read_joints, sample
 
 import numpy as np
 import tyro
@@ -49,7 +50,7 @@ class Predict(BatchPredictConfig):
     """Flags of `predict`."""
 
     clips: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """video files"""
+    """video files; for a model of joints, files .npy or .npz"""
     window: Positive | None = None
     """split every file into windows of this length, seconds (default: 3 s, for files that are
     longer than the model's limit)"""
@@ -147,11 +148,16 @@ def _predict_windows(
     """Yield the windows of a file or a camera with the outputs of a signature."""
     rate = served.settings["frame_rate"]
 
+    has_joints = "joints" in served.settings
+
     def to_request(rows: Sequence[Window]) -> dict[str, np.ndarray]:
-        return clip_request([np.stack(row.frames) for row in rows], [rate] * len(rows))
+        frames = [np.stack(row.frames) for row in rows]
+        if has_joints:
+            return pose_request([(motion, rate) for motion in frames])
+        return clip_request(frames, [rate] * len(rows))
 
     parts = windows(
-        read_frames(source, rate=rate),
+        _joint_frames(served, source, rate) if has_joints else read_frames(source, rate=rate),
         longest=served.settings["max_frames"],
         window=round((seconds or WINDOW_SECONDS) * rate),
         hop=None if hop is None else round(hop * rate),
@@ -165,6 +171,18 @@ def _predict_windows(
         length_of=lambda row: len(row.frames),
         window=1 if isinstance(source, int) else 2,
     )
+
+
+def _joint_frames(served: Served, source: Path | int, rate: float) -> Iterator[np.ndarray]:
+    """Yield the joints of each frame of a file at another frame rate."""
+    if isinstance(source, int):
+        raise InputError("this model reads joints, not the pictures of a camera")
+    motion, own_rate = read_joints(source)
+    if motion.shape[1] != served.settings["joints"]:
+        raise InputError(
+            f"{motion.shape[1]} joints; the model reads {served.settings['joints']}", source
+        )
+    yield from sample(motion, own_rate, rate, longest=len(motion) * round(rate + 1))
 
 
 def predict(
@@ -335,7 +353,11 @@ def draw(
     grid = figure.add_gridspec(2, len(drawn), height_ratios=(1, 2.5))
     for column, (number, frame) in enumerate(drawn.items()):
         axes = figure.add_subplot(grid[0, column])
-        axes.imshow(frame)
+        if frame.ndim == 2:  # joints, seen from the front
+            axes.scatter(frame[:, 0], frame[:, 1], s=4)
+            axes.set_aspect("equal")
+        else:
+            axes.imshow(frame)
         axes.set_title(f"{number / rate:.1f} s", fontsize=8)
         axes.set_axis_off()
     axes = figure.add_subplot(grid[1, :])

@@ -4,6 +4,8 @@
     python -m tasks.video.train --dataset hdm05 --manual_dir DIR --score test
     python -m tasks.video.train --data clips                     # a folder for each class
     python -m tasks.video.train --data clips --init saved_models/video/1
+    python -m tasks.video.train --dataset hdm05_joints --manual_dir DIR  # joints, no pixels
+    python -m tasks.video.train --pose --data takes.npz
 
 The last line is one JSON object; `seconds` in it is the training time.
 """
@@ -19,15 +21,14 @@ from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
 from common.serving.served import Served
-from common.training.fit import Fitted, Validated, fit
+from common.training.fit import Fitted, fit
 from tasks.video import evaluate
 from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
 
-import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.video import clips, data, datasets, model, serving
+    from tasks.video import clips, data, datasets, model, pose, serving
 
     import keras
 
@@ -47,7 +48,6 @@ ARCHITECTURE = (
     "pooling",
     "backbone",
 )
-LOST = 0.05  # fraction of right answers on validation clips below the thresholds
 
 
 def build_model(corpus: Corpus, run: Run[Config]) -> keras.Model:
@@ -60,15 +60,6 @@ def build_model(corpus: Corpus, run: Run[Config]) -> keras.Model:
         head = None if same_labels(run.published, corpus.labels) else model.HEAD
         warm_start(built, run.published, head=head)
     return built
-
-
-def score_batches(batches: Validated) -> dict[str, float]:
-    """Return the metrics of validation batches."""
-    truth, predicted = [], []
-    for batch, outputs in batches:
-        truth += batch["label"].tolist()
-        predicted += outputs["probabilities"].argmax(axis=-1).tolist()
-    return evaluate.metrics(truth, predicted) if truth else {}
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
@@ -96,7 +87,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
                 clips["train"], config, shuffle_seed=epoch_seed(config.seed, epoch)
             ),
             validation=data.to_batches(clips["validation"], config),
-            score=score_batches,
+            score=evaluate.score_batches,
             # Not the accuracy: on a small validation split it soon reaches 1.
             monitor="loss",
             mode="min",
@@ -105,28 +96,6 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     return built, fitted
-
-
-def choose_thresholds(built: keras.Model, corpus: Corpus, config: Config) -> list[float]:
-    """Return the probability of each class below which a clip counts as "none of these".
-
-    It is the one that `LOST` of the validation clips of the class do not reach that are classified
-    correctly; for a class without any, that of all classes.
-    """
-    batches = data.to_batches(data.preprocess(corpus.splits["validation"], config), config)
-    reached: dict[int, list[float]] = {}
-    for batch in batches:
-        outputs = built({name: batch[name] for name in ("frames", "length")}, training=False)
-        for label, row in zip(
-            batch["label"].numpy(), outputs["probabilities"].numpy(), strict=True
-        ):
-            if row.argmax() == label:
-                reached.setdefault(int(label), []).append(float(row.max()))
-    every = [probability for row in reached.values() for probability in row]
-    return [
-        round(float(np.quantile(reached.get(label) or every or [0.0], LOST)), 4)
-        for label in range(len(corpus.labels))
-    ]
 
 
 def main(argv: list[str]) -> None:
@@ -140,6 +109,9 @@ def main(argv: list[str]) -> None:
         no_litert=NO_LITERT,
     )
     config = run.config
+    if config.pose:
+        pose.train(run)
+        return
     side, rate, longest = config.image_size, config.frame_rate, config.max_length
     with run.chief_first():
         corpus = data.load(config, rate=rate, longest=longest, seed=config.seed, group=config.group)
@@ -164,7 +136,11 @@ def main(argv: list[str]) -> None:
         examples=serving.examples(side, rate, config.bucket_lengths()),
         settings={
             "labels": corpus.labels,
-            "thresholds": choose_thresholds(built, corpus, config),
+            "thresholds": model.thresholds(
+                built,
+                data.to_batches(data.preprocess(corpus.splits["validation"], config), config),
+                len(corpus.labels),
+            ),
             "image_size": side,
             "frame_rate": rate,
             "max_frames": longest,

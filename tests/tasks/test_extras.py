@@ -18,7 +18,6 @@ MISSING = [
     ("dna", "Bio", "dna", ["--data", "a.gb"]),
     ("translation", "tokenizers", "translation", []),
     ("translation", "sacrebleu", "translation", []),
-    ("music", "pretty_midi", "music", []),
     ("speech", "soundfile", "speech", []),
     ("speech", "soxr", "speech", []),
     ("speech", "jiwer", "speech", []),

@@ -1,6 +1,8 @@
 """Small models and pieces for the tests of the music task."""
 
-from tasks.music import midi, model
+import io
+
+from tasks.music import model
 from tasks.music.config import Config
 from tasks.music.midi import KEYS
 
@@ -54,19 +56,30 @@ def make_song(*tracks, resolution=480, tempo=120.0):
     return song
 
 
+def pretty_bytes(song):
+    """The content of the file that pretty_midi writes."""
+    content = io.BytesIO()
+    song.write(content)
+    return content.getvalue()
+
+
 def write_broken_files(folder):
     """Write invalid files, and return a pattern of the error message of each."""
-    whole = midi.midi_bytes(make_song((False, TUNE)))
-    drums = midi.midi_bytes(make_song((True, [(38, 0, 1)])))
-    silent = midi.midi_bytes(make_song((False, [])))
+    whole = pretty_bytes(make_song((False, TUNE)))
+    drums = pretty_bytes(make_song((True, [(38, 0, 1)])))
+    silent = pretty_bytes(make_song((False, [])))
     files = {
         "empty.mid": (b"", "empty file"),
-        "text.mid": (b"no music", "not a MIDI file: it does not begin with MThd"),
-        "truncated.mid": (whole[:-9], "corrupt MIDI file"),
-        "header.mid": (whole[:14], "corrupt MIDI file|no notes"),
+        "text.mid": (b"no music", "not a MIDI file: it has no MThd"),
+        "short.mid": (whole[:12], "corrupt MIDI file: the header is cut off"),
+        "zero.mid": (whole[:12] + b"\0\0" + whole[14:], "corrupt MIDI file: 0 ticks"),
+        "header.mid": (whole[:14], "no notes"),
         "drums.mid": (drums, "only drums, no pitched notes"),
         "silent.mid": (silent, "no notes"),
-        "smpte.mid": (whole[:12] + b"\xe8\x28" + whole[14:], "corrupt|SMPTE"),
+        "smpte.mid": (
+            whole[:12] + b"\xe8\x28" + whole[14:],
+            "time in SMPTE frames is not supported",
+        ),
     }
     for name, (content, _) in files.items():
         (folder / name).write_bytes(content)

@@ -35,7 +35,8 @@ SCORE = """<score-partwise>
 
 
 def check_against_music21(path):
-    parts, expected = chorales.read_musicxml(path), chorales.read_by_music21(path)
+    parts = chorales.read_musicxml(chorales.open_musicxml(path))
+    expected = chorales.read_by_music21(path)
     assert [sorted(part) for part in parts] == [sorted(part) for part in expected], path.name
 
 
@@ -57,15 +58,17 @@ def test_chords_voices_and_grace_notes_of_musicxml(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(SCORE, encoding="utf-8")
     notes = [(60, 0.0, 2.0), (63, 0.0, 2.0), (50, 1.0, 0.0), (54, 1.0, 0.5), (59, 3.0, 1 / 3)]
-    assert chorales.read_musicxml(path) == [notes]
+    expected = [[(*note, False) for note in notes]]
+    assert chorales.read_musicxml(chorales.open_musicxml(path)) == expected
     check_against_music21(path)
 
 
 def test_a_work_of_four_parts_is_a_piece():
     piece = chorales.read_chorale(BACH / "bwv66.6.mxl")
-    assert piece.name == "bwv66.6.mxl" and piece.notes.shape == (72, 88)
-    assert (piece.notes.sum(axis=1) <= 4).all()
-    assert (np.flatnonzero(piece.notes[0]) + 21).tolist() == [57, 64, 73]  # A C sharp E
+    assert piece.name == "bwv66.6.mxl" and piece.notes.shape == (78, 88)
+    assert ((piece.notes > 0).sum(axis=1) <= 4).all()
+    assert not piece.notes[:6].any()  # it begins with the fourth quarter of a bar
+    assert (np.flatnonzero(piece.notes[6]) + 21).tolist() == [57, 64, 73]  # A C sharp E
     assert chorales.read_chorale(BACH / "bwv252.mxl") is None  # six parts
     assert chorales.read_chorale(BACH / "bwv277.krn").notes.shape[1] == 88
 

@@ -35,7 +35,7 @@ def test_only_the_joint_head_depends_on_the_lower_keys():
         state = tf.ones([1, 12])
         one, other = (np.zeros((1, KEYS), np.float32) for _ in range(2))
         other[0, 42] = 1.0
-        frame = generation.Frame([generation.Member(None, keys)], [state], rows)
+        frame = generation.Frame([generation.Member(None, keys, None)], [state], rows)
         values = [frame.log_probabilities(notes)[0].numpy()[0] for notes in (one, other)]
         assert np.array_equal(values[0][:43], values[1][:43])
         assert (np.abs(values[0] - values[1])[43:49].max() > 1e-3) == depends

@@ -2,9 +2,12 @@
 
 import json
 import sys
+from pathlib import Path
 
 from common.commands import cli
-from tasks.music import data, evaluate, midi, predict
+from common.errors import InputError
+from tasks.music import data, evaluate, midi, predict, smf
+from tasks.music.smf import Meter, Note, Song
 from tests.tasks.own.music import chord_piece, write_midi
 
 import keras
@@ -95,9 +98,13 @@ def test_predict_and_evaluate_build_no_keras_model(trained, tmp_path, monkeypatc
         (["--top_p", "1.5"], "--top_p must be in [0, 1]"),
         (["--seed", "-3"], "--seed must be 0 to"),
         (["--prime_steps", "4"], "--prime_steps needs --prime"),
+        (["--key", "H"], "--key must be one of C, Db, D"),
+        (["--key", "C", "--prime", "a.mid"], "--key and --prime: the key is that of the prime"),
+        (["--count", "0"], "--count must be 1 or more"),
+        (["--prime", "a.mid", "--prime_part", "end"], "--prime_part needs --prime_steps"),
         (["--out", "new.wav"], "--out must end in .mid"),
         (["--tempo", "0"], "--tempo must be 10 to 1000"),
-        (["--steps", "5000"], "more than 4,096 frames"),
+        (["--steps", "5000"], "--steps 5000 is too many: a piece has up to 4,096 frames"),
         (["--prime", "absent.mid"], "absent.mid: cannot read"),
     ],
 )
@@ -112,3 +119,65 @@ def test_invalid_input_gives_a_one_line_error(
         cli.run(predict.main)
     assert stop.value.code == 2 and message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+# --- a prime --------------------------------------------------------------------------------------
+
+
+def test_velocities_lengths_and_tempos_of_a_prime_are_kept(trained, tmp_path, capsys):
+    notes = [Note(60, 0, 450, 33), Note(64, 480, 960, 99), Note(67, 480, 700, 64)]
+    song = Song(480, notes, tempos=[(0, 72.0), (480, 96.0)], meters=[Meter(0, 3, 4)])
+    (tmp_path / "prime.mid").write_bytes(smf.encode(song))
+    version = str(trained[0] / "saved_models" / "music" / "1")
+    out = tmp_path / "more.mid"
+    words = ["--model", version, "--prime", str(tmp_path / "prime.mid"), "--out", str(out)]
+    predict.main([*words, "--steps", "0"])
+    again = smf.parse(out.read_bytes())
+    scale = again.resolution / 480
+    assert [(n.pitch, n.start / scale, n.end / scale, n.velocity) for n in again.notes] == notes
+    assert [round(tempo, 2) for _, tempo in again.tempos] == [72.0, 96.0]
+    assert [meter[1:] for meter in again.meters] == [(3, 4)]
+    predict.main([*words, "--steps", "8"])
+    more = smf.parse(out.read_bytes())
+    assert more.notes[0][3] == 33 and {n.velocity for n in more.notes[3:]} == {64}
+    predict.main([*words, "--steps", "8", "--tempo", "50"])
+    assert [round(tempo) for _, tempo in smf.parse(out.read_bytes()).tempos] == [50]
+
+
+def test_the_end_of_a_prime_can_be_continued(trained, tmp_path, served):
+    frames = chord_piece(np.random.default_rng(5), 8)
+    prime = write_midi(tmp_path / "prime.mid", frames)
+    flags = predict.Predict(prime=prime, prime_steps=4, prime_part="end", steps=3)
+    assert np.array_equal(predict.read_prime(flags, served.settings), frames[-4:])
+    # A prime that is longer than the model reads: the last bars are read, and all of it is kept.
+    long = np.tile(frames, (270, 1)).astype(np.float32)
+    flags = predict.Predict(steps=5, temperature=0.0)
+    notes = predict.generate(served, long, flags)
+    assert len(notes) == len(long) + 5 and np.array_equal(notes[: len(long)] > 0, long > 0)
+    end = predict.generate(served, long[-96 * 42 :], flags)
+    assert np.array_equal(notes[-5:], end[-5:])
+
+
+def test_several_pieces_in_a_key(trained, tmp_path, capsys):
+    version = str(trained[0] / "saved_models" / "music" / "1")
+    out = tmp_path / "new.mid"
+    words = ["--model", version, "--steps", "12", "--out", str(out), "--seed", "3", "--json"]
+    predict.main([*words, "--count", "3", "--key", "D"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["midi"] for row in rows] == [str(tmp_path / f"new-{n}.mid") for n in (1, 2, 3)]
+    assert [row["seed"] for row in rows] == [3, 4, 5]
+    for row in rows:
+        assert midi.main_scale(midi.read_midi(Path(row["midi"]), 1)) == 2
+    predict.main([*words[:-3], "--seed", "4"])
+    alone = midi.read_midi(out, 1)
+    moved = midi.read_midi(tmp_path / "new-2.mid", 1)
+    assert np.array_equal(predict.to_key(alone, "D"), moved)
+
+
+def test_a_missing_library_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pretty_midi", None)
+    song = Song(480, [Note(60, 0, 480, 80)], tempos=[(0, 90.0)])
+    with pytest.raises(
+        InputError, match=r"this needs pretty_midi, .*: pip install -e '\.\[music\]'"
+    ):
+        midi.wav_bytes(song)

@@ -5,35 +5,6 @@ import numpy as np
 import pytest
 
 
-def test_copies_equal_those_of_a_search():
-    random = np.random.default_rng(2)
-    eye = np.eye(KEYS, dtype=np.uint8)
-    training = [eye[30 + random.integers(0, 2, size=n)] for n in (20, 30)]
-    piece = eye[30 + random.integers(0, 2, size=25)]
-
-    def search(piece, others):
-        return [
-            max(
-                length
-                for length in range(step + 2)
-                if length == 0
-                or any(
-                    np.array_equal(piece[step + 1 - length : step + 1], other[i : i + length])
-                    for other in others
-                    for i in range(len(other) - length + 1)
-                )
-            )
-            for step in range(len(piece))
-        ]
-
-    runs = sample_statistics.copied_runs([piece, training[0]], training)
-    assert runs[0].tolist() == search(piece, training)
-    assert runs[1].tolist() == search(training[0], training[1:])  # not with itself
-    moved = np.roll(training[1], 5, axis=1)
-    assert sample_statistics.copied_runs([moved], training)[0].max() == 0
-    assert sample_statistics.copied_runs([moved], training, transpose=6)[0][-1] == 30
-
-
 def test_statistics_of_a_piece_made_by_hand():
     piece = np.zeros((6, KEYS), np.uint8)
     for frame, keys in enumerate([(39, 43), (39, 43), (39, 44), (), (39, 56), (39, 51)]):

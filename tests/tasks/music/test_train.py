@@ -61,6 +61,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     ("words", "message"),
     [
         (["--transpose", "13"], "--transpose must be 0 to 12, got 13"),
+        (["--samples", "-1"], "--samples must be 0 or more, got -1"),
         (["--data", "gone"], "gone: no such folder"),
     ],
 )

@@ -41,7 +41,7 @@ def write_folder(folder, count, seed):
 
 TINY = ["--units", "16", "--layers", "1", "--key_units", "8", "--verbose", "0", "--average", "0"]
 TINY += ["--dropout", "0", "--input_dropout", "0", "--key_dropout", "0", "--learning_rate", "0.03"]
-TINY += ["--steps_per_quarter", "1"]
+TINY += ["--steps_per_quarter", "1", "--samples", "8"]
 TRAIN = ("--data", "midi", "--epochs", 15, "--score", "test", *TINY, "--batch_size", 8)
 
 

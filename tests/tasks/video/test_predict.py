@@ -114,3 +114,67 @@ def test_a_single_frame_is_a_clip(tmp_path, served):
     assert clips.read(path, rate=12.5).shape == (1, SIDE, SIDE, 3)
     prediction = predict_one(served, path)
     assert prediction["activity"] in CLASSES and prediction["seconds"] == 1 / RATE
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def test_windows_are_obeyed_at_any_length():
+    split = dict(longest=12, window=4, whole=False)
+    assert [len(part) for _, part in predict.windows(range(6), **split)] == [4, 4]
+    assert [start for start, _ in predict.windows(range(9), hop=1, **split)] == [0, 1, 2, 3, 4, 5]
+    assert [start for start, _ in predict.windows(range(9), hop=4, **split)] == [0, 4, 8]
+    assert [len(part) for _, part in predict.windows(range(2), **split)] == [2]
+
+
+def test_events_are_written_as_a_table_and_as_subtitles(trained, served, tmp_path, capsys):
+    version = str(trained[0] / "saved_models" / "video" / "1")
+    pictures = np.concatenate([body("waving", 1), body("standing up", 1)])
+    path = write_video(tmp_path / "long.avi", pictures, rate=RATE)
+    words = ["--model", version, str(path), "--window", "1", "--hop", "0.5", "--threshold", "0"]
+    predict.main([*words, "--events", str(tmp_path / "a.csv"), "--json"])
+    prediction = json.loads(capsys.readouterr().out)
+    spans = [(window["start"], window["end"]) for window in prediction["windows"]]
+    assert spans[:2] == [(0.0, 1.0), (0.5, 1.5)]
+    table = (tmp_path / "a.csv").read_text().splitlines()
+    assert table[0] == "clip,start,end,activity,probability"
+    assert len(table) == 1 + len(prediction["events"])
+    assert prediction["events"][0]["start"] == 0.0
+    assert prediction["events"][-1]["end"] == prediction["seconds"]
+    predict.main([*words[:-1], "0.99999", "--events", str(tmp_path / "a.srt")])
+    assert "none of these" in capsys.readouterr().out
+    assert (tmp_path / "a.srt").read_text().count("-->") < len(prediction["events"]) + 1
+
+
+def test_a_camera_is_read_window_by_window(served, monkeypatch, tmp_path, capsys):
+    path = write_video(tmp_path / "a.avi", np.repeat(body("waving", 1), 2, axis=0), rate=RATE)
+    opened = []
+
+    def open_camera(library, number):
+        opened.append(number)
+        return library.open(str(path))
+
+    monkeypatch.setattr(clips, "_open_camera", open_camera)
+    predict.main(["--model", str(served.path.parent), "--webcam", "2", "--window", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert opened == [2] and len(lines) == 4 and all("camera 2" in line for line in lines)
+
+
+def test_a_missing_camera_is_told(served):
+    with pytest.raises(InputError, match=r"camera 77 cannot be opened|cameras are not supported"):
+        next(clips.read_frames(77, rate=10.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["a.avi", "--hop", "9"], "--hop must not exceed --window"),
+        (["a.avi", "--events", "a.txt"], "--events must end in .csv or .srt, got 'a.txt'"),
+        (["a.avi", "b.avi", "--events", "a.srt"], "subtitles are of one clip"),
+        (["a.avi", "--webcam", "0"], "--webcam takes no files"),
+        (["a.avi", "--threshold", "1.5"], "--threshold must be in [0, 1)"),
+    ],
+)
+def test_flags_of_events_are_checked(words, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    commands.check_refused(predict.main, ["--model", "gone", *words], message, capsys, monkeypatch)
