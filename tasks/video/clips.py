@@ -65,7 +65,8 @@ def timed_frames(source: Path | bytes | int) -> Iterator[tuple[float, float, Laz
     with _open(library, source) as container:
         stream = _video_stream(library, container, path)
         by_decoding = container.format.name in DECODING_TIMES
-        clock, errors = _Clock(_usual_step(stream), by_decoding=by_decoding), []
+        clock = _Clock(_usual_step(stream), by_decoding=by_decoding)
+        errors: list[Exception] = []
         pending: tuple[float, LazyFrame] | None = None
         aspect = float(stream.sample_aspect_ratio or 1)
         for frame in _decode(library, container, stream, clock, errors):
@@ -154,20 +155,25 @@ class _Clock:
         """Return when a frame appears, in seconds from the first frame."""
         decoded = heapq.heappop(self.decoding) if self.decoding else None
         time = decoded if self.by_decoding else frame.time
-        before = None if self.now is None else self.now + self.usual_step
-        if before is None:
-            self.now = 0.0
-        elif time is None or self.start is None:
-            self.now = before
-        else:
-            step = time - self.start - self.now
-            self.start += max(0.0, step - MAX_FRAME_SECONDS)  # a jump is no pause
-            self.now = before if step <= 0 else self.now + min(step, MAX_FRAME_SECONDS)
+        self.now = self._next(time)
         if self.start is None and time is not None:
             self.start = time - self.now
-        duration = 0.0 if self.by_decoding else float((frame.duration or 0) * frame.time_base)
+        duration = (
+            0.0 if self.by_decoding else float((frame.duration or 0) * (frame.time_base or 0))
+        )
         self.last_step = min(duration, MAX_FRAME_SECONDS) or self.usual_step
         return self.now
+
+    def _next(self, time: float | None) -> float:
+        """Return when a frame appears that has a time of the file, or none."""
+        if self.now is None:
+            return 0.0
+        if time is None or self.start is None:
+            return self.now + self.usual_step
+        step = time - self.start - self.now
+        if step > MAX_FRAME_SECONDS:  # a jump is no pause
+            self.start += step - MAX_FRAME_SECONDS
+        return self.now + (min(step, MAX_FRAME_SECONDS) if step > 0 else self.usual_step)
 
 
 def _usual_step(stream: av.video.stream.VideoStream) -> float:

@@ -271,14 +271,14 @@ def predict_all(served: Served, flags: Predict) -> Iterator[dict[str, Any]]:
     """
     labels, rate = served.settings["labels"], served.settings["frame_rate"]
     thresholds = class_thresholds(served, flags)
-    options = {"seconds": flags.window, "hop": flags.hop, "batch_size": flags.batch_size}
+    options: dict[str, Any] = {"seconds": flags.window, "hop": flags.hop}
     if flags.webcam is not None:
-        for part in _predictions(served, flags.webcam, **{**options, "batch_size": 1}):
+        for part in _predictions(served, flags.webcam, **options, batch_size=1):
             yield describe(f"camera {flags.webcam}", [part], labels, rate, thresholds)
         return
     for path in flags.clips:
         try:
-            parts = predict(served, path, **options)
+            parts = predict(served, path, **options, batch_size=flags.batch_size)
         except InputError as error:
             if len(flags.clips) == 1:
                 raise

@@ -70,3 +70,18 @@ def test_augmentation_follows_from_seed_and_number():
     still = Config(image_size=SIDE, flip=False, zoom=0.0, shift=0.0, speed=0.0, brightness=0.0)
     plain = data.augmenter(still, 5)(tf.constant(1, tf.int64), clip)
     assert np.abs(plain["frames"].numpy() - clip["frames"].astype(int)).max() <= 1
+
+
+def test_a_part_of_the_training_clips_shows_no_activity():
+    config = Config(image_size=SIDE, channels=(8, 8), max_length=32, negatives=0.5)
+    clip = {"frames": body("waving", 1), "length": tf.constant(20), "label": tf.constant(2)}
+    augment = data.augmenter(config, 5)
+    rows = [augment(tf.constant(number, tf.int64), clip) for number in range(40)]
+    negative = [row for row in rows if int(row["label"]) == -1]
+    assert 8 < len(negative) < 32 and {int(row["label"]) for row in rows} == {-1, 2}
+    frames = [row["frames"].numpy().astype(int) for row in negative]
+    assert all(f.shape[1:] == (SIDE, SIDE, 3) for f in frames)
+    still = [not np.ptp(f, axis=0).any() for f in frames]
+    assert any(still) and not all(still)
+    again = augment(tf.constant(3, tf.int64), clip)
+    np.testing.assert_array_equal(again["frames"], rows[3]["frames"])

@@ -1,5 +1,6 @@
 import zipfile
 
+from common.errors import InputError
 from tasks.video import model
 from tasks.video.config import Config
 from tests.tasks.video.samples import noise
@@ -105,3 +106,63 @@ def test_keras_files_load_under_the_present_and_the_earlier_name(prefix, tmp_pat
     asked = {"frames": noise(8, 8, 8).reshape(2, 4, 8, 8, 3), "length": np.array([4, 2], np.int32)}
     for name, value in built(asked).items():
         np.testing.assert_array_equal(loaded(asked)[name], value)
+
+
+def test_the_target_of_no_activity_is_the_same_probability_for_each_class():
+    losses = model.make_losses(Config(label_smoothing=0.1), 4)
+    outputs = {"probabilities": tf.constant([[0.7, 0.1, 0.1, 0.1]] * 2)}
+    values, weights = losses(outputs, {"label": tf.constant([-1, 0], tf.int64)})
+    logs = np.log([0.7, 0.1, 0.1, 0.1])
+    expected = [-logs.mean(), -(np.array([0.925, 0.025, 0.025, 0.025]) @ logs)]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    assert weights.numpy().tolist() == [1.0, 1.0]
+
+
+def test_thresholds_lose_few_of_the_right_answers():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet([1.0, 1.0, 1.0], size=400).astype(np.float32)
+    label = probabilities.argmax(axis=1)
+    label[:100] = (label[:100] + 1) % 2  # wrong answers do not count
+    label[label == 2] = 0  # a class without right answers
+
+    def classify(inputs, training):
+        assert list(inputs) == ["rows"] and not training
+        return {"probabilities": tf.gather(probabilities, inputs["rows"])}
+
+    batch = {"rows": tf.range(400), "label": tf.constant(label)}
+    chosen = model.thresholds(classify, [batch], 3)
+    right = probabilities.argmax(axis=1) == label
+    for number in range(2):
+        reached = probabilities[right & (label == number), number]
+        assert np.mean(reached < chosen[number]) == pytest.approx(0.05, abs=0.02)
+    assert chosen[2] == pytest.approx(np.quantile(probabilities[right].max(axis=1), 0.05), abs=1e-3)
+
+
+@pytest.mark.thorough
+def test_a_backbone_is_read_from_a_file_and_stays_as_it_is(tmp_path):
+    weights = tmp_path / "mobilenet.weights.h5"
+    stock = keras.applications.MobileNetV3Small(
+        input_shape=(32, 32, 3), include_top=False, weights=None, pooling="avg"
+    )
+    stock.save_weights(weights)
+    config = Config(
+        image_size=32,
+        channels=(8, 8),
+        features=8,
+        units=4,
+        backbone="mobilenet_v3",
+        backbone_weights=weights,
+    )
+    built = model.build(config, classes=3)
+    network = built.get_layer("backbone")
+    for one, other in zip(network.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not network.trainable_variables
+    frames = np.random.default_rng(0).integers(0, 256, (1, 2, 32, 32, 3), np.uint8)
+    outputs = built({"frames": frames, "length": np.array([2])})
+    assert outputs["probabilities"].shape == (1, 3)
+    given = model.FrameChannels(127.5, 0.0)(frames, np.ones((1, 2), bool)) + 127.5
+    np.testing.assert_allclose(given, frames[0].astype(np.float32), atol=1e-3)
+    weights.write_bytes(b"no weights")
+    with pytest.raises(InputError, match="not the weights of MobileNetV3Small without its top"):
+        model.build(config, classes=3)

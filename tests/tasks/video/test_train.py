@@ -76,6 +76,15 @@ def test_bfloat16_and_mirrored_training_export_float32(trained, command_environm
         (["--zoom", "1"], "--zoom must be in [0, 1)"),
         (["--colours", "0"], "--colours must be positive, got 0"),
         (["--changes", "-1"], "--changes must be 0 or more, got -1"),
+        (["--group", "a"], "--group needs --data"),
+        (["--data", "a", "--group", "("], "--group is no regular expression"),
+        (["--backbone", "mobilenet_v3"], "--backbone mobilenet_v3 and --backbone_weights PATH go"),
+        (["--backbone_weights", "gone.h5"], "--backbone mobilenet_v3 and --backbone_weights"),
+        (
+            ["--backbone", "mobilenet_v3", "--backbone_weights", "gone.h5"],
+            "gone.h5: no such file; --backbone_weights needs one",
+        ),
+        (["--dataset", "hdm05", "--pose"], "--pose and the pixels of 'hdm05' do not fit together"),
         (["--data", "gone"], "gone: no such folder; expected a folder with a folder of clips"),
     ],
 )
