@@ -101,13 +101,7 @@ def signatures(
         }
         fill = {"temperature": 1.0, "top_p": 1.0}
         outputs = run_valid(compose, inputs, valid, fill=fill, timed=["prime"])
-        notes = outputs["notes"]
-        before = tf.pad(notes, [[0, 0], [1, 0], [0, 0]])[:, :-1]
-        return {
-            "notes": sounding_keys(notes),
-            "onsets": struck_keys(notes, before),
-            "length": length,
-        }
+        return {**outputs, "length": length}
 
     @tf.function(
         input_signature=[
@@ -148,15 +142,18 @@ def _make_compose(layers: Parts, target: Target) -> Run:
     """Make the computation of `serving_default`; it is numeric, so accelerators can run it.
 
     Returns:
-      A function of the inputs of `tasks.music.generation.generate`, which returns `notes`, with as
-      many frames as `prime`.
+      A function of the inputs of `tasks.music.generation.generate`, which returns `notes` and
+      `onsets`, with as many frames as `prime`.
     """
 
     def compose(prime: tf.Tensor, **options: tf.Tensor) -> dict[str, tf.Tensor]:
         steps = prime.shape[1] or tf.shape(prime)[1]
-        return {"notes": generate(layers, prime=prime, **options, steps=steps)}
+        notes = generate(layers, prime=prime, **options, steps=steps)
+        before = tf.pad(notes, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+        return {"notes": sounding_keys(notes), "onsets": struck_keys(notes, before)}
 
-    return target.core("compose", compose, timed=["prime"], steps={"notes": same}, lengths=LENGTHS)
+    frames = {"notes": same, "onsets": same}
+    return target.core("compose", compose, timed=["prime"], steps=frames, lengths=LENGTHS)
 
 
 def _make_score(layers: Parts, target: Target) -> Run:

@@ -100,20 +100,30 @@ def _decode(
         try:
             for packet in container.demux(stream):
                 clock.send(packet)
-                try:
-                    frames = packet.decode()
-                except failures as error:
-                    if packet.size:  # the packet after the last one has no data
-                        clock.drop()
-                        errors.append(error)
-                    continue
-                yield from frames
+                yield from _decode_packet(packet, clock, errors, failures)
             return
         except failures as error:
             errors.append(error)
             unread += 1
         if unread > MAX_FAILURES:
             return
+
+
+def _decode_packet(
+    packet: av.Packet,
+    clock: _Clock,
+    errors: list[Exception],
+    failures: tuple[type[Exception], ...],
+) -> list[av.VideoFrame]:
+    """Return the frames that a packet completes; none if it is damaged."""
+    try:
+        frames: list[av.VideoFrame] = packet.decode()
+    except failures as error:
+        if packet.size:  # the packet after the last one has no data
+            clock.drop()
+            errors.append(error)
+        return []
+    return frames
 
 
 class _Clock:

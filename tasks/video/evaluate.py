@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.commands import cli, report
 from common.commands.cli import Scored
@@ -26,8 +26,10 @@ from tasks.video.joints import pose_request
 import numpy as np
 from etils import epy
 
-with epy.lazy_imports():
+if TYPE_CHECKING:
     from common.training.fit import Validated
+
+with epy.lazy_imports():
     from tasks.video import data, pose
 
     import sklearn.metrics

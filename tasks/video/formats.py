@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import InputError
+from common.errors import InputError, require
 from common.files import read_lines
 from common.messages import Skipped, report_skipped
 from common.start_up import cores
@@ -319,6 +319,7 @@ def without_unreadable(splits: Splits, folder: Path) -> dict[str, list[Clip]]:
     Raises:
       InputError: no clip of a class, or of a split, can be read.
     """
+    require("av", "video")  # reported once instead of once per file
     every = sorted({clip for split in splits.values() for clip in split})
     print(f"checking {len(every)} clips", file=sys.stderr, flush=True)
 

@@ -88,7 +88,7 @@ def test_a_model_is_scored_where_its_training_data_is_gone(served, tmp_path, cap
     assert evaluate.load_training_pieces(moved, evaluate.Evaluate()) == []
     assert "the training data cannot be read" in capsys.readouterr().err
     with pytest.raises(InputError, match="gone: no such folder"):
-        evaluate.load_training_pieces(moved, evaluate.Evaluate(plot=tmp_path / "a.png"))
+        evaluate.load_training_pieces(moved, evaluate.Evaluate(plot=tmp_path / "a.png", samples=4))
 
 
 def test_chorales_are_not_scored_by_a_model_trained_on_them():
