@@ -1,6 +1,6 @@
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
-from tasks.music import data
+from tasks.music import data, midi
 from tasks.music.config import Config
 from tasks.music.formats import Piece
 from tasks.music.midi import KEYS
@@ -71,3 +71,30 @@ def test_training_music_without_a_note_is_refused():
 def test_a_validation_split_without_pieces_is_refused():
     with pytest.raises(InputError, match="no validation examples"):
         data.validation_batches([])
+
+
+def test_long_pieces_are_validated_in_parts_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(data, "VALIDATED", 64)
+    monkeypatch.setattr(data, "VALIDATED_TOGETHER", 128)
+    rows = [Piece(str(n), random_notes((n,), seed=n).astype(np.uint8)) for n in (200, 30, 64, 65)]
+    scored = 0
+    for batch in data.validation_batches(rows):
+        assert batch["notes"].shape[0] * batch["notes"].shape[1] <= 128
+        scored += int((batch["length"] - batch["known"]).numpy().sum())
+    assert scored == sum(len(row.notes) - 1 for row in rows)  # each frame but the first once
+
+
+def test_pieces_in_one_key_are_not_transposed():
+    major = [39, 41, 43, 44, 46, 48, 50]  # C major, and A minor
+    random = np.random.default_rng(0)
+
+    def piece(shift):
+        notes = np.zeros((40, KEYS), np.uint8)
+        notes[np.arange(40), random.choice(major, 40) + shift] = 1
+        return Piece("", notes)
+
+    assert data.choose_transposition([piece(0) for _ in range(9)] + [piece(2)]) == 0
+    assert data.choose_transposition([piece(shift) for shift in range(-5, 6)]) == 6
+    shifts = [random.integers(-5, 7) for _ in range(12)]
+    found = [midi.main_scale(piece(shift).notes) for shift in shifts]
+    assert found == [shift % 12 for shift in shifts]
