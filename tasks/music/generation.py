@@ -25,10 +25,10 @@ from tasks.music.features import (
     sounding_keys,
     struck_keys,
 )
-from tasks.music.habits import NO_HABITS, Habits
+from tasks.music.habits import MEMORY, NO_HABITS, Habits
 from tasks.music.midi import KEYS
 from tasks.music.model import Keys, mean_log_odds
-from tasks.music.rules import Rules
+from tasks.music.rules import Rules, pitch_classes
 from tasks.music.strikes import Strikes, held_and_struck
 
 import keras
@@ -256,7 +256,9 @@ class _State(NamedTuple):
     prints: tf.Tensor  # <int64>[2, batch, steps], see `fingerprints`
     runs: tf.Tensor  # <int32>[2, batch, steps], see `extend_repeats`
     age: tf.Tensor  # <int32>[batch, 88], steps since each sounding key was struck; 0: silent
+    sounding: tf.Tensor  # <int32>[batch, 88], steps for which each key has sounded
     still: tf.Tensor  # <int32>[batch], steps for which the sounding keys have not changed
+    classes: tf.Tensor  # <float>[batch, 12], the weight of each pitch class so far
 
 
 def generate(
@@ -310,9 +312,12 @@ def generate(
             strict=True,
         )
         frame = Frame(model.members, outputs, past)
-        age, still = _durations(state, frames, place)
+        age, sounding, still = _durations(state, frames, place)
+        classes = MEMORY * state.classes + pitch_classes(past.planes[..., 0])
         given = place < prime_length
-        rules = Rules(model.habits, past.planes[..., 0], still) if has_habits else None
+        last = past.planes[..., 0]
+        durations = {"sounding": sounding, "still": still, "classes": classes}
+        rules = Rules(model.habits, last, **durations) if has_habits else None
         random, wanted = uniform(seed, place, KEYS + 1), ~given & (place < length)
         sampled = frame.sample(random, wanted, temperature, top_p, rules)
         # Other random numbers than those of any frame.
@@ -321,15 +326,18 @@ def generate(
         sampled += frame.sample_strikes(sampled, random, temperature, too_long)
         prime_frame = levels(prime[:, tf.minimum(place, time - 1)])
         following = tf.where(given[:, None], prime_frame, sampled)
-        return _State(list(states), frames, prints, runs, age, still), following
+        durations["age"] = age
+        return _State(list(states), frames, prints, runs, **durations), following
 
     start = _State(
         [initial_states(member.encoder, batch) for member in model.members],
         tf.zeros([batch, before + steps, KEYS]),
         tf.zeros([2, batch, steps], tf.int64),
         tf.zeros([2, batch, steps], tf.int32),
-        tf.zeros([batch, KEYS], tf.int32),
-        tf.zeros([batch], tf.int32),
+        age=tf.zeros([batch, KEYS], tf.int32),
+        sounding=tf.zeros([batch, KEYS], tf.int32),
+        still=tf.zeros([batch], tf.int32),
+        classes=tf.zeros([batch, 12]),
     )
     _, notes = loop(step, start, tf.zeros([batch, KEYS]), steps=steps)
     return notes
@@ -340,13 +348,14 @@ def levels(notes: tf.Tensor) -> tf.Tensor:
     return sounding_keys(notes) + tf.cast(notes > 1.5, tf.float32)
 
 
-def _durations(state: _State, frames: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return `age` and `still` of frame `place - 1`, the newest in `frames`; see `_State`."""
+def _durations(state: _State, frames: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Return `age`, `sounding` and `still` up to frame `place - 1`; see `_State`."""
     newest, earlier = (frames[:, LAGS[-1] + place - lag] for lag in (1, 2))
     struck = struck_keys(newest, earlier) > 0.5
     age = tf.where(struck, 1, tf.where(newest > 0.5, state.age + 1, 0))
     same = tf.reduce_all((newest > 0.5) == (earlier > 0.5), axis=-1)
-    return age, tf.where(same, state.still + 1, 1)
+    sounding = tf.where(newest > 0.5, state.sounding + 1, 0)
+    return age, sounding, tf.where(same, state.still + 1, 1)
 
 
 def _past_of(frames: tf.Tensor, copied: tf.Tensor, runs: tf.Tensor, place: tf.Tensor) -> Past:

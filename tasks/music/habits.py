@@ -21,12 +21,18 @@ LEAP = 5  # semitones; the melody leaps if it moves by more
 USUAL = 0.8  # fraction of frames with the same number of notes from which it is a habit
 FEW_PARALLELS = 2.0  # in 100 changes of frames; music with fewer avoids them
 FEW_LEAPS = 0.08  # fraction of melodic intervals; music with fewer avoids them
-LONG = 0.999  # quantile of lengths of notes, and of unchanged frames, that is not exceeded
+LONG_NOTE = 0.999  # quantile of the lengths of notes that is not exceeded
+LONG_KEY = 0.99  # the same of steps for which a key sounds, struck again or not
+LONG_FRAME = 0.95  # the same of steps for which no key changes
+TONAL = 0.6  # fraction of pieces whose halves have the same scale from which keys are kept
+MEMORY = 0.98  # weight of a frame for the scale of the music so far, against the next frame's
+FEW_NOTES = 24.0  # weighted notes before which the music has no scale yet
 
 # Logarithms of the factors by which choices are made less probable.
 MISSING_VOICE = 2.0  # for each missing or surplus voice
-PARALLEL = 3.0
-LEAPING = 2.5
+PARALLEL = 3.5
+LEAPING = 1.6
+OUT_OF_SCALE = 0.8
 FORBIDDEN = 30.0
 
 
@@ -39,7 +45,9 @@ class Habits(NamedTuple):
       voices: the usual number of notes of a frame; 0 if there is none.
       parallels: whether voices move in parallel fifths and octaves.
       leaps: whether the melody leaps by more than a fourth.
+      tonal: whether pieces stay in their key.
       longest_note: steps that a key sounds without being struck; 0 for any number.
+      longest_key: steps that a key sounds, struck again or not; 0 for any number.
       longest_frame: steps for which the sounding keys do not change; 0 for any number.
     """
 
@@ -48,7 +56,9 @@ class Habits(NamedTuple):
     voices: int = 0
     parallels: bool = True
     leaps: bool = True
+    tonal: bool = False
     longest_note: int = 0
+    longest_key: int = 0
     longest_frame: int = 0
 
 
@@ -63,6 +73,8 @@ def learn(pieces: Sequence[np.ndarray]) -> Habits:
       >>> piece[:, [39, 43, 46]] = 1
       >>> learn([piece] * 9)[:5]
       (39, 46, 3, False, False)
+      >>> learn([piece] * 9)[5:]
+      (True, 8, 8, 8)
     """
     rolls = [piece > 0.5 for piece in pieces]
     frames = np.concatenate(rolls)
@@ -71,6 +83,7 @@ def learn(pieces: Sequence[np.ndarray]) -> Habits:
     counts = np.bincount(sounding.sum(axis=1))
     usual = int(counts.argmax())
     lengths = [end - start for piece in pieces for _, start, end in midi.to_notes(piece)]
+    sounding_for = [end - start for roll in rolls for _, start, end in midi.to_notes(roll)]
     still = [run for roll in rolls for run in _unchanged(roll)]
     changes = sum(len(_unchanged(roll)) - 1 for roll in rolls)
     moved = sum(parallels(roll) for roll in rolls)
@@ -81,14 +94,17 @@ def learn(pieces: Sequence[np.ndarray]) -> Habits:
         voices=usual if counts[usual] >= USUAL * len(sounding) and usual <= VOICES else 0,
         parallels=100.0 * moved >= FEW_PARALLELS * max(changes, 1),
         leaps=bool(np.sum(np.abs(intervals) > LEAP) >= FEW_LEAPS * max(len(intervals), 1)),
-        longest_note=_long(lengths),
-        longest_frame=_long(still),
+        tonal=bool(np.mean([_keeps_scale(roll) for roll in rolls]) >= TONAL),
+        longest_note=int(np.quantile(lengths, LONG_NOTE, method="lower")),
+        longest_key=int(np.quantile(sounding_for, LONG_KEY, method="lower")),
+        longest_frame=int(np.quantile(still, LONG_FRAME, method="lower")),
     )
 
 
-def _long(lengths: Sequence[int]) -> int:
-    """Return the length that is hardly exceeded."""
-    return int(np.quantile(lengths, LONG, method="lower"))
+def _keeps_scale(roll: np.ndarray) -> bool:
+    """Return whether the two halves of a piece have the same scale."""
+    half = len(roll) // 2
+    return midi.main_scale(roll[:half]) == midi.main_scale(roll[half:])
 
 
 def _unchanged(roll: np.ndarray) -> list[int]:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras import ops
 
 LOST = 0.05  # fraction of right answers on validation clips below the thresholds
+SURE = 0.6  # no threshold is higher: a small validation split says little about new clips
 HEAD = "head"  # the layer that `--init` replaces if the classes differ
 
 
@@ -294,7 +295,7 @@ def thresholds(model: keras.Model, batches: tf.data.Dataset, classes: int) -> li
     """Return the probability of each class below which a clip counts as "none of these".
 
     It is the one that `LOST` of the clips of the class do not reach that are classified correctly;
-    for a class without any, that of all classes.
+    for a class without any, that of all classes. It is at most `SURE`.
 
     Args:
       model: the classifier.
@@ -310,7 +311,7 @@ def thresholds(model: keras.Model, batches: tf.data.Dataset, classes: int) -> li
                 reached.setdefault(int(label), []).append(float(row.max()))
     every = [probability for row in reached.values() for probability in row]
     return [
-        round(float(np.quantile(reached.get(label) or every or [0.0], LOST)), 4)
+        round(min(SURE, float(np.quantile(reached.get(label) or every or [0.0], LOST))), 4)
         for label in range(classes)
     ]
 

@@ -19,6 +19,7 @@ from tasks.music import generation, habits, midi
 from tasks.music.evaluate import Evaluate, load_split
 from tasks.music.habits import NO_HABITS
 from tasks.music.midi import KEYS
+from tasks.music.rules import CLASSES, SCALES
 
 import numpy as np
 import tensorflow as tf
@@ -46,9 +47,16 @@ def figures(pieces, steps_per_quarter, voices):
         "parallels": 100.0 * sum(map(habits.parallels, rolls)) / max(int(changes), 1),
         "leaps": float((np.abs(intervals) > habits.LEAP).mean()) if len(intervals) else 0.0,
         "long notes": int((lengths > LONG * steps_per_quarter).sum()),
+        "out of scale": float(np.mean([_out_of_scale(roll) for roll in rolls])),
         "struck again": restruck / max(len(notes), 1),
         "one key": float(np.mean(halves)),
     }
+
+
+def _out_of_scale(roll):
+    """Return the fraction of notes outside the main scale of a piece."""
+    inside = SCALES[midi.main_scale(roll)][CLASSES]
+    return 1.0 - roll[:, inside].sum() / max(roll.sum(), 1)
 
 
 def sampler(model, kept, steps):

@@ -23,7 +23,7 @@ CHORDS = [(27, 39, 43, 46), (27, 39, 43, 48), (27, 39, 44, 48), (32, 38, 44, 47)
 def test_habits_of_four_voices():
     piece = roll(*(chord for chord in CHORDS for _ in range(2)))
     learned = habits.learn([piece] * 3)
-    assert learned == Habits(27, 48, 4, False, False, 6, 2)
+    assert learned == Habits(27, 48, 4, False, False, True, 6, 6, 2)
 
 
 def test_music_with_parallels_leaps_and_changing_chords_has_no_such_habits():

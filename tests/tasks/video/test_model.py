@@ -135,6 +135,7 @@ def test_thresholds_lose_few_of_the_right_answers():
     for number in range(2):
         reached = probabilities[right & (label == number), number]
         assert np.mean(reached < chosen[number]) == pytest.approx(0.05, abs=0.02)
+    assert max(chosen) <= model.SURE
     assert chosen[2] == pytest.approx(np.quantile(probabilities[right].max(axis=1), 0.05), abs=1e-3)
 
 

@@ -16,7 +16,7 @@ import pytest
 
 
 def predict_one(served, path):
-    (prediction,) = predict.predict_all(served, predict.Predict(clips=(path,)))
+    (prediction,) = predict.predict_all(served, predict.Predict(clips=(path,), threshold=0.0))
     return prediction
 
 
