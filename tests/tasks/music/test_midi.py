@@ -1,5 +1,6 @@
-from tasks.music import midi
+from tasks.music import midi, smf
 from tasks.music.midi import KEYS
+from tasks.music.smf import Note, Song
 from tests.tasks.music.examples import BASS, TUNE, make_song, random_notes
 from tests.tasks.own.music import write_midi
 
@@ -54,3 +55,27 @@ def test_melody_intervals_skip_silence_and_repeated_notes():
         frames[step, list(keys)] = 1
     assert midi.melody_intervals(frames).tolist() == [5, -14]
     assert midi.melody_intervals(np.zeros((3, KEYS))).tolist() == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
+def test_every_note_of_a_hymn_is_kept(tmp_path_factory, seed, steps):
+    """Four voices, in which most notes are struck again at once."""
+    random = np.random.default_rng(seed)
+    notes = []
+    for voice in range(4):
+        pitch, step = 40 + 10 * voice, 0
+        for _ in range(20):
+            pitch += int(random.choice([0, 0, 0, 1, -1]))
+            pitch = min(max(pitch, 40 + 10 * voice), 48 + 10 * voice)
+            length = int(random.integers(1, 5))
+            notes.append((pitch - midi.LOWEST, step, step + length))
+            step += length
+    tick = 480 // steps
+    song = Song(480, [Note(21 + key, a * tick, b * tick, 80) for key, a, b in notes])
+    path = tmp_path_factory.mktemp("hymn") / "a.mid"
+    path.write_bytes(smf.encode(song))
+    frames = midi.read_midi(path, steps)
+    assert sorted(midi.to_notes(frames)) == sorted(notes)
+    path.write_bytes(midi.midi_bytes(midi.to_song(frames, steps_per_quarter=steps, tempo=80.0)))
+    assert np.array_equal(midi.read_midi(path, steps), frames)
