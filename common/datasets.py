@@ -170,7 +170,8 @@ def prepare(
 
     Files in `manual_dir` replace downloads of the same name; their checksums are verified. Without
     them the address is tested first, since tfds itself would retry for minutes. A builder names
-    the package that carries its data by an attribute `PACKAGE`, or its downloads by `URLS`.
+    the package that carries its data by an attribute `PACKAGE` (several: `PACKAGES`), or its
+    downloads by `URLS`.
 
     Raises:
       InputError: no network and no such file; names the file and the address.
@@ -179,7 +180,8 @@ def prepare(
         return builder
     check_obtainable(builder, manual_dir=manual_dir)
     downloads = _downloads(builder)
-    if package := getattr(builder, "PACKAGE", None):
+    own = getattr(builder, "PACKAGE", None)
+    for package in getattr(builder, "PACKAGES", () if own is None else (own,)):
         fetch_package(package, downloads, manual_dir=manual_dir)
     print(f"preparing the data set {builder.name}, once", file=sys.stderr, flush=True)
     tfds.display_progress_bar(sys.stderr.isatty())

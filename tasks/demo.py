@@ -176,27 +176,29 @@ def ner(model: Served) -> None:
 
 def dna(model: Served) -> None:
     """Label each base of a DNA sequence, and draw its genes as tracks."""
-    from tasks.dna import genes, paths, predict, streaming
+    from tasks.dna import formats, genes, outputs, predict, predictions
 
     @readable
     def annotate(sequence: str) -> tuple[Any, ...]:
+        name = "sequence"
+        if sequence.lstrip().startswith(">"):
+            name, sequence = next(formats.read_fasta(sequence.splitlines(), "the text"))
         sequence = predict.checked("".join(sequence.split()), "The sequence")
         if len(sequence) > model.settings["max_bases"]:
             raise InputError(
                 f"{len(sequence):,} bases are more than {model.settings['max_bases']:,}; "
                 "python -m tasks.dna.predict accepts records of any length"
             )
-        grammar = streaming.grammar_of(model)
-        ((_, states),) = streaming.predict_paths(model, [sequence], batch_size=1)
-        record, predicted = genes.Record("sequence", sequence), paths.genes_of(grammar, states)
-        if not predicted:
+        ((_, prediction),) = predictions.predict(model, [sequence], batch_size=1)
+        record = genes.Record(name, sequence)
+        if not prediction.genes:
             gr.Info("No gene was found.")
-        drawn = picture(lambda path: predict.draw(model, record, predicted, path, None))
-        lines = "\n".join(predict.gff_lines(record, predicted, 1))
-        return genes.to_text(grammar.labels[states]), drawn, f"##gff-version 3\n{lines}"
+        drawn = picture(lambda path: predict.draw(model, record, prediction.plain, path, None))
+        lines = "\n".join(outputs.gff_lines(record, prediction.genes, 1))
+        return genes.to_text(prediction.labels), drawn, f"##gff-version 3\n{lines}"
 
     text = gr.Textbox(
-        label="DNA sequence (IUPAC letters)",
+        label="DNA sequence (IUPAC letters), or one record of FASTA",
         lines=4,
         placeholder="AGCCCCTGTGAGGAACTAG",
         elem_id="dna_input",

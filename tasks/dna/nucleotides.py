@@ -9,7 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 LETTERS = "-ACMGRSVTWYHKDBN"  # the letter of each code
+GAP = 48  # masked bases between records that are read as one: more than any motif reaches
 STOP_CODONS = ("TAA", "TAG", "TGA")
+# Stop codons of genetic codes by their NCBI numbers: standard, Mycoplasma, bacteria, SR1.
+GENETIC_CODES = {1: STOP_CODONS, 4: ("TAA", "TAG"), 11: STOP_CODONS, 25: ("TAA", "TAG")}
 
 _CODE = np.full(256, -1, np.int32)  # the code of each byte
 for _bits, _letter in enumerate(LETTERS[1:], start=1):
@@ -23,7 +26,21 @@ FRACTIONS /= np.maximum(FRACTIONS.sum(axis=1, keepdims=True), 1.0)
 # `<int32>[16]`: the code of each code's complement.
 COMPLEMENT = (_BITS << np.arange(3, -1, -1)).sum(axis=1).astype(np.int32)
 
+# `<int32>[16]`: A, C, G, T as 0..3; -1 for other codes.
+DIGITS = np.full(16, -1, np.int32)
+DIGITS[[1, 2, 4, 8]] = range(4)
+
 _COMPLEMENT_LETTERS = str.maketrans("ACGTUMRWSYKVHDBN", "TGCAAKYWSRMBDHVN")
+
+
+def stop_codons(code: int) -> tuple[str, ...]:
+    """Return the stop codons of a genetic code.
+
+    Example:
+      >>> stop_codons(4)      # TGA is tryptophan
+      ('TAA', 'TAG')
+    """
+    return GENETIC_CODES[code]
 
 
 def encode(sequence: str | bytes) -> np.ndarray:

@@ -1,38 +1,41 @@
 """Find the genes in your own DNA with an exported model.
 
     python -m tasks.dna.predict AGCCCCTGTGAGGAACTAG
-    python -m tasks.dna.predict --file genome.fa --output genes.gff3
-    python -m tasks.dna.predict --file known.gb.gz --plot tracks.png --region 1-40000
+    python -m tasks.dna.predict genome.fa --output genes.gff3 --proteins genes.faa
+    python -m tasks.dna.predict known.gb.gz --plot tracks.png --region 1-40000
     zcat genome.fa.gz | python -m tasks.dna.predict - > genes.gff3
 
 For a sequence on the command line the labels are printed, one letter per base: `.` intergenic, `C`
 coding and `I` intron on the forward strand, `c` and `i` on the reverse strand. For files (FASTA,
-GenBank, GFF3 with FASTA; also .gz) and for standard input (FASTA, or one sequence per line) the
-genes are written as GFF3. Records may have any length.
+GenBank, GFF3 with FASTA; also .gz, .bz2, .xz) and for standard input (FASTA, or one sequence per
+line) the genes are written as GFF3. Records may have any length.
+
+A model of genes without introns first learns from the input itself how its organism writes genes.
+All records of a call must be of one organism; otherwise, as for metagenomes, pass --no-adapt.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import gzip
 import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
 from common.files import open_output
 from common.serving.served import Served, load_export
-from tasks.dna import formats, genes
+from tasks.dna import formats, outputs
 from tasks.dna.config import TASK
-from tasks.dna.genes import Gene, Record
+from tasks.dna.genes import Gene, Record, to_text
 from tasks.dna.nucleotides import encode
+from tasks.dna.predictions import Prediction, Reading
 
 import numpy as np
 import tyro
@@ -48,9 +51,21 @@ class Predict(BatchPredictConfig):
     """Flags of `predict`."""
 
     sequences: tyro.conf.Positional[tuple[str, ...]] = ()
-    """sequences of IUPAC letters; - reads standard input"""
+    """sequences of IUPAC letters, or files as for --file; - reads standard input"""
     file: tuple[Path, ...] = ()
     """files of records: FASTA, GenBank or GFF3 with FASTA, also compressed"""
+    proteins: Path | None = None
+    """write the proteins to this FASTA file"""
+    genes: Path | None = None
+    """write the coding sequences to this FASTA file"""
+    genbank: Path | None = None
+    """write the records with their genes to this GenBank file"""
+    adapt: bool = True
+    """learn from the records, which are of one organism; for models of genes without introns"""
+    genetic_code: Literal[1, 4, 11, 25] | None = None
+    """number of the genetic code (transl_table) (default: that of the training data)"""
+    mask: bool = False
+    """no gene lies across a run of 50 or more N; for models of genes without introns"""
     plot: Picture | None = None
     """draw the tracks of the first record, predicted and known genes, to this picture file"""
     region: str | None = None
@@ -71,6 +86,9 @@ class Predict(BatchPredictConfig):
 def read(flags: Predict) -> Iterator[tuple[Record, bool]]:
     """Yield the records, and whether each is a plain sequence, whose labels are printed."""
     for number, word in enumerate(flags.sequences, start=1):
+        if is_file(word):
+            yield from ((record, False) for record in read_file(Path(word), flags))
+            continue
         if word != "-":
             yield Record(f"sequence_{number}", checked(word, f"sequence {number}")), True
             continue
@@ -86,7 +104,7 @@ def read(flags: Predict) -> Iterator[tuple[Record, bool]]:
                     sequence = checked(line.strip(), f"standard input, sequence {count}")
                     yield Record(f"line_{count}", sequence), True
     for path in flags.file:
-        yield from ((record, False) for record in read_file(path))
+        yield from ((record, False) for record in read_file(path, flags))
 
 
 def checked(sequence: str, where: str) -> str:
@@ -104,77 +122,17 @@ def checked(sequence: str, where: str) -> str:
     return sequence.upper()
 
 
-def read_file(path: Path) -> Iterator[Record]:
-    """Yield the records of a file; of a FASTA file only one is held in memory."""
-    try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig") as lines:
-            first = next((line for line in lines if line.strip()), "")
-            if first.startswith(">") and formats.gff_path(path) is None:
-                for name, sequence in formats.read_fasta(itertools.chain([first], lines), path):
-                    yield Record(name, sequence)
-                return
-    except UnicodeDecodeError as error:
-        raise InputError("not text in UTF-8", path) from error
-    except (OSError, EOFError) as error:
-        raise InputError(
-            f"cannot read: {getattr(error, 'strerror', None) or error}", path
-        ) from None
-    yield from formats.read_records(path)
+def is_file(word: str) -> bool:
+    """Return whether a word is the name of a file: no sequence has a dot or a slash."""
+    return any(mark in word for mark in "./\\")
 
 
-# --- Output ---------------------------------------------------------------------------------------
-
-
-def gff_lines(record: Record, predicted: Iterable[Gene], first: int) -> Iterator[str]:
-    """Yield the GFF3 lines of a record's genes; the CDS includes the stop codon, as in GFF3.
-
-    Args:
-      record: only its name and its length are used.
-      predicted: its genes.
-      first: number of the first gene, so that identifiers are unique in a file.
-    """
-    name = quote(record.name, safe=".:^*$@!+_?-|")
-    yield f"##sequence-region {name} 1 {len(record.sequence)}"
-    for number, gene in enumerate(predicted, start=first):
-        strand = "+" if gene.strand == 1 else "-"
-        start, end = gene.start + 1, gene.end
-        partial = "" if gene.has_start and gene.has_stop else ";partial=true"
-        place = f"{start}\t{end}\t.\t{strand}\t."
-        own, parent = f"ID=mrna{number}", f"Parent=gene{number}"
-        yield f"{name}\tsequence-suite\tgene\t{place}\tID=gene{number}{partial}"
-        yield f"{name}\tsequence-suite\tmRNA\t{place}\t{own};{parent}{partial}"
-        for low, high, phase in _phased_exons(gene):
-            yield (
-                f"{name}\tsequence-suite\tCDS\t{low + 1}\t{high}\t.\t{strand}\t{phase}\t"
-                f"ID=cds{number};Parent=mrna{number}{partial}"
-            )
-
-
-def _phased_exons(gene: Gene) -> list[tuple[int, int, int]]:
-    """Return `(start, end, phase)` of each exon, by position."""
-    rows, phase = [], gene.phase
-    for low, high in gene.exons if gene.strand == 1 else reversed(gene.exons):
-        rows.append((low, high, phase))
-        phase = (phase - (high - low)) % 3
-    return sorted(rows)
-
-
-def describe(record: Record, labels: str, predicted: Iterable[Gene]) -> dict[str, Any]:
-    """Return a prediction as plain values; positions are 1-based and inclusive, as in GFF3."""
-    return {
-        "name": record.name,
-        "labels": labels,
-        "genes": [
-            {
-                "strand": "+" if gene.strand == 1 else "-",
-                "cds": [[start + 1, end] for start, end in gene.exons],
-                "complete": gene.has_start and gene.has_stop,
-            }
-            for gene in predicted
-        ],
-    }
+def read_file(path: Path, flags: Predict) -> Iterator[Record]:
+    """Yield the records of a file; the annotation is parsed only for the picture."""
+    if flags.plot:
+        yield from formats.read_records(path)
+    else:
+        yield from formats.read_sequences(path)
 
 
 # --- Picture --------------------------------------------------------------------------------------
@@ -221,7 +179,8 @@ def draw(
             heights.append(height)
             names.append(f"{name} {sign}")
             inside = (g for g in listed if g.strand == strand and g.end > low and g.start < high)
-            _draw_genes(lower, inside, height, "tab:blue" if strand == 1 else "tab:orange")
+            colour = "tab:blue" if strand == 1 else "tab:orange"
+            _draw_genes(lower, inside, height, colour, head=(high - low) / 80)
     lower.set_yticks(heights, names)
     lower.set(xlim=(low + 1, high), xlabel="base", ylim=(min(heights) - 0.7, 0.7))
     figure.savefig(path, dpi=120)
@@ -235,22 +194,74 @@ def _draw_probabilities(axes: Axes, probabilities: np.ndarray, low: int) -> None
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _draw_genes(axes: Axes, listed: Iterable[Gene], height: int, colour: str) -> None:
-    """Draw genes as lines, and their exons as boxes."""
+def _draw_genes(axes: Axes, listed: Iterable[Gene], height: int, colour: str, head: float) -> None:
+    """Draw genes as arrows: introns as lines, exons as boxes, the last exon with a head.
+
+    A white margin keeps neighbours apart.
+    """
     for gene in listed:
         axes.plot([gene.start + 1, gene.end], [height] * 2, color=colour, linewidth=1, zorder=1)
-        boxes = [(start + 1, end - start) for start, end in gene.exons]
-        axes.broken_barh(boxes, (height - 0.3, 0.6), facecolors=colour, zorder=2)
+        last = gene.exons[-1 if gene.strand == 1 else 0]
+        for start, end in gene.exons:
+            tip, tail = (end, start) if gene.strand == 1 else (start, end)
+            neck = tip - gene.strand * (min(head, end - start) if (start, end) == last else 0)
+            low, high = height - 0.3, height + 0.3
+            axes.fill(
+                [tail, neck, tip, neck, tail],
+                [low, low, height, high, high],
+                facecolor=colour,
+                edgecolor="white",
+                linewidth=0.8,
+                zorder=2,
+            )
 
 
 # --- The command ----------------------------------------------------------------------------------
 
 
-def write(flags: Predict, served: Served, out: TextIO) -> tuple[Record, list[Gene]] | None:
-    """Predict and write record by record; return the first one for the picture."""
-    from tasks.dna import paths, streaming  # here, since they import TensorFlow
+class Writer:
+    """The files of a run: labels or GFF3, and those of further flags.
 
-    grammar = streaming.grammar_of(served)
+    Args:
+      flags: the flags.
+      files: the open file of each flag that writes one; `output` is always there.
+      code: the genetic code.
+    """
+
+    def __init__(self, flags: Predict, files: Mapping[str, TextIO], code: int):
+        self.flags, self.files, self.code = flags, files, code
+        self.number = 1  # of the next gene
+        self.has_header = False
+
+    def write(self, record: Record, prediction: Prediction, *, is_plain: bool) -> None:
+        """Write a record to all files."""
+        out, first = self.files["output"], self.number
+        self.number += len(prediction.genes)
+        if self.flags.json:
+            print(json.dumps(outputs.describe(record, prediction)), file=out)
+        elif is_plain:
+            print(to_text(prediction.labels), file=out)
+        else:
+            if not self.has_header:
+                print("##gff-version 3", file=out)
+                self.has_header = True
+            self._lines("output", outputs.gff_lines(record, prediction.genes, first))
+            cli.say(f"{record.name}: {len(record.sequence):,} bases, {len(prediction.genes)} genes")
+        for name, protein in (("proteins", True), ("genes", False)):
+            lines = outputs.fasta_lines(record, prediction, first, protein=protein, code=self.code)
+            self._lines(name, lines)
+        self._lines("genbank", outputs.genbank_lines(record, prediction, first, self.code))
+
+    def _lines(self, name: str, lines: Iterable[str]) -> None:
+        if name in self.files:
+            for line in lines:
+                print(line, file=self.files[name])
+
+
+def write(flags: Predict, served: Served, writer: Writer) -> tuple[Record, list[Gene]] | None:
+    """Predict and write record by record; return the first one for the picture."""
+    from tasks.dna import predictions  # here, since it imports what predictions need
+
     pending: list[tuple[Record, bool]] = []
 
     def sequences() -> Iterator[str]:
@@ -258,25 +269,14 @@ def write(flags: Predict, served: Served, out: TextIO) -> tuple[Record, list[Gen
             pending.append((record, is_plain))
             yield record.sequence
 
-    first, number, has_header = None, 1, False
-    predictions = streaming.predict_paths(served, sequences(), batch_size=flags.batch_size)
-    for _, states in predictions:
+    reading = Reading(flags.adapt, flags.genetic_code, flags.mask)
+    first = None
+    for _, prediction in predictions.predict(
+        served, sequences(), batch_size=flags.batch_size, reading=reading
+    ):
         record, is_plain = pending.pop(0)
-        predicted = paths.genes_of(grammar, states)
-        first = first or (record, predicted)
-        labels = genes.to_text(grammar.labels[states])
-        if flags.json:
-            print(json.dumps(describe(record, labels, predicted)), file=out)
-        elif is_plain:
-            print(labels, file=out)
-        else:
-            if not has_header:
-                print("##gff-version 3", file=out)
-                has_header = True
-            for line in gff_lines(record, predicted, number):
-                print(line, file=out)
-            number += len(predicted)
-            cli.say(f"{record.name}: {len(record.sequence):,} bases, {len(predicted)} genes")
+        first = first or (record, prediction.plain)
+        writer.write(record, prediction, is_plain=is_plain)
     return first
 
 
@@ -284,9 +284,14 @@ def main(argv: list[str]) -> None:
     """Predict and write; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
     served = load_export(flags.model, TASK)
-    with open_output(flags.output) as out:
-        first = write(flags, served, out)
-        if first is None:  # an existing output file stays as it is
+    code = flags.genetic_code or served.settings["config"].get("genetic_code", 11)
+    with contextlib.ExitStack() as stack:
+        files = {"output": stack.enter_context(open_output(flags.output))}
+        for name in ("proteins", "genes", "genbank"):
+            if (path := getattr(flags, name)) is not None:
+                files[name] = stack.enter_context(open_output(path))
+        first = write(flags, served, Writer(flags, files, code))
+        if first is None:  # existing output files stay as they are
             raise InputError("the input is empty: there is no sequence in it")
     if flags.plot:
         draw(served, *first, flags.plot, flags.region)

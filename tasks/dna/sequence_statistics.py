@@ -7,7 +7,7 @@ are counted. An axis `strand_channels` has the channels of `Grammar.strand_chann
 from __future__ import annotations
 
 from tasks.dna.grammar import SIGNALS, UNKNOWN
-from tasks.dna.nucleotides import FRACTIONS
+from tasks.dna.nucleotides import DIGITS, FRACTIONS
 from tasks.dna.paths import EncodedRecords
 
 import numpy as np
@@ -20,8 +20,6 @@ ORDER = 5  # preceding bases on which the probability of a base depends
 WORDS = 4 ** (ORDER + 1)
 
 _PSEUDOCOUNT = 16.0  # weight of the next shorter word, in occurrences
-_DIGIT = np.full(16, -1, np.int32)
-_DIGIT[[1, 2, 4, 8]] = range(4)
 
 
 def words_of(bases: tf.Tensor | np.ndarray) -> tf.Tensor:
@@ -38,7 +36,7 @@ def words_of(bases: tf.Tensor | np.ndarray) -> tf.Tensor:
       >>> words_of(encode("AAAAACGN")[None]).numpy()
       array([[4096, 4096, 4096, 4096, 4096,    1,    6, 4096]], dtype=int32)
     """
-    digits = tf.gather(tf.constant(_DIGIT), bases)
+    digits = tf.gather(tf.constant(DIGITS), bases)
     time = tf.shape(digits)[1]
     padded = tf.pad(digits, [[0, 0], [ORDER, 0]], constant_values=-1)
     word, is_certain = tf.zeros_like(digits), tf.ones_like(digits, tf.bool)

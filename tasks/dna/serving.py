@@ -239,7 +239,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     def label_text(sequence: tf.Tensor) -> dict[str, tf.Tensor]:
         length = tf.strings.length(sequence)
         sequence = tf.where(finder.computed(length > 0, length), sequence, "")
-        outputs = run(*_encode_text(sequence))
+        outputs = run(*encode_text(sequence))
         characters = tf.gather(letters, outputs["labels"])
         rows = tf.RaggedTensor.from_tensor(characters, outputs["length"])
         return {**outputs, "labels": tf.strings.unicode_encode(rows, "UTF-8")}
@@ -286,7 +286,7 @@ def _is_base(bases: tf.Tensor) -> tf.Tensor:
     return (bases > 0) & (bases < 16)
 
 
-def _encode_text(sequence: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def encode_text(sequence: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Convert `<string>[batch]` to the codes of bases `<int32>[batch, time]` and the lengths."""
     codes = tf.constant(encode(bytes(range(256))))
     length = tf.strings.length(sequence)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from common.errors import InputError
 from common.log_space import LOW
 from common.serving.served import Served
 from tasks.dna.grammar import CONTEXT as MARGIN
 from tasks.dna.grammar import Grammar, make_grammar
-from tasks.dna.nucleotides import encode
+from tasks.dna.predictions import encode_checked
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def predict_paths(
     longest = min(SHORT, served.settings["max_bases"])
     short: list[tuple[str, np.ndarray]] = []
     for sequence in sequences:
-        bases = _encode(sequence)
+        bases = encode_checked(sequence)
         if len(bases) > longest:
             yield from _predict_short(served, short, batch_size)
             short = []
@@ -57,15 +56,6 @@ def predict_paths(
             yield from _predict_short(served, short, batch_size)
             short = []
     yield from _predict_short(served, short, batch_size)
-
-
-def _encode(sequence: str) -> np.ndarray:
-    """Return the codes of a sequence, `<int32>[bases]`; refuse letters outside IUPAC."""
-    bases = encode(sequence)
-    if (bases < 0).any():
-        place = int(np.argmax(bases < 0))
-        raise InputError(f"{sequence[place]!r} at base {place + 1} is no IUPAC letter of DNA")
-    return bases
 
 
 def _predict_short(

@@ -10,8 +10,10 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from common.commands import cli
 from common.commands.release import Card, describe_layers, release
@@ -20,6 +22,7 @@ from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
+from common.serving.targets import Signatures, Target
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
 from tasks.dna.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
@@ -29,7 +32,7 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.dna import data, model, paths, serving
+    from tasks.dna import data, frame_serving, frame_training, gene_tables, model, paths, serving
     from tasks.dna import grammar as grammars
 
     import keras
@@ -39,6 +42,7 @@ MONITOR = "mean_f1"
 ARCHITECTURE = (
     "spliced",
     "start_codons",
+    "genetic_code",
     "filters",
     "kernel",
     "convolutions",
@@ -94,8 +98,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         for piece in cut(record, data.PIECE)
     ]
     encoded = encode_training_records(corpus, grammar)
-    best = evaluate.describe_f1(evaluate.ceiling(validation, grammar))
-    cli.say(f"F1 of perfect labels on the validation split: {best}")
+    if best := evaluate.ceiling(validation, dataclasses.asdict(config)):
+        cli.say(f"F1 of perfect labels on the validation split: {evaluate.describe_f1(best)}")
     steps = data.steps_per_epoch(encoded, config) * config.epochs
     with run.strategy.scope():
         built = model.build(config)
@@ -125,13 +129,13 @@ def main(argv: list[str]) -> None:
     config = run.config
     with run.chief_first():
         corpus = data.load(config, seed=config.seed)
-    built, fitted = train_model(corpus, run)
-    grammar = grammars.make_grammar(config.spliced, config.start_codons)
+    train_one = train_model if config.spliced else frame_training.train_model
+    built, fitted = train_one(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
         records = data.records(corpus.splits[config.score])
         scored = evaluate.score(served, records)
-        evaluate.print_report(scored, evaluate.ceiling(records, grammar))
+        evaluate.print_report(scored, evaluate.ceiling(records, dataclasses.asdict(config)))
         evaluate.draw_confusion(scored.confusion, plots / "confusion_matrix.png")
         return scored
 
@@ -139,35 +143,66 @@ def main(argv: list[str]) -> None:
         run,
         corpus=corpus,
         fitted=fitted,
-        signatures=serving.signatures(built, config, run.target),
+        signatures=signatures_of(built, config, run.target),
         model=built,
         resources=[],
-        examples=serving.examples(config),
+        examples=(serving if config.spliced else frame_serving).examples(config),
         settings={
             "labels": list(LABELS),
-            "states": grammar.names,
-            "channels": grammar.channels,
             "max_bases": config.max_length,
-            "max_batch_bases": serving.MOST,
             "max_rows": MOST_ROWS,
+            **settings_of(config),
         },
         score=score,
         card=make_card(corpus, config),
     )
 
 
+def signatures_of(built: keras.Model, config: Config, target: Target) -> Signatures:
+    """Return the signatures of a model with introns, or without."""
+    module = serving if config.spliced else frame_serving
+    return module.signatures(built, config, target)
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Return what a client must know of the outputs."""
+    if not config.spliced:
+        return {
+            "states": frame_serving.STATES,
+            "channels": frame_serving.SIGNALS,
+            "motifs": gene_tables.binding_names(),
+            "max_batch_bases": frame_serving.MOST,
+        }
+    grammar = grammars.make_grammar(True, config.start_codons)
+    return {
+        "states": grammar.names,
+        "channels": grammar.channels,
+        "max_batch_bases": serving.MOST,
+    }
+
+
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
-    grammar = grammars.make_grammar(config.spliced, config.start_codons)
-    kind = "genes with introns" if config.spliced else "genes without introns"
+    layers = describe_layers(config.layers, config.cell, config.units)
+    if config.spliced:
+        states = grammars.make_grammar(True, config.start_codons).states
+        kind, most = "genes with introns", serving.MOST
+        network = (
+            f"{config.convolutions} convolutions over bases, {layers} over steps of nine bases, "
+            f"and a CRF of {states} states, whose paths are sequences of valid genes."
+        )
+    else:
+        kind, most = "genes without introns", frame_serving.MOST
+        network = (
+            "Counted tables score open reading frames and their starts; signature `adapt` counts "
+            f"those of another organism in its genome, without annotation. {layers} over open "
+            "reading frames weigh them, and a dynamic program arranges the genes."
+        )
     return Card(
         title=f"DNA: {corpus.name}",
         summary=(
             f"Reads a DNA sequence and labels each base: intergenic, coding or intron, on either "
-            f"strand; finds {kind}. {config.convolutions} convolutions over bases, "
-            f"{describe_layers(config.layers, config.cell, config.units)} "
-            f"over steps of nine bases, and a CRF of {grammar.states} states, whose "
-            "paths are sequences of valid genes."
+            f"strand; finds {kind}. {network}"
         ),
         scores=(
             "Raw sequences were sent. Scores are fractions, without the stop codon; see the "
@@ -181,7 +216,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "  http://localhost:8501/v1/models/dna:predict\n```\n\n"
             f"A sequence that is empty, longer than {config.max_length:,} bases or holds a letter "
             'that is not IUPAC gets labels "" and probabilities 0. So do the longest rows of a '
-            f"request whose rows, times the longest of them, are more than {serving.MOST:,} bases. "
+            f"request whose rows, times the longest of them, are more than {most:,} bases. "
             "`predict` accepts any length."
         ),
         data=f"Start codons: {', '.join(config.start_codons)}.",

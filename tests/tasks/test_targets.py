@@ -77,7 +77,7 @@ def dna(folder):
     from tasks.dna import model, serving
     from tasks.dna.config import Config
 
-    config = Config(filters=6, units=5, layers=1, convolutions=1, spliced=False)
+    config = Config(filters=6, units=5, layers=1, convolutions=1)
     built = model.build(config)
     random = np.random.default_rng(0)
     for weight in built.weights:

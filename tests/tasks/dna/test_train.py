@@ -47,7 +47,7 @@ def test_fine_tuning_starts_from_the_published_weights(trained, served):
         ("x.fa", b"", "x.fa: empty file; expected GenBank, FASTA or GFF3"),
         ("x.fa", b"hello world\n", "x.fa: expected GenBank, FASTA or GFF3, got 'hello world'"),
         ("x.fa", b">a\nACGT\nACGJT\n", "x.fa, line 3: 'J' is not an IUPAC letter of DNA"),
-        ("x.fa", b">a\n>b\nACGT\n", "x.fa, line 1: record 'a' has no bases"),
+        ("x.fa", b">a\n>b\n", "x.fa: 2 of 2 records cannot be used"),
         ("x.fa", b">a\nAC\n>a\nGT\n", "x.fa: two records are named 'a'"),
         ("x.fa", b">a\nAC\n\xff\n", "x.fa, line 3: not text in UTF-8"),
         ("x.fa.gz", b"\x1f\x8b\x08\x00junk", "x.fa.gz: cannot read"),

@@ -3,7 +3,7 @@
 import itertools
 import re
 
-from tasks.dna import predict
+from tasks.dna import outputs
 from tasks.dna.genes import Gene, Record
 
 import numpy as np
@@ -45,7 +45,7 @@ def write_fasta(path, records):
             file.write(f">{record.name} something\n" + "\n".join(wrapped) + "\n")
     lines = ["##gff-version 3"]
     for record in records:
-        lines += predict.gff_lines(record, record.genes, 1)
+        lines += outputs.gff_lines(record, record.genes, 1)
     path.with_suffix(".gff3").write_text("\n".join(lines) + "\n")
     return path
 

@@ -1,0 +1,170 @@
+"""Training of the gene finder without introns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from common.commands import cli
+from common.commands.run import Run, warm_start
+from common.data import epoch_seed
+from common.datasets import Corpus
+from common.errors import InputError
+from common.training.fit import Fitted, Validated, fit
+from tasks.dna import data, frame_data, frame_model, gene_tables
+from tasks.dna.config import Config
+from tasks.dna.frame_data import Windows
+from tasks.dna.gene_tables import Tables
+from tasks.dna.genes import Record
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+MONITOR = "mean_f1"
+
+
+def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
+    """Build and fit a model; it holds the weights of the best epoch."""
+    config = run.config
+    training, validation = (data.records(corpus.splits[name]) for name in ("train", "validation"))
+    organisms = frame_data.by_organism(training)
+    _check_genes(training)
+    contents, tables = count_organisms(organisms, config)
+    with run.strategy.scope():
+        if run.published is None:
+            built = frame_model.build(config, len(organisms))
+            built.get_layer("organisms").fill(contents, tables)
+        else:
+            layer = run.published.model.get_layer("organisms")
+            built = frame_model.build(config, layer.count)
+            warm_start(built, run.published)
+            contents, tables = layer.contents.numpy(), Tables(*layer.tables)
+    windows = frame_data.concatenated(
+        [
+            part
+            for number, records in enumerate(organisms.values())
+            for part in read_organism(
+                records, *_others(contents, tables, number, run.published is None), config
+            )
+        ]
+    )
+    held_out = frame_data.concatenated(
+        [
+            part
+            for records in frame_data.by_organism(validation).values()
+            for part in read_organism(records, contents, tables, config)
+        ]
+    )
+    count = int((windows.gene == 1).sum())
+    cli.say(f"{len(windows.length):,} windows of candidates, with {count:,} genes")
+    steps = max(1, _count(windows, config) // config.batch_size) * config.epochs
+    with run.strategy.scope():
+        optimizer = run.make_adam(steps)
+    fitted = fit(
+        built,
+        optimizer=optimizer,
+        losses=frame_model.losses,
+        train=lambda epoch: batches(windows, config, epoch),
+        validation=_dataset(held_out).batch(config.batch_size),
+        score=score_batches,
+        monitor=MONITOR,
+        mode="max",
+        options=run.fit_options(steps, corpus),
+    )
+    return built, fitted
+
+
+def _check_genes(records: Sequence[Record]) -> None:
+    valid = sum(
+        len(gene.exons) == 1 and not gene.pseudo for record in records for gene in record.genes
+    )
+    cli.say(f"{sum(len(record.sequence) for record in records):,} bases, {valid:,} valid genes")
+    if not valid:
+        raise InputError(
+            "no valid gene in the training records: are there CDS features, and do --spliced and "
+            "--start_codons fit the organism?"
+        )
+
+
+def count_organisms(
+    organisms: Mapping[str, Sequence[Record]], config: Config
+) -> tuple[np.ndarray, Tables]:
+    """Return the fractions of G and C of organisms, ascending, and their tables."""
+    contents = [frame_data.gc_content(records) for records in organisms.values()]
+    tables = [frame_data.known_tables(records, config) for records in organisms.values()]
+    return np.array(contents, np.float32), frame_data.stacked(tables)
+
+
+def _others(
+    contents: np.ndarray, tables: Tables, number: int, own: bool
+) -> tuple[np.ndarray, Tables]:
+    """Return the tables of all organisms but one, if there are others."""
+    if not own or len(contents) < 2:
+        return contents, tables
+    kept = [place for place in range(len(contents)) if place != number]
+    return contents[kept], Tables(*(tf.gather(table, kept) for table in tables))
+
+
+def read_organism(
+    records: Sequence[Record], contents: np.ndarray, tables: Tables, config: Config
+) -> Iterator[Windows]:
+    """Yield the windows of an organism, in the three ways of `frame_data`.
+
+    Args:
+      records: of the organism.
+      contents: of other organisms.
+      tables: of other organisms.
+      config: the settings.
+    """
+    sample, _ = frame_data.joined(list(frame_data.pieces(records)), frame_data.MOST)
+    length = tf.constant([len(sample)])
+    similar = frame_data.interpolated(frame_data.gc_content(records), contents, tables)
+    stops = tf.constant(frame_data.is_stop(config.genetic_code)[None])
+
+    @tf.function(autograph=False)
+    def adapt() -> Tables:
+        return gene_tables.adapt(
+            tf.constant(sample[None]), length, similar, config.start_codons, stops
+        )
+
+    adapted = adapt()
+    for batch in frame_data.batched(frame_data.pieces(records)):
+        yield frame_data.read(batch, adapted, config)
+    for seed, chosen in ((1, adapted), (2, similar)):
+        for batch in frame_data.batched(frame_data.contigs(records, seed)):
+            yield frame_data.read(batch, chosen, config)
+
+
+def _count(windows: Windows, config: Config) -> int:
+    return min(len(windows.length), config.windows or len(windows.length))
+
+
+def _dataset(windows: Windows) -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices(windows._asdict())
+
+
+def batches(windows: Windows, config: Config, epoch: int) -> tf.data.Dataset:
+    """Return the batches of an epoch, in random order."""
+    random = np.random.default_rng(epoch_seed(config.seed, epoch))
+    order = random.permutation(len(windows.length))[: config.windows or None]
+    is_full = len(order) >= config.batch_size
+    chosen = Windows(*(values[order] for values in windows))
+    return _dataset(chosen).batch(config.batch_size, drop_remainder=is_full).prefetch(2)
+
+
+def score_batches(validated: Validated) -> dict[str, float]:
+    """Return the F1 of stop codons and of whole genes among the candidates, and their mean."""
+    exact = found = predicted = true = 0
+    for batch, outputs in validated:
+        known = batch["gene"] >= 0
+        is_gene, positive = batch["gene"] == 1, outputs["gene"] > 0
+        hits = is_gene & positive
+        exact += int((hits & (outputs["start"].argmax(axis=-1) == batch["start"])).sum())
+        found += int(hits.sum())
+        predicted += int((positive & known).sum())
+        true += int(is_gene.sum())
+    scores = {
+        f"{level}_f1": 2 * correct / max(1, predicted + true)
+        for level, correct in (("gene", exact), ("stop", found))
+    }
+    return {MONITOR: float(np.mean(list(scores.values()))), **scores}
