@@ -314,7 +314,9 @@ def pad_windows(
     return first, last - first, tf.gather(before, row) + place
 
 
-def to_windows(values: tf.Tensor, first: tf.Tensor, length: tf.Tensor, size: int) -> tf.Tensor:
+def to_windows(
+    values: tf.Tensor, first: tf.Tensor, length: tf.Tensor, size: int | tf.Tensor
+) -> tf.Tensor:
     """Return the values of each window, `[windows, size, ...]`, 0 in the padding."""
     places = first[:, None] + tf.range(size)
     inside = tf.sequence_mask(length, size)

@@ -104,17 +104,18 @@ class FrameFinder:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the network's outputs for candidates, window by window."""
         first, size, window = candidates.pad_windows(found.row, batch, CORE, CONTEXT)
-        # Loops and convolutions have no result for no window.
-        first, size = tf.pad(first, [[0, 1]]), tf.pad(size, [[0, 1]])
+        # Loops have no result for no window, and none for no step.
+        first, size = tf.pad(first, [[0, 1]]), tf.pad(size, [[0, 1]], constant_values=1)
+        longest = tf.reduce_max(size)
         inputs = {
-            name: candidates.to_windows(tf.pad(values, _one_more(values)), first, size, WINDOW)
+            name: candidates.to_windows(tf.pad(values, _one_more(values)), first, size, longest)
             for name, values in (
                 ("frames", found.frames),
                 ("starts", found.starts),
                 ("strand", found.strand),
             )
         }
-        outputs = self.core(**inputs, length=tf.maximum(size, 1))
+        outputs = self.core(**inputs, length=size)
         place = tf.range(tf.size(found.row)) - tf.gather(first, window)
         index = tf.stack([window, place], axis=1)
         return tf.gather_nd(outputs["gene"], index), tf.gather_nd(outputs["start"], index)

@@ -13,6 +13,7 @@ from common.training.fit import Fitted, Validated, fit
 from tasks.dna import data, frame_data, frame_model, gene_tables
 from tasks.dna.config import Config
 from tasks.dna.frame_data import Windows
+from tasks.dna.frame_model import WINDOW
 from tasks.dna.gene_tables import Tables
 from tasks.dna.genes import Record
 
@@ -21,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 MONITOR = "mean_f1"
+SHORT = 32  # candidates of a short window
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
@@ -57,7 +59,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     )
     count = int((windows.gene == 1).sum())
     cli.say(f"{len(windows.length):,} windows of candidates, with {count:,} genes")
-    steps = max(1, _count(windows, config) // config.batch_size) * config.epochs
+    steps = int(batches(windows, config, 1).cardinality()) * config.epochs
     with run.strategy.scope():
         optimizer = run.make_adam(steps)
     fitted = fit(
@@ -65,7 +67,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         optimizer=optimizer,
         losses=frame_model.losses,
         train=lambda epoch: batches(windows, config, epoch),
-        validation=_dataset(held_out).batch(config.batch_size),
+        validation=_dataset(held_out).batch(4 * config.batch_size),
         score=score_batches,
         monitor=MONITOR,
         mode="max",
@@ -135,21 +137,42 @@ def read_organism(
             yield frame_data.read(batch, chosen, config)
 
 
-def _count(windows: Windows, config: Config) -> int:
-    return min(len(windows.length), config.windows or len(windows.length))
-
-
 def _dataset(windows: Windows) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(windows._asdict())
 
 
 def batches(windows: Windows, config: Config, epoch: int) -> tf.data.Dataset:
-    """Return the batches of an epoch, in random order."""
+    """Return the batches of an epoch, in random order.
+
+    Most contigs have few candidates. Their windows are shortened to `SHORT` candidates, and a batch
+    has as many candidates of them as of others.
+    """
     random = np.random.default_rng(epoch_seed(config.seed, epoch))
     order = random.permutation(len(windows.length))[: config.windows or None]
-    is_full = len(order) >= config.batch_size
-    chosen = Windows(*(values[order] for values in windows))
-    return _dataset(chosen).batch(config.batch_size, drop_remainder=is_full).prefetch(2)
+    is_short = windows.length[order] <= SHORT
+    groups = [(part, WINDOW) for part in _cut(order[~is_short], config.batch_size)]
+    several = config.batch_size * (WINDOW // SHORT)
+    groups += [(part, SHORT) for part in _cut(order[is_short], several)]
+    random.shuffle(groups)  # type: ignore[arg-type]  # of any objects
+
+    def rows() -> Iterator[dict[str, np.ndarray]]:
+        for part, size in groups:
+            chosen = {name: values[part] for name, values in windows._asdict().items()}
+            yield {name: v[:, :size] if v.ndim > 1 else v for name, v in chosen.items()}
+
+    signature = {
+        name: tf.TensorSpec([None, *([None] * (v.ndim > 1)), *v.shape[2:]], v.dtype)
+        for name, v in windows._asdict().items()
+    }
+    batches = tf.data.Dataset.from_generator(rows, output_signature=signature)
+    return batches.apply(tf.data.experimental.assert_cardinality(len(groups))).prefetch(2)
+
+
+def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut indices into parts of equal size; drop a shorter rest unless it is the only part."""
+    if len(order) <= size:
+        return [order] if len(order) else []
+    return [order[at : at + size] for at in range(0, len(order) - size + 1, size)]
 
 
 def score_batches(validated: Validated) -> dict[str, float]:

@@ -42,7 +42,7 @@ def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, served)
     with gzip.open(tmp_path / "new.fa.gz", "wt") as file:
         for record in rows:
             file.write(f">{record.name.replace(' ', '_')}\n{record.sequence.lower()}\n")
-    words = ["--model", str(served.path), "--file", str(tmp_path / "new.fa.gz")]
+    words = ["--model", str(served.path), str(tmp_path / "new.fa.gz")]
     predict.main([*words, "--output", str(tmp_path / "new.gff3")])
     text = (tmp_path / "new.gff3").read_text()
     assert text.startswith("##gff-version 3\n##sequence-region chr_0 1 ")
