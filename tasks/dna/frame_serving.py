@@ -99,6 +99,11 @@ class FrameFinder:
         valid &= tf.reduce_all((bases >= 0) & (bases < 16) | ~real, axis=1)
         return within_budget(valid, length, budget)
 
+    def clean(self, bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Return bases with 0 in the padding and for values that are no codes."""
+        inside = tf.sequence_mask(length, tf.shape(bases)[1])
+        return tf.where(inside & (bases > 0) & (bases < 16), bases, 0)
+
     def weighed(
         self, found: candidates.Candidates, batch: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -312,7 +317,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     def decode_rows(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(bases, length, finder.max_length, MOST) & no_mask(bases, length)
         steps = dict.fromkeys(("states", "probabilities", "signals", "labels"), same)
-        inputs = {"bases": bases, "length": length}
+        inputs = {"bases": finder.clean(bases, length), "length": length}
         return run_valid(
             finder.decode, inputs, valid, fill={"length": 1}, timed=["bases"], steps=steps
         )
@@ -346,7 +351,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     @tf.function(input_signature=[bases_spec, length_spec, code_spec], autograph=False)
     def adapt(bases: tf.Tensor, length: tf.Tensor, code: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(bases, length, MOST_ADAPT, MOST_ADAPT)
-        inputs = {"bases": bases, "length": length, "code": code}
+        inputs = {"bases": finder.clean(bases, length), "length": length, "code": code}
         return run_valid(finder.adapt, inputs, valid, fill={"length": 1}, timed=["bases"])
 
     @tf.function(input_signature=[bases_spec, length_spec], autograph=False)
@@ -356,11 +361,12 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         def run(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
             return finder.similar(bases, length)._asdict()
 
-        inputs = {"bases": bases, "length": length}
+        inputs = {"bases": finder.clean(bases, length), "length": length}
         return run_valid(run, inputs, valid, fill={"length": 1}, timed=["bases"])
 
     def find_genes(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(inputs["bases"], inputs["length"], finder.max_length, MOST)
+        inputs["bases"] = finder.clean(inputs["bases"], inputs["length"])
         return run_valid(finder.genes, inputs, valid, fill={"length": 1}, timed=["bases"])
 
     @tf.function(
