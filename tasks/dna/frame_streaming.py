@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from common.messages import say
 from common.serving.served import Served
 from tasks.dna import predictions
 from tasks.dna.nucleotides import GAP
@@ -25,6 +26,10 @@ CONTEXT = 1 << 15  # bases that the pieces also read on each side
 SAMPLE = 1 << 21  # bases in which the tables are counted
 LEAST_SAMPLE = 20_000  # bases in which counting is worth while
 MASKED = 50  # N in a row that `Reading.mask` masks
+CHECKED = 100_000  # bases in which the genetic code is checked
+OTHER_CODE = 4  # in which TGA is tryptophan
+USUAL, LONG_GENE = 0.7, 600  # fraction in genes, and their mean length, above which it is right
+MORE, LONGER = 1.03, 1.3  # bases in genes, and their mean length, by a code that fits better
 COLUMNS = (
     "start", "end", "strand", "phase", "partial", "kind", "binding",
     "score", "confidence", "start_confidence",
@@ -38,17 +43,21 @@ def predict(
     """Yield each sequence with its prediction; see `predictions.predict`."""
     config = served.settings["config"]
     names = config["start_codons"], served.settings["motifs"]
-    code = reading.genetic_code or config["genetic_code"]
+    code = reading.genetic_code
+    if code is None or code == "auto":
+        code = config["genetic_code"]
     rows = ((text, _encode(text, mask=reading.mask)) for text in sequences)
     tables = None
     if reading.adapt:
         sample, rows = _read_sample(rows)
         tables = count_tables(served, sample, code)
+        if tables is not None and reading.genetic_code in (None, "auto"):
+            code, tables = _check_code(served, sample, code, tables, reading.genetic_code)
     for group in _grouped(rows, batch_size):
         for (text, _), table in zip(
             group, _find(served, group, tables, code, batch_size), strict=True
         ):
-            yield text, predictions.from_table(table, *names, len(text))
+            yield text, predictions.from_table(table, *names, len(text), code)
 
 
 def _encode(sequence: str, *, mask: bool) -> np.ndarray:
@@ -86,6 +95,37 @@ def count_tables(served: Served, records: Sequence[np.ndarray], code: int) -> Ta
         parts = [joined[start : start + SAMPLE // 16 - GAP] for start in starts]
         joined = np.concatenate([part for piece in parts for part in (piece, gap)])
     return served.call("adapt", bases=joined[None], length=[len(joined)], code=[code])
+
+
+def _check_code(
+    served: Served, sample: Sequence[np.ndarray], code: int, tables: Table, wanted: str | None
+) -> tuple[int, Table]:
+    """Return the genetic code and its tables: another code is said, or used if `wanted` is "auto".
+
+    Where TGA is no stop codon but is read as one, genes fall into pieces. So the other code is
+    tried only if genes are short or few, and fits better if they then cover more bases.
+    """
+    first = max(sample, key=len)[:CHECKED]
+    count, covered = _coverage(served, first, code, tables)
+    other = 11 if code == OTHER_CODE else OTHER_CODE
+    if covered > max(USUAL * len(first), LONG_GENE * count):
+        return code, tables
+    others = count_tables(served, sample, other)
+    assert others is not None  # since `tables` is not
+    fewer, more = _coverage(served, first, other, others)
+    if more < MORE * covered or more * count < LONGER * covered * fewer:
+        return code, tables
+    if wanted == "auto":
+        say(f"read with genetic code {other}, which fits better than {code}")
+        return other, others
+    say(f"genetic code {other} fits better than {code}: pass --genetic_code {other}, or auto")
+    return code, tables
+
+
+def _coverage(served: Served, bases: np.ndarray, code: int, tables: Table) -> tuple[int, int]:
+    """Return the number of genes in some bases, and their length."""
+    found = served.call("genes", bases=bases[None], length=[len(bases)], code=[code], **tables)
+    return int(found["count"][0]), int((found["end"] - found["start"]).sum())
 
 
 def _grouped(rows: Iterable[Row], batch_size: int) -> Iterator[list[Row]]:

@@ -62,7 +62,7 @@ class Predict(BatchPredictConfig):
     """write the records with their genes to this GenBank file"""
     adapt: bool = True
     """learn from the records, which are of one organism; for models of genes without introns"""
-    genetic_code: Literal[1, 4, 11, 25] | None = None
+    genetic_code: Literal[1, 4, 11, 25, "auto"] | None = None
     """number of the genetic code (transl_table) (default: that of the training data)"""
     mask: bool = False
     """no gene lies across a run of 50 or more N; for models of genes without introns"""
@@ -225,17 +225,16 @@ class Writer:
     Args:
       flags: the flags.
       files: the open file of each flag that writes one; `output` is always there.
-      code: the genetic code.
     """
 
-    def __init__(self, flags: Predict, files: Mapping[str, TextIO], code: int):
-        self.flags, self.files, self.code = flags, files, code
+    def __init__(self, flags: Predict, files: Mapping[str, TextIO]):
+        self.flags, self.files = flags, files
         self.number = 1  # of the next gene
         self.has_header = False
 
     def write(self, record: Record, prediction: Prediction, *, is_plain: bool) -> None:
         """Write a record to all files."""
-        out, first = self.files["output"], self.number
+        out, first, code = self.files["output"], self.number, prediction.genetic_code
         self.number += len(prediction.genes)
         if self.flags.json:
             print(json.dumps(outputs.describe(record, prediction)), file=out)
@@ -248,9 +247,9 @@ class Writer:
             self._lines("output", outputs.gff_lines(record, prediction.genes, first))
             cli.say(f"{record.name}: {len(record.sequence):,} bases, {len(prediction.genes)} genes")
         for name, protein in (("proteins", True), ("genes", False)):
-            lines = outputs.fasta_lines(record, prediction, first, protein=protein, code=self.code)
+            lines = outputs.fasta_lines(record, prediction, first, protein=protein, code=code)
             self._lines(name, lines)
-        self._lines("genbank", outputs.genbank_lines(record, prediction, first, self.code))
+        self._lines("genbank", outputs.genbank_lines(record, prediction, first, code))
 
     def _lines(self, name: str, lines: Iterable[str]) -> None:
         if name in self.files:
@@ -284,13 +283,12 @@ def main(argv: list[str]) -> None:
     """Predict and write; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
     served = load_export(flags.model, TASK)
-    code = flags.genetic_code or served.settings["config"].get("genetic_code", 11)
     with contextlib.ExitStack() as stack:
         files = {"output": stack.enter_context(open_output(flags.output))}
         for name in ("proteins", "genes", "genbank"):
             if (path := getattr(flags, name)) is not None:
                 files[name] = stack.enter_context(open_output(path))
-        first = write(flags, served, Writer(flags, files, code))
+        first = write(flags, served, Writer(flags, files))
         if first is None:  # existing output files stay as they are
             raise InputError("the input is empty: there is no sequence in it")
     if flags.plot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 from common.errors import InputError
 from common.serving.served import Served
@@ -40,10 +41,17 @@ class PredictedGene:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The genes of a record, and the label of each base, `<int>[bases]`, an index of `LABELS`."""
+    """The genes of a record.
+
+    Attributes:
+      genes: in ascending order.
+      labels: `<int>[bases]`, the label of each base, an index of `LABELS`.
+      genetic_code: the code by which they were read.
+    """
 
     genes: tuple[PredictedGene, ...]
     labels: np.ndarray
+    genetic_code: int = 11
 
     @property
     def plain(self) -> list[Gene]:
@@ -57,12 +65,12 @@ class Reading:
 
     Attributes:
       adapt: whether the records are of one organism, whose tables are counted in them.
-      genetic_code: NCBI's number; None: that of the training data.
+      genetic_code: NCBI's number; None: that of the training data; "auto": the one that fits.
       mask: whether no gene lies across runs of `MASKED` or more N.
     """
 
     adapt: bool = True
-    genetic_code: int | None = None
+    genetic_code: int | Literal["auto"] | None = None
     mask: bool = False
 
 
@@ -109,7 +117,11 @@ def encode_checked(sequence: str) -> np.ndarray:
 
 
 def from_table(
-    table: Mapping[str, np.ndarray], start_codons: Sequence[str], motifs: Sequence[str], size: int
+    table: Mapping[str, np.ndarray],
+    start_codons: Sequence[str],
+    motifs: Sequence[str],
+    size: int,
+    genetic_code: int,
 ) -> Prediction:
     """Return the prediction of a record from its row of the signature `genes`.
 
@@ -118,6 +130,7 @@ def from_table(
       start_codons: those of the model.
       motifs: the name of each entry of `binding`.
       size: bases of the record.
+      genetic_code: the code by which it was read.
     """
     found = []
     for number in range(len(table["start"])):
@@ -142,4 +155,5 @@ def from_table(
             )
         )
     genes = tuple(sorted(found, key=lambda predicted: predicted.gene))
-    return Prediction(genes, labels_of((predicted.gene for predicted in genes), size))
+    labels = labels_of((predicted.gene for predicted in genes), size)
+    return Prediction(genes, labels, genetic_code)

@@ -5,7 +5,7 @@ from tasks.dna.config import Config
 from tasks.dna.genes import LABELS, labels_of
 from tasks.dna.nucleotides import encode
 from tasks.dna.predictions import Reading, predict
-from tests.tasks.own.bacteria import bacterium
+from tests.tasks.own.bacteria import CODONS, bacterium
 from tests.tasks.own.dna import complement
 
 import numpy as np
@@ -154,3 +154,19 @@ def test_short_and_empty_requests_have_no_genes(live):
         outputs = live.call(signature, bases=np.zeros((2, 0), np.int32), length=[0, 0])
         assert all(len(value) == 2 and not value.any() for value in outputs.values())
     assert genes(live, ["A", "ATGTAA"])[0].genes == ()
+
+
+def test_another_genetic_code_is_found_and_said(live, capsys):
+    random = np.random.default_rng(12)
+    codons = [*CODONS, *["TGA"] * 12]  # five per cent of the codons
+    record = bacterium(random, genes_wanted=60, codons=codons, stops=("TAA", "TAG"))
+    stops = {gene.stop for gene in record.genes}
+    found = {}
+    for code in (None, "auto", 4):
+        (prediction,) = genes(live, [record.sequence], genetic_code=code)
+        found[code] = {gene.stop for gene in prediction.plain}
+        assert prediction.genetic_code == (11 if code is None else 4)
+    assert len(found["auto"] & stops) > 45 and found["auto"] == found[4]
+    said = capsys.readouterr().err
+    assert "genetic code 4 fits better than 11: pass --genetic_code 4, or auto" in said
+    assert "read with genetic code 4, which fits better than 11" in said

@@ -9,14 +9,14 @@ STOPS = ("TAA", "TAG", "TGA")
 CODONS = [c for c in map("".join, itertools.product("ACGGCT", repeat=3)) if c not in STOPS]
 
 
-def bacterium(random, name="r", genes_wanted=10):
+def bacterium(random, name="r", genes_wanted=10, codons=CODONS, stops=STOPS):
     """Return a record of genes with a ribosome-binding motif before each."""
     sequence, genes = letters(random, 60, (0.4, 0.1, 0.1, 0.4)), []
     for number in range(genes_wanted):
         count = int(random.integers(60, 160))
         start = ("ATG", "GTG")[number % 4 == 3]
-        body = "".join(random.choice(CODONS, size=count))
-        gene = f"AGGAGG{letters(random, 6)}" + start + body + STOPS[number % 3]
+        body = "".join(random.choice(codons, size=count))
+        gene = f"AGGAGG{letters(random, 6)}" + start + body + stops[number % len(stops)]
         placed = Gene(((12, len(gene)),), 1)
         if random.integers(2):
             placed, gene = placed.mirrored(len(gene)), complement(gene)
