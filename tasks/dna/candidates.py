@@ -68,62 +68,87 @@ def make(
     strands = lay_out(bases, length)
     frames, starts = find(strands, start_codons, is_stop)
     sites = gene_tables.start_sites(strands, starts)
-    start_row = tf.gather(strands.rows, strands.position(starts.codon))
-    parts = gene_tables.start_scores(tables, sites, starts.kind, start_row)
+    scored = _score(strands, frames, starts, sites, tables)
+    best = gene_tables.best_starts(frames, starts, scored.total)
+    off = starts.kind == len(start_codons)
+    likely, spans = _in_order(strands, frames, starts, best, off)
+    row = tf.gather(strands.rows, spans.left)
+    described = _Described(
+        strands,
+        tables,
+        tf.gather(gene_tables.gc_content(bases, length), row),
+        Frames(*(tf.gather(value, likely) for value in frames)),
+        starts,
+        Best(*(tf.gather(value, likely) for value in best)),
+        spans,
+        row,
+        *scored,
+    )
+    ranked = tf.gather(_rank(starts.frame, scored.total, tf.size(frames.begin)), likely)
+    exists, index = ranked >= 0, tf.maximum(ranked, 0)
+    is_sure = described.best.score > SURE
+    is_sure &= ~gene_tables.is_dominated(spans, described.best.score)
+    stop, open_end = described.frames.stop, described.frames.open_end
+    codon, shape = tf.gather(starts.codon, index), tf.shape(index)
+    return strands, Candidates(
+        row=row,
+        frames=_frame_features(described, is_sure, len(start_codons)),
+        starts=_start_features(described, is_sure, index, exists, len(start_codons)),
+        strand=tf.cast(spans.strand, tf.float32),
+        stop=stop,
+        codon=codon,
+        kind=tf.gather(starts.kind, index),
+        binding=tf.gather(sites.binding, index),
+        open_end=open_end,
+        spans=span(
+            strands,
+            codon,
+            tf.broadcast_to(stop[:, None], shape),
+            tf.gather(off, index),
+            tf.broadcast_to(open_end[:, None], shape),
+        ),
+    )
+
+
+class _Scored(NamedTuple):
+    """The score of the gene from each start, and its parts."""
+
+    parts: tf.Tensor  # of the start, `gene_tables.start_scores`
+    coding: tf.Tensor  # of the codons
+    total: tf.Tensor
+
+
+def _score(
+    strands: Strands,
+    frames: Frames,
+    starts: Starts,
+    sites: gene_tables.StartSites,
+    tables: Tables,
+) -> _Scored:
+    """Return the scores of all starts."""
+    row = tf.gather(strands.rows, strands.position(starts.codon))
+    parts = gene_tables.start_scores(tables, sites, starts.kind, row)
     sums = gene_tables.cumulative_scores(tables, strands)
     coding = gene_tables.coding_score(sums, starts.codon, tf.gather(frames.stop, starts.frame))
-    score = coding + tf.reduce_sum(parts, axis=1) + CONSTANT
-    best = gene_tables.best_starts(frames, starts, score)
+    return _Scored(parts, coding, coding + tf.reduce_sum(parts, axis=1) + CONSTANT)
+
+
+def _in_order(
+    strands: Strands, frames: Frames, starts: Starts, best: Best, off: tf.Tensor
+) -> tuple[tf.Tensor, Span]:
+    """Return the frames that may be genes in the order of their middles, and their best genes."""
     likely = tf.reshape(tf.where((best.start >= 0) & (best.score > FLOOR)), [-1])
-    off = starts.kind == len(start_codons)
     start = tf.gather(best.start, likely)
-    best_span = span(
+    spans = span(
         strands,
         tf.gather(starts.codon, start),
         tf.gather(frames.stop, likely),
         tf.gather(off, start),
         tf.gather(frames.open_end, likely),
     )
-    order = tf.argsort(best_span.left + best_span.right)
-    likely = tf.cast(tf.gather(likely, order), tf.int32)
-    best_span = Span(*(tf.gather(value, order) for value in best_span))
-    frames_kept = Frames(*(tf.gather(value, likely) for value in frames))
-    best_kept = Best(*(tf.gather(value, likely) for value in best))
-    row = tf.gather(strands.rows, best_span.left)
-    ranked = _rank(starts.frame, score, tf.size(frames.begin))
-    ranked = tf.gather(ranked, likely)
-    exists, index = ranked >= 0, tf.maximum(ranked, 0)
-    stop = tf.broadcast_to(frames_kept.stop[:, None], tf.shape(index))
-    open_end = tf.broadcast_to(frames_kept.open_end[:, None], tf.shape(index))
-    codon = tf.gather(starts.codon, index)
-    spans = span(strands, codon, stop, tf.gather(off, index), open_end)
-    content = tf.gather(gene_tables.gc_content(bases, length), row)
-    described = _Described(
-        strands,
-        tables,
-        content,
-        frames_kept,
-        starts,
-        best_kept,
-        best_span,
-        row,
-        parts,
-        coding,
-        score,
-    )
-    is_sure = (best_kept.score > SURE) & ~gene_tables.is_dominated(best_span, best_kept.score)
-    return strands, Candidates(
-        row=row,
-        frames=_frame_features(described, is_sure, len(start_codons)),
-        starts=_start_features(described, is_sure, index, exists, len(start_codons)),
-        strand=tf.cast(best_span.strand, tf.float32),
-        stop=frames_kept.stop,
-        codon=codon,
-        kind=tf.gather(starts.kind, index),
-        binding=tf.gather(sites.binding, index),
-        open_end=frames_kept.open_end,
-        spans=spans,
-    )
+    order = tf.argsort(spans.left + spans.right)
+    spans = Span(*(tf.gather(value, order) for value in spans))
+    return tf.cast(tf.gather(likely, order), tf.int32), spans
 
 
 def _rank(frame: tf.Tensor, score: tf.Tensor, count: tf.Tensor) -> tf.Tensor:

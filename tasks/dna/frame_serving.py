@@ -21,6 +21,9 @@ import tensorflow as tf
 
 MOST = 1 << 20  # bases of a request: its rows times the longest of them
 MOST_ADAPT = 1 << 21  # bases of a request to `adapt`
+BASES = tf.TensorSpec([None, None], tf.int32, name="bases")
+LENGTH = tf.TensorSpec([None], tf.int32, name="length")
+CODE = tf.TensorSpec([None], tf.int32, name="code")
 CODES = tuple(sorted(GENETIC_CODES))  # genetic codes
 SIGNALS = ("codon", "codon'")
 STATES = (".", "C0", "C1", "C2", "C0'", "C1'", "C2'")
@@ -304,15 +307,13 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
     `MOST` bases; see `common.serving.rows.within_budget`.
     """
     finder = FrameFinder(model, config, target)
+    return {**_label_signatures(finder), **_gene_signatures(finder)}
+
+
+def _label_signatures(finder: FrameFinder) -> Signatures:
+    """Make the functions that label bases."""
     letters = tf.constant([ord(letter) for letter in LABELS])
     sequence_spec = tf.TensorSpec([None], tf.string, name="sequence")
-    bases_spec = tf.TensorSpec([None, None], tf.int32, name="bases")
-    length_spec = tf.TensorSpec([None], tf.int32, name="length")
-    code_spec = tf.TensorSpec([None], tf.int32, name="code")
-    table_specs = {
-        name: tf.TensorSpec([None, *shape], tf.float32, name=name)
-        for name, shape in table_shapes(len(config.start_codons)).items()
-    }
 
     def decode_rows(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(bases, length, finder.max_length, MOST) & no_mask(bases, length)
@@ -338,7 +339,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         outputs = label_text(sequence)
         return {name: outputs[name] for name in ("labels", "probabilities")}
 
-    @tf.function(input_signature=[bases_spec, length_spec], autograph=False)
+    @tf.function(input_signature=[BASES, LENGTH], autograph=False)
     def tensors(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = run(bases, length)
         return {name: outputs[name] for name in ("labels", "probabilities", "states")}
@@ -348,13 +349,23 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         outputs = label_text(sequence)
         return {name: outputs[name] for name in ("labels", "probabilities", "signals")}
 
-    @tf.function(input_signature=[bases_spec, length_spec, code_spec], autograph=False)
+    return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
+
+
+def _gene_signatures(finder: FrameFinder) -> Signatures:
+    """Make the functions that return tables and genes."""
+    table_specs = [
+        tf.TensorSpec([None, *shape], tf.float32, name=name)
+        for name, shape in table_shapes(len(finder.starts)).items()
+    ]
+
+    @tf.function(input_signature=[BASES, LENGTH, CODE], autograph=False)
     def adapt(bases: tf.Tensor, length: tf.Tensor, code: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(bases, length, MOST_ADAPT, MOST_ADAPT)
         inputs = {"bases": finder.clean(bases, length), "length": length, "code": code}
         return run_valid(finder.adapt, inputs, valid, fill={"length": 1}, timed=["bases"])
 
-    @tf.function(input_signature=[bases_spec, length_spec], autograph=False)
+    @tf.function(input_signature=[BASES, LENGTH], autograph=False)
     def similar(bases: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         valid = finder.valid(bases, length, MOST_ADAPT, MOST_ADAPT)
 
@@ -364,14 +375,7 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         inputs = {"bases": finder.clean(bases, length), "length": length}
         return run_valid(run, inputs, valid, fill={"length": 1}, timed=["bases"])
 
-    def find_genes(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        valid = finder.valid(inputs["bases"], inputs["length"], finder.max_length, MOST)
-        inputs["bases"] = finder.clean(inputs["bases"], inputs["length"])
-        return run_valid(finder.genes, inputs, valid, fill={"length": 1}, timed=["bases"])
-
-    @tf.function(
-        input_signature=[bases_spec, length_spec, code_spec, *table_specs.values()], autograph=False
-    )
+    @tf.function(input_signature=[BASES, LENGTH, CODE, *table_specs], autograph=False)
     def genes(
         bases: tf.Tensor,
         length: tf.Tensor,
@@ -383,16 +387,11 @@ def signatures(model: keras.Model, config: Config, target: Target = PORTABLE) ->
         counted: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
         tables = Tables(words, motif, binding, kinds, counted)._asdict()
-        return find_genes(bases=bases, length=length, code=code, **tables)
+        valid = finder.valid(bases, length, finder.max_length, MOST)
+        inputs = {"bases": finder.clean(bases, length), "length": length, "code": code, **tables}
+        return run_valid(finder.genes, inputs, valid, fill={"length": 1}, timed=["bases"])
 
-    return {
-        "serving_default": serving_default,
-        "tensors": tensors,
-        "explain": explain,
-        "adapt": adapt,
-        "similar": similar,
-        "genes": genes,
-    }
+    return {"adapt": adapt, "similar": similar, "genes": genes}
 
 
 def examples(config: Config) -> Examples:

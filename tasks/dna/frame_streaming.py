@@ -35,6 +35,7 @@ COLUMNS = (
     "score", "confidence", "start_confidence",
 )  # fmt: skip
 Table = dict[str, np.ndarray]
+Row = tuple[str, np.ndarray]  # a sequence, and its codes
 
 
 def predict(
@@ -46,7 +47,7 @@ def predict(
     code = reading.genetic_code
     if code is None or code == "auto":
         code = config["genetic_code"]
-    rows = ((text, _encode(text, mask=reading.mask)) for text in sequences)
+    rows: Iterator[Row] = ((text, _encode(text, mask=reading.mask)) for text in sequences)
     tables = None
     if reading.adapt:
         sample, rows = _read_sample(rows)
@@ -66,9 +67,6 @@ def _encode(sequence: str, *, mask: bool) -> np.ndarray:
         for run in re.finditer(f"[Nn]{{{MASKED},}}", sequence):
             bases[run.start() : run.end()] = 0
     return bases
-
-
-Row = tuple[str, np.ndarray]
 
 
 def _read_sample(rows: Iterator[Row]) -> tuple[list[np.ndarray], Iterator[Row]]:

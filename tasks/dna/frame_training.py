@@ -153,7 +153,7 @@ def batches(windows: Windows, config: Config, epoch: int) -> tf.data.Dataset:
     groups = [(part, WINDOW) for part in _cut(order[~is_short], config.batch_size)]
     several = config.batch_size * (WINDOW // SHORT)
     groups += [(part, SHORT) for part in _cut(order[is_short], several)]
-    random.shuffle(groups)  # type: ignore[arg-type]  # of any objects
+    random.shuffle(groups)
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
         for part, size in groups:

@@ -187,10 +187,10 @@ def genbank_lines(record: Record, prediction: Prediction, first: int, code: int)
 
 def _location(gene: Gene) -> str:
     """Return the location of a gene, such as `complement(join(<1..9,20..30))`."""
-    left, right = partial_ends(gene)
+    ends = partial_ends(gene)
     parts = [[f"{start + 1}", f"{end}"] for start, end in gene.exons]
-    parts[0][0] = "<" * int(left) + parts[0][0]
-    parts[-1][1] = ">" * int(right) + parts[-1][1]
+    parts[0][0] = "<" * int(ends[0]) + parts[0][0]
+    parts[-1][1] = ">" * int(ends[1]) + parts[-1][1]
     place = ",".join("..".join(part) for part in parts)
     place = f"join({place})" if len(parts) > 1 else place
     return f"complement({place})" if gene.strand == -1 else place
