@@ -86,7 +86,7 @@ _BACTERIA = Config(
     dataset="bacteria",
     spliced=False,
     start_codons=("ATG", "GTG", "TTG"),
-    epochs=6,
+    epochs=15,
     batch_size=16,
     learning_rate=2e-3,
     units=48,
@@ -103,4 +103,4 @@ PRESETS = {
 }
 DEFAULT = "bacteria"
 # Settings of `python -m tasks train --quick`.
-QUICK = {"epochs": 2}
+QUICK = {"epochs": 3}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tasks.dna import candidates, gene_tables, reading_frames
@@ -32,6 +32,7 @@ SHORTEST, LONGEST = 400, 12_000  # bases of contigs in training
 class Windows(NamedTuple):
     """Windows of candidates; see `frame_model.build`. `gene` and `start` are the labels.
 
+    `frames` and `starts` are `float16`, since there are many; `widen` makes them `float32`.
     `gene` is 1, 0, or -1 if unknown; `start` the index among the starts of a candidate, or -1.
     """
 
@@ -42,6 +43,12 @@ class Windows(NamedTuple):
     content: np.ndarray
     gene: np.ndarray
     start: np.ndarray
+
+
+def widen(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Return a batch of windows with `frames` and `starts` as `<float32>`."""
+    wide = {name: tf.cast(batch[name], tf.float32) for name in ("frames", "starts")}
+    return {**batch, **wide}
 
 
 def organism_of(record: Record) -> str:
@@ -228,8 +235,8 @@ def read(rows: Sequence[Record], tables: Tables, config: Config) -> Windows:
 
     place = np.arange(WINDOW)[None, :] < size.numpy()[:, None]
     return Windows(
-        windows(found.frames),
-        windows(found.starts),
+        windows(found.frames).astype(np.float16),
+        windows(found.starts).astype(np.float16),
         windows(found.strand),
         size.numpy(),
         content[found.row.numpy()[first.numpy()]],

@@ -67,7 +67,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         optimizer=optimizer,
         losses=frame_model.losses,
         train=lambda epoch: batches(windows, config, epoch),
-        validation=_dataset(held_out).batch(4 * config.batch_size),
+        validation=validation_batches(held_out, 4 * config.batch_size),
         score=score_batches,
         monitor=MONITOR,
         mode="max",
@@ -137,8 +137,10 @@ def read_organism(
             yield frame_data.read(batch, chosen, config)
 
 
-def _dataset(windows: Windows) -> tf.data.Dataset:
-    return tf.data.Dataset.from_tensor_slices(windows._asdict())
+def validation_batches(windows: Windows, batch_size: int) -> tf.data.Dataset:
+    """Return all windows in batches, in order."""
+    rows = tf.data.Dataset.from_tensor_slices(windows._asdict())
+    return rows.batch(batch_size).map(frame_data.widen)
 
 
 def batches(windows: Windows, config: Config, epoch: int) -> tf.data.Dataset:
@@ -165,7 +167,8 @@ def batches(windows: Windows, config: Config, epoch: int) -> tf.data.Dataset:
         for name, v in windows._asdict().items()
     }
     batches = tf.data.Dataset.from_generator(rows, output_signature=signature)
-    return batches.apply(tf.data.experimental.assert_cardinality(len(groups))).prefetch(2)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(len(groups)))
+    return batches.map(frame_data.widen).prefetch(2)
 
 
 def _cut(order: np.ndarray, size: int) -> list[np.ndarray]:

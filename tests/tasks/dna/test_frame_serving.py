@@ -79,6 +79,7 @@ def genes(live, sequences, **reading):
     return [prediction for _, prediction in rows]
 
 
+@pytest.mark.thorough
 def test_most_genes_are_found_and_described(live):
     record = bacterium(np.random.default_rng(7), genes_wanted=40)
     (prediction,) = genes(live, [record.sequence])
@@ -131,6 +132,7 @@ def test_labels_and_probabilities_are_those_of_the_genes(live):
     assert not outputs["signals"][1:].any() and np.isfinite(outputs["signals"]).all()
 
 
+@pytest.mark.thorough
 def test_a_long_record_in_pieces_has_the_genes_of_one_request(live, monkeypatch):
     record = bacterium(np.random.default_rng(10), genes_wanted=100)
     (whole,) = genes(live, [record.sequence])
@@ -140,6 +142,7 @@ def test_a_long_record_in_pieces_has_the_genes_of_one_request(live, monkeypatch)
     assert parts.plain == whole.plain
 
 
+@pytest.mark.thorough
 def test_runs_of_n_are_masked(live):
     record = bacterium(np.random.default_rng(11), genes_wanted=30)
     middle = record.genes[15]
@@ -156,17 +159,36 @@ def test_short_and_empty_requests_have_no_genes(live):
     assert genes(live, ["A", "ATGTAA"])[0].genes == ()
 
 
-def test_another_genetic_code_is_found_and_said(live, capsys):
-    random = np.random.default_rng(12)
-    codons = [*CODONS, *["TGA"] * 12]  # five per cent of the codons
-    record = bacterium(random, genes_wanted=60, codons=codons, stops=("TAA", "TAG"))
-    stops = {gene.stop for gene in record.genes}
-    found = {}
-    for code in (None, "auto", 4):
-        (prediction,) = genes(live, [record.sequence], genetic_code=code)
-        found[code] = {gene.stop for gene in prediction.plain}
-        assert prediction.genetic_code == (11 if code is None else 4)
-    assert len(found["auto"] & stops) > 45 and found["auto"] == found[4]
-    said = capsys.readouterr().err
-    assert "genetic code 4 fits better than 11: pass --genetic_code 4, or auto" in said
-    assert "read with genetic code 4, which fits better than 11" in said
+@pytest.mark.parametrize(
+    ("lengths", "fits"),
+    [
+        ({11: [300] * 60, 4: [900] * 24}, True),  # in pieces by code 11
+        ({11: [900] * 90, 4: [900] * 99}, False),  # as usual
+        ({11: [300] * 60, 4: [320] * 58}, False),  # short genes by both
+    ],
+)
+def test_a_genetic_code_that_fits_better_is_said_or_used(lengths, fits, capsys):
+    class Fake:
+        def call(self, signature, **inputs):
+            code = inputs["code"][0]
+            if signature == "adapt":
+                return {"counted": np.array([code])}
+            length = np.array([lengths[code]])
+            return {"start": 0 * length, "end": length, "count": np.array([length.size])}
+
+    sample, tables = [np.ones(100_000, np.int32)], {"counted": np.array([11])}
+    code, same = frame_streaming._check_code(Fake(), sample, 11, tables, None)
+    assert (code, same["counted"][0]) == (11, 11)
+    said = "genetic code 4 fits better than 11: pass --genetic_code 4, or auto"
+    assert (said in capsys.readouterr().err) == fits
+    code, other = frame_streaming._check_code(Fake(), sample, 11, tables, "auto")
+    assert code == other["counted"][0] == (4 if fits else 11)
+
+
+@pytest.mark.thorough
+def test_tga_is_read_through_by_genetic_code_4(live):
+    codons = [*CODONS, *["TGA"] * 12]
+    record = bacterium(np.random.default_rng(12), genes_wanted=60, codons=codons, stops=("TAA",))
+    (prediction,) = genes(live, [record.sequence], genetic_code=4)
+    stops = {gene.stop for gene in record.genes} & {gene.stop for gene in prediction.plain}
+    assert len(stops) > 40 and prediction.genetic_code == 4
