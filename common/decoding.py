@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from common.sampling import IMPOSSIBLE, draw, filter_log_probabilities, uniform
+from common.repetition import third_runs
+from common.sampling import IMPOSSIBLE, best_symbols, draw, filter_log_probabilities, uniform
 from common.tensor_arrays import dimension
 
 import numpy as np
@@ -34,9 +35,6 @@ import tensorflow as tf
 State: TypeAlias = Any
 # step(state, <int32>[rows]) -> (state, scores <float>[rows, symbols]).
 Step: TypeAlias = Callable[[State, tf.Tensor], tuple[State, tf.Tensor]]
-
-
-GROUP = 8  # symbols whose maximum is compared first, see `_top_k`
 
 
 class Decoded(NamedTuple):
@@ -290,6 +288,7 @@ def beam_search(
     best: int | None = None,
     limit: tf.Tensor | None = None,
     alpha: float = 0.0,
+    may_repeat: tf.Tensor | None = None,
     context: State = (),
 ) -> Decoded:
     """Search for the best sequences with the `beam` best unfinished hypotheses of each row.
@@ -321,6 +320,8 @@ def beam_search(
         search has finished are returned, too.
       limit: `<int32>[batch]`, a maximum for each row, where the end is forced.
       alpha: exponent of the length normalization; see `length_penalty`.
+      may_repeat: `<bool>[batch]`, the rows in which a run of symbols may begin for the third time
+        in a row, see `common.repetition`; None: in all.
       context: nested tensors `[batch, ...]`, not repeated, that `step` reads and never changes,
         such as a memory. It receives those of the incomplete rows.
 
@@ -337,8 +338,10 @@ def beam_search(
         given = (search.context,) if tf.nest.flatten(search.context) else ()
         state, scores = step(alive.state, alive.token, *given)
         must_end = position >= search.limit
+        tokens = (alive.tokens, position, search.may_repeat)
+        banned = None if may_repeat is None else third_runs(*tokens)
         # Twice the beam, because up to half of the extensions end.
-        extensions = _best_extensions(alive.score, scores, must_end, end, 2 * beam)
+        extensions = _best_extensions(alive.score, scores, must_end, end, 2 * beam, banned)
         completed = _completed(alive, extensions, position, end, alpha)
         score = tf.where(search.done[:, None], 2 * IMPOSSIBLE, completed.score)
         finished = _merge(search.finished, completed._replace(score=score), beam)
@@ -363,6 +366,7 @@ def beam_search(
         finished=nothing,
         done=tf.zeros_like(start, tf.bool),
         limit=_limit(limit, max_length, tf.shape(start)[:1]),
+        may_repeat=tf.ones_like(start, tf.bool) if may_repeat is None else may_repeat,
         context=context,
         place=tf.range(batch),
         left=nothing,
@@ -402,6 +406,7 @@ class _Search(NamedTuple):
       finished: the best finished ones.
       done: `<bool>[batch]`, which rows are complete.
       limit: `<int32>[batch]`.
+      may_repeat: `<bool>[batch]`.
       context: nested tensors `[batch, ...]`.
       place: `<int32>[batch]`, the row of the result for each row that is still searched.
       left: the result, which holds the rows that have left the batch.
@@ -411,6 +416,7 @@ class _Search(NamedTuple):
     finished: Decoded
     done: tf.Tensor
     limit: tf.Tensor
+    may_repeat: tf.Tensor
     context: State
     place: tf.Tensor
     left: Decoded
@@ -448,6 +454,7 @@ def _leave(search: _Search) -> _Search:
             finished=take(search.finished, rows),
             done=take(search.done, rows),
             limit=take(search.limit, rows),
+            may_repeat=take(search.may_repeat, rows),
             context=take(search.context, rows),
             place=take(search.place, rows),
             left=_put(search.left, search.place, search.finished),
@@ -477,7 +484,12 @@ class _Extensions(NamedTuple):
 
 
 def _best_extensions(
-    score: tf.Tensor, scores: tf.Tensor, must_end: tf.Tensor, end: int, count: int
+    score: tf.Tensor,
+    scores: tf.Tensor,
+    must_end: tf.Tensor,
+    end: int,
+    count: int,
+    banned: tf.Tensor | None,
 ) -> _Extensions:
     """Return the best extensions of hypotheses.
 
@@ -490,13 +502,18 @@ def _best_extensions(
       must_end: `<bool>[batch]`, the rows at their limit.
       end: the symbol that ends a sequence.
       count: how many to return.
+      banned: `<int32>[batch * beam, n]`, impossible symbols; -1 for none.
     """
     batch, beam = dimension(score, 0), score.shape[1]
     scores = tf.cast(scores, tf.float32)
-    best, token = _top_k(scores, count)
+    # Two more, because banned ones are among them.
+    best, token = best_symbols(scores, count if banned is None else count + 2)
     least = dimension(best, 1)
     largest = best[:, :1]
     total = tf.reduce_sum(tf.exp(scores - largest), axis=1, keepdims=True)
+    if banned is not None:
+        is_banned = tf.reduce_any(token[:, :, None] == banned[:, None, :], axis=2)
+        best = tf.where(is_banned, -np.inf, best)
     # At the limit only the end is possible.
     forced, place = tf.repeat(must_end, beam)[:, None], tf.range(least)
     only_end = tf.where(place == 0, scores[:, end : end + 1], -np.inf)
@@ -507,32 +524,6 @@ def _best_extensions(
     best, index = tf.math.top_k(tf.reshape(total, [batch, beam * least]), count)
     token = tf.gather(tf.reshape(token, [batch, beam * least]), index, batch_dims=1)
     return _Extensions(index // least, token, best)
-
-
-def _top_k(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return what `tf.math.top_k` returns for up to `count` symbols, faster.
-
-    The best symbols are in the groups with the largest maxima, which vector instructions find.
-
-    Args:
-      scores: `<float32>[rows, symbols]`.
-      count: number of the symbols to find.
-    """
-    rows, symbols = dimension(scores, 0), scores.shape[1]
-    if symbols is None or symbols < 4 * GROUP * count:
-        size = dimension(scores, 1)
-        least = min(count, size) if isinstance(size, int) else tf.minimum(count, size)
-        return tf.math.top_k(scores, least)
-    if symbols % GROUP:
-        scores = tf.pad(scores, [[0, 0], [0, -symbols % GROUP]], constant_values=-np.inf)
-    groups = tf.reshape(scores, [rows, -(-symbols // GROUP), GROUP])
-    _, best = tf.math.top_k(tf.reduce_max(groups, axis=2), count)
-    best = tf.sort(best, axis=1)  # of equal scores the first is taken
-    values = tf.reshape(tf.gather(groups, best, batch_dims=1), [rows, count * GROUP])
-    values, places = tf.math.top_k(values, count)
-    group = tf.gather(best, places // GROUP, batch_dims=1)
-    # A row of NaN has any order; its symbols must exist all the same.
-    return values, tf.minimum(group * GROUP + places % GROUP, symbols - 1)
 
 
 def _completed(

@@ -2,8 +2,10 @@
 
 `build` returns a model that consists of two models:
 
-* `encoder` reads the source in both directions. Its output at each step is the memory. Its final
-  states are concatenated into the summary, from which the decoder's first states are computed.
+* `encoder` reads the source in both directions. Its output at each step is the memory; a projection
+  of the token's embedding is added to it, since a rare word's translation depends on the word itself
+  ([Kuang et al., 2018](https://aclanthology.org/P18-1164) concatenate both). Its final states are
+  concatenated into the summary, from which the decoder's first states are computed.
 * `decoder` writes the target, and attends to the memory at every step.
 
 The whole model trains both by teacher forcing: the decoder receives the true target so far.
@@ -21,10 +23,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from common.attention import Attention, make_attention
 from common.decoding import Step
 from common.rnn import GRU, LSTM, length_mask, stack
-from common.tensor_arrays import empty
+from common.tensor_arrays import dimension, empty
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -274,6 +275,7 @@ def build(
     attention: Attention = "dot",
     input_feeding: bool = False,
     dropout: float = 0.2,
+    word_dropout: float = 0.0,
     name: str = "encoder_decoder",
 ) -> keras.Model:
     """Build the encoder, the decoder and the whole model.
@@ -288,11 +290,13 @@ def build(
       embedding: width of the embeddings.
       cell: kind of recurrent layer.
       units: width of each layer; each direction of the encoder has half of it.
-      encoder_layers: number of bidirectional layers.
+      encoder_layers: number of bidirectional layers, with residual connections from the second on.
       decoder_layers: number of layers of the `AttentionDecoder`.
       attention: see `AttentionDecoder`.
       input_feeding: see there.
       dropout: fraction of the embeddings, layer inputs and outputs to drop in training.
+      word_dropout: fraction of the tokens whose whole embedding is dropped in training, on both
+        sides (Gal & Ghahramani 2016).
       name: name of the whole model.
 
     Returns:
@@ -320,9 +324,9 @@ def build(
             "shared=True requires source_size and target_size to be equal, "
             f"got {source_size} and {target_size}"
         )
-    encoder = _build_encoder(embedding, cell, units, encoder_layers, dropout)
+    encoder = _build_encoder(embedding, cell, units, encoder_layers, dropout, word_dropout)
     decoder = _build_decoder(
-        embedding, cell, units, decoder_layers, attention, input_feeding, dropout
+        embedding, cell, units, decoder_layers, attention, input_feeding, dropout, word_dropout
     )
     # The embeddings are in neither model, because source and target may share one.
     initializer = keras.initializers.RandomNormal(stddev=embedding**-0.5)
@@ -344,23 +348,27 @@ def build(
 
 
 def _build_encoder(
-    embedding: int, cell: Cell, units: int, layers: int, dropout: float
+    embedding: int, cell: Cell, units: int, layers: int, dropout: float, word_dropout: float
 ) -> keras.Model:
     """Build the model from embedded source tokens to memory and summary."""
     vectors = keras.Input((None, embedding), name="vectors")
     length = keras.Input((), dtype="int32", name="length")
+    tokens = _drop_tokens(vectors, dropout, word_dropout)
     memory, *states = stack(
         cell,
         units // 2,
         layers,
         bidirectional=True,
         dropout=dropout,
+        residual=True,
         return_state=True,
         name="layers",
-    )(keras.layers.Dropout(dropout)(vectors), mask=length_mask(length, vectors))
+    )(tokens, mask=length_mask(length, vectors))
     # The final output of each direction of the last layer.
     last = states[-len(states) // layers :]
     summary = ops.concatenate([last[0], last[len(last) // 2]], axis=-1)
+    # The attention also reads the tokens themselves.
+    memory = memory + keras.layers.Dense(units, use_bias=False, name="shortcut")(tokens)
     memory = keras.layers.Dropout(dropout)(memory)
     return keras.Model(
         {"vectors": vectors, "length": length},
@@ -377,6 +385,7 @@ def _build_decoder(
     attention: Attention,
     input_feeding: bool,
     dropout: float,
+    word_dropout: float,
 ) -> keras.Model:
     """Build the model from embedded target tokens, memory and summary to outputs and attention."""
     inputs = {
@@ -395,12 +404,18 @@ def _build_decoder(
         dropout=dropout,
         name="layers",
     )(
-        keras.layers.Dropout(dropout)(inputs["vectors"]),
+        _drop_tokens(inputs["vectors"], dropout, word_dropout),
         inputs["memory"],
         length_mask(inputs["length"], inputs["memory"]),
         inputs["summary"],
     )
     return keras.Model(inputs, {"answers": outputs, "attention": weights}, name="decoder")
+
+
+def _drop_tokens(vectors: Any, dropout: float, word_dropout: float) -> Any:
+    """Drop features of embedded tokens, and whole tokens, in training."""
+    tokens = keras.layers.Dropout(dropout)(vectors)
+    return keras.layers.Dropout(word_dropout, noise_shape=(None, None, 1))(tokens)
 
 
 def _embed(embedding: keras.layers.Embedding, tokens: Any) -> Any:
@@ -455,7 +470,13 @@ def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
     return Encoded(memory, mask, layers.attention.keys(memory), layers.start(encoded["summary"]))
 
 
-def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()) -> Step:
+def make_step(
+    model: keras.Model,
+    encoded: Encoded,
+    *,
+    never: Sequence[int] = (),
+    tokens: tf.Tensor | None = None,
+) -> Step:
     """Return the step function for the searches of `common.decoding`.
 
     Args:
@@ -463,6 +484,8 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
       encoded: the sources, from `encode`. The rows of the step may be a multiple of their batch;
         see `AttentionDecoder.step`.
       never: tokens that are never written, such as padding.
+      tokens: `<int32>[symbols]`, the only tokens that may be written. The step then receives and
+        scores places in this list instead of tokens, and so does `never`.
 
     Returns:
       `step(state, token <int32>[rows]) -> (state, scores <float32>[rows, tokens])`. Its optional
@@ -479,16 +502,20 @@ def make_step(model: keras.Model, encoded: Encoded, *, never: Sequence[int] = ()
     """
     embedding = token_embedding(model)
     layers = model.get_layer("decoder").get_layer("layers")
+    table = tf.cast(embedding.embeddings, embedding.compute_dtype)
+    table = table if tokens is None else tf.gather(table, tokens)
     # Laid out once, outside the loop over steps; a product with a bias is one operation.
-    kernel = tf.transpose(tf.cast(embedding.embeddings, embedding.compute_dtype))
-    bias = np.zeros(embedding.input_dim, np.float32)
-    bias[list(never)] = -1e9
+    kernel = tf.transpose(table)
+    places = tf.range(dimension(table, 0))
+    is_never = tf.reduce_any(places[:, None] == tf.constant(list(never), tf.int32), axis=1)
+    bias = tf.cast(tf.where(is_never, -1e9, 0.0), table.dtype)
 
     def step(state: State, token: tf.Tensor, source: Encoded = encoded) -> tuple[State, tf.Tensor]:
+        vectors = tf.gather(table, token) * embedding.output_dim**0.5
         output, _, state = layers.step(
-            _embed(embedding, token), state, source.memory, source.mask, keys=source.keys
+            vectors, state, source.memory, source.mask, keys=source.keys
         )
-        scores = tf.nn.bias_add(tf.matmul(output, kernel), tf.cast(bias, kernel.dtype))
+        scores = tf.nn.bias_add(tf.matmul(output, kernel), bias)
         return state, tf.cast(scores, tf.float32)
 
     return step

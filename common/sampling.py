@@ -1,4 +1,4 @@
-"""Random choice of symbols from a distribution, as graph code.
+"""Choice of symbols from a distribution, at random or the best, as graph code.
 
 Each row has its own seed, so its result does not depend on the other rows or their number, nor on
 the device. `common.decoding` samples whole sequences with these functions.
@@ -6,10 +6,14 @@ the device. `common.decoding` samples whole sequences with these functions.
 
 from __future__ import annotations
 
+from common.tensor_arrays import dimension
+
+import numpy as np
 import tensorflow as tf
 
 # The log-probability of an impossible event. It is finite, so sums and products of it stay finite.
 IMPOSSIBLE = -1e9
+GROUP = 8  # symbols whose maximum is compared first, see `best_symbols`
 
 
 def uniform(seed: tf.Tensor, position: tf.Tensor | int, count: int) -> tf.Tensor:
@@ -121,6 +125,33 @@ def filter_log_probabilities(
     keep = (before < top_p) & ((most <= 0) | (ranks < most)) & ((temperature > 0) | (ranks < 1))
     filtered = tf.nn.log_softmax(tf.where(keep | (ranks < 1), scaled, IMPOSSIBLE))
     return tf.maximum(filtered, IMPOSSIBLE)
+
+
+def best_symbols(scores: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return scores and numbers of the best symbols: `tf.math.top_k`, but faster.
+
+    The best symbols are in the groups with the largest maxima, which vector instructions find.
+
+    Args:
+      scores: `<float32>[rows, symbols]`.
+      count: number of the symbols to find.
+    """
+    rows, symbols = dimension(scores, 0), dimension(scores, 1)
+    if isinstance(symbols, int) and symbols < 4 * GROUP * count:
+        return tf.math.top_k(scores, min(count, symbols))
+    size = (symbols + GROUP - 1) // GROUP
+    size = size if isinstance(size, int) else tf.maximum(size, count)
+    added = size * GROUP - symbols
+    if not isinstance(added, int) or added:
+        scores = tf.pad(scores, [[0, 0], [0, added]], constant_values=-np.inf)
+    groups = tf.reshape(scores, [rows, size, GROUP])
+    _, best = tf.math.top_k(tf.reduce_max(groups, axis=2), count)
+    best = tf.sort(best, axis=1)  # of equal scores the first is taken
+    values = tf.reshape(tf.gather(groups, best, batch_dims=1), [rows, count * GROUP])
+    values, places = tf.math.top_k(values, count)
+    group = tf.gather(best, places // GROUP, batch_dims=1)
+    # A row of NaN has any order; its symbols must exist all the same.
+    return values, tf.minimum(group * GROUP + places % GROUP, symbols - 1)
 
 
 def _column(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:

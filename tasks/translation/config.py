@@ -12,7 +12,7 @@ from common.errors import InputError
 TASK = "translation"
 NO_LITERT = "LiteRT needs fixed lengths, and every sentence would take as long as the longest one"
 # Settings of the exported search. They do not affect the weights.
-SEARCH = ("beam", "length_penalty")
+SEARCH = ("beam", "length_penalty", "candidates")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Config(RunConfig):
     epochs: Count = 12
     """passes over the training data; the learning rate decays to 0 along half a cosine"""
     patience: Count = 12
-    """epochs without improvement of the validation BLEU after which training stops"""
+    """epochs without improvement of the validation chrF after which training stops"""
     batch_size: Count = 128
     """sentence pairs per step"""
     learning_rate: Positive = 2e-3
@@ -48,7 +48,7 @@ class Config(RunConfig):
     shared_subwords: bool = False
     """one vocabulary (of target_subwords) and one embedding for both languages"""
     subword_dropout: Fraction = 0.0
-    """fraction of matching subwords skipped in training sources (MaxMatch-Dropout)"""
+    """fraction of matching subwords skipped in training pairs (MaxMatch-Dropout)"""
 
     embedding: Count = 256
     """size of the embeddings"""
@@ -66,6 +66,8 @@ class Config(RunConfig):
     """last output of the decoder as part of its next input (slower)"""
     dropout: Fraction = 0.2
     """fraction of embeddings, layer inputs and decoder outputs dropped in training"""
+    word_dropout: Fraction = 0.0
+    """fraction of subwords on both sides whose whole embedding is dropped in training"""
 
     label_smoothing: Fraction = 0.1
     """fraction of the target probability spread over all subwords"""
@@ -78,6 +80,8 @@ class Config(RunConfig):
     """number of hypotheses of the exported beam search"""
     length_penalty: float = 0.6
     """exponent of the length normalisation (Wu et al. 2016)"""
+    candidates: int = 24
+    """likely translations of each source subword that the search may write; 0: all subwords"""
 
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
@@ -88,6 +92,8 @@ class Config(RunConfig):
             raise InputError(f"--max_length must be 2 or more, got {self.max_length}")
         if self.length_penalty < 0:
             raise InputError(f"--length_penalty must be 0 or more, got {self.length_penalty}")
+        if self.candidates < 0:
+            raise InputError(f"--candidates must be 0 or more, got {self.candidates}")
         if self.preset is not None and self.preset not in PRESETS:
             raise InputError(f"no preset {self.preset!r}; known: {', '.join(PRESETS)}")
         if self.source == self.target_language:
@@ -116,6 +122,7 @@ PRESETS = {
         embedding=128,
         units=128,
         max_length=32,
+        candidates=0,  # too few pairs to learn them from
     ),
     "tatoeba": Config(
         dataset="tatoeba",
@@ -126,6 +133,7 @@ PRESETS = {
         source_subwords=4000,
         target_subwords=3000,
         embedding=192,
+        encoder_layers=2,
         dropout=0.15,
     ),
     "multi30k": Config(
@@ -136,8 +144,10 @@ PRESETS = {
         learning_rate=3e-3,
         source_subwords=4000,
         target_subwords=4000,
-        subword_dropout=0.05,
-        dropout=0.25,
+        subword_dropout=0.1,
+        encoder_layers=2,
+        dropout=0.3,
+        word_dropout=0.1,
     ),
     "homeassistant": Config(
         dataset="homeassistant",

@@ -184,7 +184,7 @@ def encode(
       writer: subwords of the target language.
       max_length: maximum number of subwords; pairs with a longer side are dropped.
       kinds: kinds of words that are copied, see `tasks.translation.sources`.
-      subword_dropout: dropout in the sources; see `Subwords.encode_words`.
+      subword_dropout: dropout on both sides; see `Subwords.encode_words`.
       seed: seed of the dropout, and of the known names that are copied.
 
     Raises:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from common import decoding, encoder_decoder
+from common.repetition import has_third_run
 from common.training.fit import Losses
 from tasks.translation.config import Config
+from tasks.translation.shortlist import Shortlist
 from tasks.translation.subwords import END, PAD, START
 
 import keras
@@ -40,6 +43,7 @@ def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
         attention=config.attention,
         input_feeding=config.input_feeding,
         dropout=config.dropout,
+        word_dropout=config.word_dropout,
         name="translation",
     )
 
@@ -126,8 +130,11 @@ def translate(
     beam: int = 1,
     best: int = 1,
     alpha: float = 0.0,
+    shortlist: Shortlist | None = None,
 ) -> decoding.Decoded:
-    """Search for the most probable translations.
+    """Search for the most probable translations, none of which repeats itself.
+
+    A run of subwords begins for the third time only in translations of sources that have one.
 
     Args:
       model: model of `build`.
@@ -137,13 +144,15 @@ def translate(
       beam: number of hypotheses per source; 1 is greedy search.
       best: number of translations to find, up to `beam`.
       alpha: exponent of the length normalisation of Wu et al. 2016.
+      shortlist: the subwords that translations may contain; None: all.
 
     Returns:
       Translations without the end symbol, `[batch, beam, ...]`, best first.
     """
     encoded = encoder_decoder.encode(model, ids, length)
+    step, context, tokens = _make_step(model, encoded, ids, length, shortlist)
     decoded = decoding.beam_search(
-        encoder_decoder.make_step(model, encoded, never=(PAD, START)),
+        step,
         encoded.state,
         tf.fill(tf.shape(length), START),
         end=END,
@@ -152,10 +161,37 @@ def translate(
         best=best,
         limit=limit_length(length, max_length),
         alpha=alpha if beam > 1 else 0.0,
-        context=encoded._replace(state={}),
+        may_repeat=has_third_run(ids, length),
+        context=context,
     )
+    if tokens is not None:
+        decoded = decoded._replace(tokens=tf.gather(tokens, decoded.tokens))
     if beam > 1:
         return decoded
     return decoded._replace(
         score=decoded.score / decoding.length_penalty(decoded.length + 1, alpha)
     )
+
+
+def _make_step(
+    model: keras.Model,
+    encoded: encoder_decoder.Encoded,
+    ids: tf.Tensor,
+    length: tf.Tensor,
+    shortlist: Shortlist | None,
+) -> tuple[Callable, Any, tf.Tensor | None]:
+    """Return the step of the search, its context, and the subwords that its symbols stand for."""
+    source, never = encoded._replace(state={}), (PAD, START)
+    if shortlist is None:
+        return encoder_decoder.make_step(model, encoded, never=never), source, None
+    # The special subwords are the first in every list, so START, END and PAD keep their numbers.
+    tokens, penalty = shortlist.select(ids, length)
+    all_rows = encoder_decoder.make_step(model, encoded, never=never, tokens=tokens)
+
+    def step(state: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
+        source, penalty = context
+        state, scores = all_rows(state, token, source)
+        hypotheses = tf.shape(scores)[0] // tf.shape(penalty)[0]
+        return state, scores + tf.repeat(penalty, hypotheses, axis=0)
+
+    return step, (source, penalty), tokens

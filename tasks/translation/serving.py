@@ -9,6 +9,7 @@ from common.decoding import Decoded
 from common.serving.rows import length_fits, run_valid, shorten, within_budget
 from common.serving.targets import PORTABLE, Examples, Run, Signatures, Target, fit, shared
 from tasks.translation.model import limit_length, translate
+from tasks.translation.shortlist import Shortlist
 from tasks.translation.sources import Source, encode_source
 from tasks.translation.subwords import END, START, Subwords
 
@@ -31,6 +32,7 @@ def signatures(
     beam: int,
     alpha: float,
     kinds: Collection[str] = (),
+    shortlist: Shortlist | None = None,
     target: Target = PORTABLE,
 ) -> Signatures:
     """Make the exported functions.
@@ -59,9 +61,18 @@ def signatures(
       beam: number of hypotheses of the beam search.
       alpha: exponent of the length normalisation.
       kinds: kinds of words that are copied, see `tasks.translation.sources`.
+      shortlist: the subwords that translations may contain; None: all. A TPU, which needs static
+        shapes, scores all.
       target: device of the export.
     """
-    search = functools.partial(translate, model, max_length=max_length, beam=beam, alpha=alpha)
+    search = functools.partial(
+        translate,
+        model,
+        max_length=max_length,
+        beam=beam,
+        alpha=alpha,
+        shortlist=None if target.name == "tpu" else shortlist,
+    )
     limits = {"size": len(reader), "max_length": max_length}
     run = _make_run(functools.partial(search, best=1), target, "core", **limits)
     run_all = _make_run(functools.partial(search, best=beam), target, "core_n_best", **limits)

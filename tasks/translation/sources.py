@@ -235,7 +235,7 @@ def encode_pairs(
       source: `<string>[batch]`.
       target: `<string>[batch]`.
       kinds: kinds of words that are copied.
-      subword_dropout: dropout in the sources; see `Subwords.encode_words`.
+      subword_dropout: dropout on both sides; see `Subwords.encode_words`.
       seed: `<int32>[2]`, seed of the dropout, and of the known names that are copied.
 
     Returns:
@@ -249,7 +249,10 @@ def encode_pairs(
     pieces = reader.encode_words(words)  # without dropout, which makes words look rare
     sources = find_copies(words, pieces, kinds, known_names=KNOWN_NAMES, seed=seed)
     none = tf.fill(tf.shape(translated.flat_values), -1)
-    targets = Words(translated, writer.encode_words(translated), translated.with_values(none))
+    # Another seed than that of the source: both sides are split independently.
+    other = (seed[0] + 1, seed[1])
+    written = writer.encode_words(translated, dropout=subword_dropout, seed=other)
+    targets = Words(translated, written, translated.with_values(none))
     if kinds:
         sources, targets = match_copies(sources, targets)
     if subword_dropout:

@@ -44,7 +44,7 @@ from tasks.translation.formats import count_pairs
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.translation import data, model, serving, sources, subwords
+    from tasks.translation import data, model, serving, shortlist, sources, subwords
 
     import keras
     import tensorflow as tf
@@ -66,6 +66,7 @@ ARCHITECTURE = (
 )
 VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
 SOURCE, TARGET = "source_subwords.txt", "target_subwords.txt"
+SHORTLIST = "shortlist.npz"
 
 
 class Vocabularies(NamedTuple):
@@ -113,6 +114,28 @@ def choose_copies(
     shown = f"{' and '.join(kinds)} are copied" if kinds else "no words are copied"
     cli.say(f"{shown}: {count:,} words of the training pairs can teach it")
     return kinds
+
+
+def make_shortlist(
+    encoded: data.Encoded, vocabularies: Vocabularies, run: Run[Config]
+) -> shortlist.Shortlist | None:
+    """Learn which subwords translations may contain; with `--init`, those of its model are added.
+
+    None if all may be contained, as in those of a published model without a short-list.
+    """
+    if not run.config.candidates:
+        return None
+    lists = shortlist.learn(
+        encoded.source, encoded.target[:, 1:], *vocabularies, count=run.config.candidates
+    )
+    if run.published is not None:
+        before = run.published.asset(SHORTLIST)
+        if not before.is_file():
+            return None
+        lists = shortlist.merge(lists, shortlist.read(before))
+    path = run.folder / SHORTLIST
+    shortlist.write(path, lists)
+    return shortlist.Shortlist(path, len(vocabularies.writer))
 
 
 def describe_run(built: keras.Model, encoded: data.Encoded, steps: int, config: Config) -> str:
@@ -171,12 +194,14 @@ class Trained(NamedTuple):
       vocabularies: the subwords of both languages.
       kinds: kinds of words that are copied.
       fitted: the course of the training.
+      candidates: the subwords that translations may contain; None: all.
     """
 
     model: keras.Model
     vocabularies: Vocabularies
     kinds: Sequence[str]
     fitted: Fitted
+    candidates: shortlist.Shortlist | None
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
@@ -235,7 +260,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
             steps, corpus, [run.folder / name for name in subword_files(config)]
         ),
     )
-    return Trained(built, vocabularies, kinds, fitted)
+    candidates = make_shortlist(without_dropout, vocabularies, run)
+    return Trained(built, vocabularies, kinds, fitted, candidates)
 
 
 def read_settings(argv: list[str]) -> Config:
@@ -290,7 +316,7 @@ def main(argv: list[str]) -> None:
     with run.chief_first():
         corpus = data.load(config, languages=languages, seed=config.seed, columns=columns)
     cli.say(f"{corpus.size('train'):,} training pairs, {' to '.join(languages)}: learning subwords")
-    built, (reader, writer), kinds, fitted = train_model(corpus, run)
+    built, (reader, writer), kinds, fitted, candidates = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
         scored = evaluate.score(served, corpus.splits[config.score])
@@ -310,10 +336,11 @@ def main(argv: list[str]) -> None:
             beam=config.beam,
             alpha=config.length_penalty,
             kinds=kinds,
+            shortlist=candidates,
             target=run.target,
         ),
         model=built,
-        resources=[writer] if reader is writer else [reader, writer],
+        resources=[x for x in dict.fromkeys((reader, writer, candidates)) if x is not None],
         examples=serving.examples(config.max_length),
         settings={
             "languages": languages,

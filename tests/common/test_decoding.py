@@ -380,20 +380,3 @@ def test_scores_need_not_be_normalized(table):
         )
         np.testing.assert_array_equal(one.tokens, other.tokens)
         np.testing.assert_allclose(one.score, other.score, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("symbols", [3, 50, 400, 401, 1003])
-@pytest.mark.parametrize("kind", ["different", "equal"])
-def test_the_best_symbols_equal_those_of_tensorflow(symbols, kind):
-    generator = np.random.default_rng(symbols)
-    scores = generator.normal(0.0, 1.0, (40, symbols))
-    if kind == "equal":  # many ties
-        scores = np.round(scores)
-    scores[3] = -np.inf
-    scores[4, : symbols // 2] = -np.inf
-    scores = tf.constant(scores, tf.float32)
-    count = min(10, symbols)
-    broken = decoding._top_k(tf.fill([2, symbols], np.nan), 10)[1].numpy()
-    assert (broken >= 0).all() and (broken < symbols).all()
-    for one, other in zip(decoding._top_k(scores, 10), tf.math.top_k(scores, count), strict=True):
-        np.testing.assert_array_equal(one, other)

@@ -164,6 +164,30 @@ def test_decoder_equals_numpy(layers, feeding):
         np.testing.assert_allclose(attention[0, k], [*weights, 0.0], atol=1e-6)
 
 
+def test_the_memory_is_the_encoding_of_each_token_and_the_token_itself():
+    model = make(cell="gru", encoder_layers=2)
+    encoder = model.get_layer("encoder")
+    vectors = tf.constant(RANDOM.normal(size=(4, 6, 6)), tf.float32)
+    memory = encoder({"vectors": vectors, "length": LENGTH})["memory"]
+    mask = tf.sequence_mask(LENGTH, 6)
+    layers = encoder.get_layer("layers")
+    first, _, _ = layers.layers[0](vectors, mask=mask)
+    second, _, _ = layers.layers[1](first, mask=mask)
+    expected = first + second + vectors @ encoder.get_layer("shortcut").get_weights()[0]
+    np.testing.assert_allclose(memory, expected, atol=1e-5)
+
+
+def test_word_dropout_drops_whole_tokens_in_training_only():
+    model = encoder_decoder.build(
+        source_size=9, target_size=9, embedding=6, units=8, dropout=0.0, word_dropout=0.4
+    )
+    for part in ("encoder", "decoder"):
+        (layer,) = (x for x in model.get_layer(part).layers if getattr(x, "rate", 0) == 0.4)
+        kept = layer(tf.ones([20, 10, 6]), training=True).numpy()
+        assert (kept == kept[:, :, :1]).all() and 0.3 < (kept[:, :, 0] == 0).mean() < 0.5
+        assert (layer(tf.ones([2, 3, 6])).numpy() == 1).all()
+
+
 # --- padding --------------------------------------------------------------------------------------
 
 

@@ -69,3 +69,24 @@ def test_draw_never_returns_an_impossible_symbol():
     scores = tf.constant([[sampling.IMPOSSIBLE, 0.0, sampling.IMPOSSIBLE, 0.0, -1e9]] * 4)
     edges = tf.constant([0.0, 0.4999999, 0.5, 1.0 - 2.0**-23])
     assert sampling.draw(scores, edges).numpy().tolist() == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("symbols", [3, 50, 400, 401, 1003])
+@pytest.mark.parametrize("kind", ["different", "equal"])
+def test_the_best_symbols_equal_those_of_tensorflow(symbols, kind):
+    generator = np.random.default_rng(symbols)
+    scores = generator.normal(0.0, 1.0, (40, symbols))
+    if kind == "equal":  # many ties
+        scores = np.round(scores)
+    scores[3] = -np.inf
+    scores[4, : symbols // 2] = -np.inf
+    scores = tf.constant(scores, tf.float32)
+    count = min(10, symbols)
+    unknown = tf.function(
+        lambda scores: sampling.best_symbols(scores, 10), input_signature=[tf.TensorSpec([None, None])]
+    )
+    for find in (lambda scores: sampling.best_symbols(scores, 10), unknown):
+        broken = find(tf.fill([2, symbols], np.nan))[1].numpy()
+        assert (broken >= 0).all() and (broken < symbols).all()
+        for one, other in zip(find(scores), tf.math.top_k(scores, count), strict=True):
+            np.testing.assert_array_equal(one[:, :count], other)

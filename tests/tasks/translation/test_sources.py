@@ -109,6 +109,24 @@ def test_placeholders_stand_for_words_on_both_sides(pieces):
     assert none == b"Je vois, 25 et."
 
 
+def test_subwords_are_dropped_on_both_sides_independently(pieces):
+    text = tf.constant(["Le chat noir mange."])
+
+    def encode(seed, dropout=0.4):
+        sides = sources.encode_pairs(
+            *(pieces, pieces, text, text), subword_dropout=dropout, seed=tf.constant([seed, 0])
+        )
+        return [side.to_list()[0] for side in sides]
+
+    (plain, same), drawn = encode(0, dropout=0.0), [encode(seed) for seed in range(6)]
+    assert plain == same and all(source != target for source, target in drawn)
+    for side in (0, 1):
+        assert len({tuple(pair[side]) for pair in drawn}) > 3
+        for ids in (pair[side] for pair in drawn):
+            decoded = pieces.decode(tf.constant([ids]), tf.constant([len(ids)]))
+            assert decoded.numpy()[0] == b"Le chat noir mange."
+
+
 def test_the_source_of_a_model_keeps_what_decoding_needs(pieces):
     source = sources.encode_source(
         pieces,
