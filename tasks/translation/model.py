@@ -10,7 +10,7 @@ from common import decoding, encoder_decoder
 from common.repetition import has_third_run
 from common.training.fit import Losses
 from tasks.translation.config import Config
-from tasks.translation.shortlist import Shortlist
+from tasks.translation.shortlist import Selected, Shortlist
 from tasks.translation.subwords import END, PAD, START
 
 import keras
@@ -150,7 +150,8 @@ def translate(
       Translations without the end symbol, `[batch, beam, ...]`, best first.
     """
     encoded = encoder_decoder.encode(model, ids, length)
-    step, context, tokens = _make_step(model, encoded, ids, length, shortlist)
+    selected = None if shortlist is None else shortlist.select(ids, length)
+    step, context = _make_step(model, encoded, selected, beam)
     decoded = decoding.beam_search(
         step,
         encoded.state,
@@ -164,8 +165,8 @@ def translate(
         may_repeat=has_third_run(ids, length),
         context=context,
     )
-    if tokens is not None:
-        decoded = decoded._replace(tokens=tf.gather(tokens, decoded.tokens))
+    if selected is not None:
+        decoded = decoded._replace(tokens=tf.gather(selected.tokens, decoded.tokens))
     if beam > 1:
         return decoded
     return decoded._replace(
@@ -174,24 +175,19 @@ def translate(
 
 
 def _make_step(
-    model: keras.Model,
-    encoded: encoder_decoder.Encoded,
-    ids: tf.Tensor,
-    length: tf.Tensor,
-    shortlist: Shortlist | None,
-) -> tuple[Callable, Any, tf.Tensor | None]:
-    """Return the step of the search, its context, and the subwords that its symbols stand for."""
+    model: keras.Model, encoded: encoder_decoder.Encoded, selected: Selected | None, beam: int
+) -> tuple[Callable[..., tuple[Any, tf.Tensor]], Any]:
+    """Return the step of the search and its context, in a short-list if there is one."""
     source, never = encoded._replace(state={}), (PAD, START)
-    if shortlist is None:
-        return encoder_decoder.make_step(model, encoded, never=never), source, None
-    # The special subwords are the first in every list, so START, END and PAD keep their numbers.
-    tokens, penalty = shortlist.select(ids, length)
-    all_rows = encoder_decoder.make_step(model, encoded, never=never, tokens=tokens)
+    if selected is None:
+        return encoder_decoder.make_step(model, encoded, never=never), source
+    # The special subwords are the first in every list, so PAD, START and END keep their numbers.
+    step_all = encoder_decoder.make_step(model, encoded, never=never, tokens=selected.tokens)
 
     def step(state: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
         source, penalty = context
-        state, scores = all_rows(state, token, source)
-        hypotheses = tf.shape(scores)[0] // tf.shape(penalty)[0]
-        return state, scores + tf.repeat(penalty, hypotheses, axis=0)
+        state, scores = step_all(state, token, source)
+        by_row = tf.reshape(scores, [-1, beam, tf.shape(penalty)[1]]) + penalty[:, None]
+        return state, tf.reshape(by_row, tf.shape(scores))
 
-    return step, (source, penalty), tokens
+    return step, (source, selected.penalty)

@@ -9,15 +9,18 @@ length:
 * the export, from raw text to raw text, with the search as graph code;
 * the same model and search as a Python loop, as in tutorials: a Keras model of one decoder step is
   called by `predict_on_batch` (`predict` is slower), with the hypotheses in NumPy. It translates a
-  part of the captions, and its translations are compared with those of the export;
+  part of the captions, and its translations are compared with those of the export, which writes only
+  subwords of a short-list and repeats nothing three times;
 * CTranslate2, which has no recurrent models, with a Transformer of random weights: about as many
-  weights, the same vocabularies, 13 subwords per translation. Its output is meaningless.
+  weights, the same vocabularies, and as many subwords per translation as the export writes on
+  average in a batch. Its output is meaningless.
 
 The last line is one JSON object; the ratios are those of sentences per second.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import tempfile
 import time
@@ -38,7 +41,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-STEPS = 13  # subwords that the Transformer writes: about the length of a caption
+LAYERS = 2  # of the encoder and of the decoder of the Transformer
 
 
 def in_batches(texts, size):
@@ -192,21 +195,34 @@ def random_transformer(folder, sizes, *, width, layers, heads=4):
     return count
 
 
-def by_ctranslate2(served, folder, beam):
+def width_for(weights, sizes):
+    """Return the width of a Transformer of about this many weights."""
+
+    def count(width):
+        return (sizes[0] + 2 * sizes[1]) * width + 28 * LAYERS * width**2
+
+    return min(range(16, 1025, 16), key=lambda width: abs(count(width) - weights))
+
+
+def by_ctranslate2(served, folder, beam, weights, translations):
     import ctranslate2
 
     config = served.settings["config"]
     shared = config["shared_subwords"]
     names = (train.TARGET if shared else train.SOURCE, train.TARGET)
     reader, writer = (Subwords(served.path / "assets" / name) for name in names)
-    count = random_transformer(folder, (len(reader), len(writer)), width=112, layers=2)
+    sizes = (len(reader), len(writer))
+    count = random_transformer(folder, sizes, width=width_for(weights, sizes), layers=LAYERS)
+    written = writer.encode(tf.constant(list(translations.values()))).row_lengths().numpy()
+    lengths = dict(zip(translations, written, strict=True))
     translator = ctranslate2.Translator(str(folder), inter_threads=1, intra_threads=2)
 
     def translate(texts):
         ids = reader.encode(tf.constant(texts)).to_list()
         words = [[f"w{k - 3}" for k in row] for row in ids]
+        steps = round(np.mean([lengths[text] for text in texts]))
         results = translator.translate_batch(
-            words, beam_size=beam, min_decoding_length=STEPS, max_decoding_length=STEPS
+            words, beam_size=beam, min_decoding_length=steps, max_decoding_length=steps
         )
         return [" ".join(result.hypotheses[0]) for result in results]
 
@@ -256,7 +272,10 @@ def main():
     result = {"export": speed, "keras": slow, "export_over_keras": speed / slow, "same": same}
     if importlib.util.find_spec("ctranslate2"):
         with tempfile.TemporaryDirectory() as folder:
-            translate, count = by_ctranslate2(served, Path(folder) / "model", beam)
+            by_source = dict(zip(itertools.chain(*batches), translations, strict=True))
+            translate, count = by_ctranslate2(
+                served, Path(folder) / "model", beam, weights, by_source
+            )
             peer, _ = measure(translate, batches)
         rows.append({"program": "CTranslate2, random Transformer", "weights": count})
         rows[-1]["sentences per second"] = round(peer, 1)

@@ -2,6 +2,7 @@
 
 from common.serving.versions import find
 from tasks.translation import model, train
+from tasks.translation.shortlist import Shortlist
 from tasks.translation.sources import encode_source
 from tasks.translation.subwords import Subwords
 from tests.tasks import commands
@@ -144,9 +145,12 @@ def test_explain_returns_subwords_hypotheses_and_attention(served):
 
 def test_the_keras_model_equals_the_export(served):
     live = find(served.path).model
+    assets = served.path / "assets"
+    lists = Shortlist(assets / train.SHORTLIST, len(Subwords(assets / train.TARGET)))
     ids, length = as_ids(served, ["Le chat noir dort.", "Un chien court."])
     outputs = model.translate(
-        live, tf.constant(ids), tf.constant(length), max_length=24, beam=5, alpha=0.6
+        *(live, tf.constant(ids), tf.constant(length)),
+        **{"max_length": 24, "beam": 5, "alpha": 0.6, "shortlist": lists},
     )
     expected = served.call("tensors", ids=ids, length=length)
     np.testing.assert_array_equal(outputs.tokens[:, 0], expected["target_ids"])

@@ -144,6 +144,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
         (["--units", "9"], "--units must be even, got 9"),
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
         (["--beam", "0"], "--beam must be 1 or more"),
+        (["--candidates", "-1"], "--candidates must be 0 or more, got -1"),
         (["--source", "en"], "--source and --target_language must differ"),
         (["--preset", "wmt99"], "no preset 'wmt99'; known: phrase_book, tatoeba"),
     ],
