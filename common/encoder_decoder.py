@@ -3,7 +3,7 @@
 `build` returns a model that consists of two models:
 
 * `encoder` reads the source in both directions. Its output at each step is the memory; a projection
-  of the token's embedding is added to it, since a rare word's translation depends on the word itself
+  of the embedding is added to it, since the translation of a rare word depends on the word itself
   ([Kuang et al., 2018](https://aclanthology.org/P18-1164) concatenate both). Its final states are
   concatenated into the summary, from which the decoder's first states are computed.
 * `decoder` writes the target, and attends to the memory at every step.
@@ -512,9 +512,7 @@ def make_step(
 
     def step(state: State, token: tf.Tensor, source: Encoded = encoded) -> tuple[State, tf.Tensor]:
         vectors = tf.gather(table, token) * embedding.output_dim**0.5
-        output, _, state = layers.step(
-            vectors, state, source.memory, source.mask, keys=source.keys
-        )
+        output, _, state = layers.step(vectors, state, source.memory, source.mask, keys=source.keys)
         scores = tf.nn.bias_add(tf.matmul(output, kernel), bias)
         return state, tf.cast(scores, tf.float32)
 

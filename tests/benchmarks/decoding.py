@@ -9,8 +9,8 @@ length:
 * the export, from raw text to raw text, with the search as graph code;
 * the same model and search as a Python loop, as in tutorials: a Keras model of one decoder step is
   called by `predict_on_batch` (`predict` is slower), with the hypotheses in NumPy. It translates a
-  part of the captions, and its translations are compared with those of the export, which writes only
-  subwords of a short-list and repeats nothing three times;
+  part of the captions, and its translations are compared with those of the export, which
+  writes only subwords of a short-list and repeats nothing three times;
 * CTranslate2, which has no recurrent models, with a Transformer of random weights: about as many
   weights, the same vocabularies, and as many subwords per translation as the export writes on
   average in a batch. Its output is meaningless.

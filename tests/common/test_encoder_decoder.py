@@ -168,7 +168,7 @@ def test_the_memory_is_the_encoding_of_each_token_and_the_token_itself():
     model = make(cell="gru", encoder_layers=2)
     encoder = model.get_layer("encoder")
     vectors = tf.constant(RANDOM.normal(size=(4, 6, 6)), tf.float32)
-    memory = encoder({"vectors": vectors, "length": LENGTH})["memory"]
+    memory = encoder({"vectors": vectors, "length": tf.constant(LENGTH)})["memory"]
     mask = tf.sequence_mask(LENGTH, 6)
     layers = encoder.get_layer("layers")
     first, _, _ = layers.layers[0](vectors, mask=mask)

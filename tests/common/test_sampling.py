@@ -82,10 +82,12 @@ def test_the_best_symbols_equal_those_of_tensorflow(symbols, kind):
     scores[4, : symbols // 2] = -np.inf
     scores = tf.constant(scores, tf.float32)
     count = min(10, symbols)
-    unknown = tf.function(
-        lambda scores: sampling.best_symbols(scores, 10), input_signature=[tf.TensorSpec([None, None])]
-    )
-    for find in (lambda scores: sampling.best_symbols(scores, 10), unknown):
+
+    def find_ten(scores):
+        return sampling.best_symbols(scores, 10)
+
+    of_any_size = tf.function(find_ten, input_signature=[tf.TensorSpec([None, None])])
+    for find in (find_ten, of_any_size):
         broken = find(tf.fill([2, symbols], np.nan))[1].numpy()
         assert (broken >= 0).all() and (broken < symbols).all()
         for one, other in zip(find(scores), tf.math.top_k(scores, count), strict=True):

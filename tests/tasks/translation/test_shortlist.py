@@ -91,9 +91,7 @@ def test_the_search_in_a_list_of_all_subwords_is_the_search_without_one(pieces, 
     def with_all(ids, length):
         return model.translate(built, ids, length, shortlist=lists, **search)
 
-    lists = to_shortlist(
-        tmp_path / "all.npz", pieces, translations=every[:, None], frequent=every
-    )
+    lists = to_shortlist(tmp_path / "all.npz", pieces, translations=every[:, None], frequent=every)
     expected = model.translate(built, *map(tf.constant, both), **search)
     decoded = with_all(*both)
     np.testing.assert_array_equal(decoded.tokens, expected.tokens)
