@@ -330,16 +330,16 @@ def beam_search(
       `IMPOSSIBLE` or less.
     """
     batch, is_static = dimension(start, 0), start.shape[0] is not None
-    needed = min(best or beam, beam)
-    columns = max_length + 1  # one for the end symbol, removed afterwards
+    # One column for the end symbol, removed afterwards.
+    needed, columns = min(best or beam, beam), max_length + 1
 
     def advance(position: tf.Tensor, search: _Search) -> tuple[tf.Tensor, _Search]:
         alive = search.alive
         given = (search.context,) if tf.nest.flatten(search.context) else ()
         state, scores = step(alive.state, alive.token, *given)
         must_end = position >= search.limit
-        tokens = (alive.tokens, position, search.may_repeat)
-        banned = None if may_repeat is None else third_runs(*tokens)
+        given = (alive.tokens, position, search.may_repeat)
+        banned = None if may_repeat is None else third_runs(*given)
         # Twice the beam, because up to half of the extensions end.
         extensions = _best_extensions(alive.score, scores, must_end, end, 2 * beam, banned)
         completed = _completed(alive, extensions, position, end, alpha)

@@ -61,18 +61,11 @@ def signatures(
       beam: number of hypotheses of the beam search.
       alpha: exponent of the length normalisation.
       kinds: kinds of words that are copied, see `tasks.translation.sources`.
-      shortlist: the subwords that translations may contain; None: all. A TPU, which needs static
-        shapes, scores all.
+      shortlist: the subwords that translations may contain; None: all, as static shapes demand.
       target: device of the export.
     """
-    search = functools.partial(
-        translate,
-        model,
-        max_length=max_length,
-        beam=beam,
-        alpha=alpha,
-        shortlist=None if target.name == "tpu" else shortlist,
-    )
+    options = {"max_length": max_length, "beam": beam, "alpha": alpha, "shortlist": shortlist}
+    search = functools.partial(translate, model, **options)
     limits = {"size": len(reader), "max_length": max_length}
     run = _make_run(functools.partial(search, best=1), target, "core", **limits)
     run_all = _make_run(functools.partial(search, best=beam), target, "core_n_best", **limits)

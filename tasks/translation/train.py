@@ -121,9 +121,10 @@ def make_shortlist(
 ) -> shortlist.Shortlist | None:
     """Learn which subwords translations may contain; with `--init`, those of its model are added.
 
-    None if all may be contained, as in those of a published model without a short-list.
+    None if all may be contained: in an export of static shapes, or with a published model that has
+    no short-list.
     """
-    if not run.config.candidates:
+    if not run.config.candidates or run.target.name == "tpu":
         return None
     lists = shortlist.learn(
         encoded.source, encoded.target[:, 1:], *vocabularies, count=run.config.candidates

@@ -15,7 +15,8 @@ length:
   weights, the same vocabularies, and as many subwords per translation as the export writes on
   average in a batch. Its output is meaningless.
 
-The last line is one JSON object; the ratios are those of sentences per second.
+The last line is one JSON object; the ratios are those of sentences per second, and `loops` counts
+the translations of the export with a word three times in a row that their sources have not.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from tasks.translation import data, train
 from tasks.translation.model import limit_length
 from tasks.translation.sources import encode_source
 from tasks.translation.subwords import END, PAD, START, Subwords
+from tests.benchmarks.everyday import has_loop
 
 import keras
 import numpy as np
@@ -259,6 +261,11 @@ def main():
     every = max(1, len(texts) // options.by_keras)
     speed, translations = measure(by_export(served), batches)
     rows = [{"program": "export", "weights": weights, "sentences per second": round(speed, 1)}]
+    sources = itertools.chain(*batches)
+    loops = sum(
+        has_loop(text) and not has_loop(source)
+        for source, text in zip(sources, translations, strict=True)
+    )
     slow, by_loop = measure(by_keras(served, beam), batches[::every])
     expected = [
         text
@@ -270,6 +277,7 @@ def main():
     rows.append({"program": "Keras, step by step", "weights": weights})
     rows[-1]["sentences per second"] = round(slow, 1)
     result = {"export": speed, "keras": slow, "export_over_keras": speed / slow, "same": same}
+    result["loops"] = loops
     if importlib.util.find_spec("ctranslate2"):
         with tempfile.TemporaryDirectory() as folder:
             by_source = dict(zip(itertools.chain(*batches), translations, strict=True))
