@@ -287,7 +287,7 @@ class BatchPredictConfig(PredictConfig):
     @classmethod
     def place(cls) -> list[str]:
         """Return the words before the name of a file on the command line."""
-        return [f"--{cls.INPUTS}"]
+        return [f"--{cls.INPUTS}"] if cls.INPUTS == "file" else []  # others are positional
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

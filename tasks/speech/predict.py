@@ -19,7 +19,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
@@ -38,6 +38,8 @@ import tyro
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(BatchPredictConfig):
     """Flags of `predict`."""
+
+    INPUTS: ClassVar[str] = "files"
 
     files: tyro.conf.Positional[tuple[Path, ...]] = ()
     """sound files, or folders of them"""
