@@ -18,7 +18,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Fraction, Picture, Positive
@@ -49,6 +49,8 @@ DRAWN_ACTIVITIES = 5
 class Predict(BatchPredictConfig):
     """Flags of `predict`."""
 
+    INPUTS: ClassVar[str] = "clips"
+
     clips: tyro.conf.Positional[tuple[Path, ...]] = ()
     """video files; for a model of joints, files .npy or .npz"""
     window: Positive | None = None
@@ -75,6 +77,8 @@ class Predict(BatchPredictConfig):
             raise InputError("no clip given: name a video file, as in `predict clip.avi`")
         if self.webcam is not None and (self.clips or self.events or self.plot):
             raise InputError("--webcam takes no files, no --events and no --plot")
+        if self.workers > 1 and (self.webcam is not None or self.events or self.plot):
+            raise InputError("--workers takes no --webcam, no --events and no --plot")
         if self.hop is not None and self.hop > (self.window or WINDOW_SECONDS):
             raise InputError("--hop must not exceed --window, or frames would be left out")
         if self.events is not None:
@@ -82,6 +86,11 @@ class Predict(BatchPredictConfig):
                 raise InputError(f"--events must end in .csv or .srt, got {self.events.name!r}")
             if self.events.suffix.lower() == ".srt" and len(self.clips) > 1:
                 raise InputError("--events: subtitles are of one clip; use .csv for several")
+
+    @classmethod
+    def place(cls) -> list[str]:
+        """Return the words before the name of a file on the command line: none."""
+        return []
 
 
 class Window(NamedTuple):

@@ -172,6 +172,7 @@ def test_a_missing_camera_is_told(served):
         (["a.avi", "--events", "a.txt"], "--events must end in .csv or .srt, got 'a.txt'"),
         (["a.avi", "b.avi", "--events", "a.srt"], "subtitles are of one clip"),
         (["a.avi", "--webcam", "0"], "--webcam takes no files"),
+        (["a.avi", "--workers", "2", "--events", "a.csv"], "--workers takes no --webcam, no --ev"),
         (["a.avi", "--threshold", "1.5"], "--threshold must be in [0, 1)"),
     ],
 )
