@@ -14,10 +14,11 @@ from tasks.dna.reading_frames import Frames, Span, Starts, Strands, find, lay_ou
 
 import tensorflow as tf
 
+FOREIGN = 8.0  # log-odds against a gene that is not the organism's own, as of a phage
 STARTS = 8  # of a reading frame that are compared
 FLOOR = -12.0  # score of a reading frame that is a candidate
 NEAREST = (-4, -1, 0, 10, 30, 100, 300)  # bounds of distances from the gene before, in bases
-FRAME_FEATURES = 25  # and one for each kind of start
+FRAME_FEATURES = 26  # and one for each kind of start
 START_FEATURES = 8 + len(NEAREST) + 1
 
 
@@ -53,6 +54,7 @@ def make(
     bases: tf.Tensor,
     length: tf.Tensor,
     tables: Tables,
+    similar: Tables,
     start_codons: tuple[str, ...],
     is_stop: tf.Tensor,
 ) -> tuple[Strands, Candidates]:
@@ -62,13 +64,14 @@ def make(
       bases: `<int32>[batch, time]`, codes of `nucleotides.encode`; 0 is a masked base.
       length: `<int32>[batch]`.
       tables: of the organism.
+      similar: of organisms with the same fraction of G and C, for genes that are not its own.
       start_codons: the start codons.
       is_stop: `<bool>[batch, 65]`, which codons are stop codons in each row.
     """
     strands = lay_out(bases, length)
     frames, starts = find(strands, start_codons, is_stop)
     sites = gene_tables.start_sites(strands, starts)
-    scored = _score(strands, frames, starts, sites, tables)
+    scored = _score(strands, frames, starts, sites, (tables, similar))
     best = gene_tables.best_starts(frames, starts, scored.total)
     off = starts.kind == len(start_codons)
     likely, spans = _in_order(strands, frames, starts, best, off)
@@ -114,7 +117,8 @@ class _Scored(NamedTuple):
     """The score of the gene from each start, and its parts."""
 
     parts: tf.Tensor  # of the start, `gene_tables.start_scores`
-    coding: tf.Tensor  # of the codons
+    coding: tf.Tensor  # of the codons, by the better table
+    foreign: tf.Tensor  # of the codons, by the tables of similar organisms
     total: tf.Tensor
 
 
@@ -123,14 +127,20 @@ def _score(
     frames: Frames,
     starts: Starts,
     sites: gene_tables.StartSites,
-    tables: Tables,
+    tables: tuple[Tables, Tables],
 ) -> _Scored:
-    """Return the scores of all starts."""
+    """Return the scores of all starts, by the tables of the organism and of similar ones."""
     row = tf.gather(strands.rows, strands.position(starts.codon))
-    parts = gene_tables.start_scores(tables, sites, starts.kind, row)
-    sums = gene_tables.cumulative_scores(tables, strands)
-    coding = gene_tables.coding_score(sums, starts.codon, tf.gather(frames.stop, starts.frame))
-    return _Scored(parts, coding, coding + tf.reduce_sum(parts, axis=1) + CONSTANT)
+    parts = gene_tables.start_scores(tables[0], sites, starts.kind, row)
+    stop = tf.gather(frames.stop, starts.frame)
+
+    def coding_by(own: Tables) -> tf.Tensor:
+        sums = gene_tables.cumulative_scores(own, strands)
+        return gene_tables.coding_score(sums, starts.codon, stop)
+
+    native, foreign = map(coding_by, tables)
+    coding = tf.maximum(native, foreign - FOREIGN)
+    return _Scored(parts, coding, foreign, coding + tf.reduce_sum(parts, axis=1) + CONSTANT)
 
 
 def _in_order(
@@ -176,8 +186,9 @@ class _Described(NamedTuple):
     spans: Span  # from the best start
     row: tf.Tensor
     parts: tf.Tensor  # of the score of each start
-    coding: tf.Tensor  # score from each start
-    score: tf.Tensor  # of each start
+    coding: tf.Tensor  # see `_Scored`, for each start
+    foreign: tf.Tensor
+    score: tf.Tensor
 
 
 def _squash(value: tf.Tensor, scale: float) -> tf.Tensor:
@@ -204,6 +215,7 @@ def _frame_features(d: _Described, is_sure: tf.Tensor, kinds: int) -> tf.Tensor:
         _squash(score, 8.0),
         _squash(coding, 200.0),
         _squash(10.0 * coding / codons, 3.0),
+        _squash(coding - tf.gather(d.foreign, start), 50.0),
         _log(codons, 150.0),
         _log(d.frames.stop - d.frames.begin, 150.0) - _log(codons, 150.0),
         *tf.unstack(parts / 3.0, axis=1),

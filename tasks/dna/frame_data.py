@@ -151,9 +151,11 @@ def _known_ranges(
     return first_codon, stop_codon, occupied
 
 
-def interpolated(content: float, contents: np.ndarray, tables: Tables) -> Tables:
-    """Return the tables of similar organisms for one row."""
-    return gene_tables.interpolate(tf.constant([content]), tf.constant(contents), tables)
+class Organisms(NamedTuple):
+    """Organisms of training data: fractions of G and C `<float32>[n]`, ascending, and tables."""
+
+    contents: np.ndarray
+    tables: Tables
 
 
 def stacked(tables: Sequence[Tables]) -> Tables:
@@ -209,26 +211,38 @@ def make_function(
 ) -> tf.types.experimental.PolymorphicFunction:
     """Return `candidates.make` as a graph."""
 
-    def run(bases: tf.Tensor, length: tf.Tensor, tables: Tables, stops: tf.Tensor) -> tuple:
-        return candidates.make(bases, length, tables, start_codons, stops)
+    def run(
+        bases: tf.Tensor, length: tf.Tensor, tables: Tables, similar: Tables, stops: tf.Tensor
+    ) -> tuple:
+        return candidates.make(bases, length, tables, similar, start_codons, stops)
 
     return tf.function(run, autograph=False, reduce_retracing=True)
 
 
-def read(rows: Sequence[Record], tables: Tables, config: Config) -> Windows:
-    """Return the labelled windows of some records that are read together."""
+def read(
+    rows: Sequence[Record], tables: Tables | None, others: Organisms, config: Config
+) -> Windows:
+    """Return the labelled windows of some records that are read together.
+
+    Args:
+      rows: the records.
+      tables: of their organism, with a batch of one; `None`: only those of other organisms.
+      others: the other organisms.
+      config: the settings.
+    """
     length = np.array([len(record.sequence) for record in rows], np.int32)
     bases = np.zeros((len(rows), length.max()), np.int32)
     for row, record in zip(bases, rows, strict=True):
         row[: len(record.sequence)] = encode(record.sequence)
-    spread = Tables(*(tf.repeat(table, len(rows), axis=0) for table in tables))
-    stops = tf.constant(is_stop(config.genetic_code)[None])
-    strands, found = make_function(config.start_codons)(
-        bases, length, spread, tf.repeat(stops, len(rows), axis=0)
-    )
+    content = gene_tables.gc_content(bases, length)
+    similar = gene_tables.interpolate(content, others.contents, others.tables)
+    own = similar
+    if tables is not None:
+        own = Tables(*(tf.repeat(table, len(rows), axis=0) for table in tables))
+    stops = tf.repeat(is_stop(config.genetic_code)[None], len(rows), axis=0)
+    strands, found = make_function(config.start_codons)(bases, length, own, similar, stops)
     gene, start = label(found, strands, rows, len(config.start_codons))
     first, size, _ = candidates.pad_windows(found.row, tf.constant(len(rows)), CORE, CONTEXT)
-    content = gene_tables.gc_content(bases, length).numpy()
 
     def windows(values: tf.Tensor | np.ndarray) -> np.ndarray:
         return candidates.to_windows(tf.constant(values), first, size, WINDOW).numpy()
@@ -239,7 +253,7 @@ def read(rows: Sequence[Record], tables: Tables, config: Config) -> Windows:
         windows(found.starts).astype(np.float16),
         windows(found.strand),
         size.numpy(),
-        content[found.row.numpy()[first.numpy()]],
+        content.numpy()[found.row.numpy()[first.numpy()]],
         np.where(place, windows(gene), -1),
         np.where(place, windows(start), -1),
     )

@@ -137,7 +137,8 @@ class FrameFinder:
         """
         batch = tf.shape(bases)[0]
         stops = self.is_stop(code)
-        strands, found = candidates.make(bases, length, tables, self.starts, stops)
+        similar = self.similar(bases, length)
+        strands, found = candidates.make(bases, length, tables, similar, self.starts, stops)
         log_odds, start = self.weighed(found, batch)
         exists = found.starts[..., 0] > 0
         # The best start of a gene costs nothing: else genes with doubtful starts would be lost.

@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import data, frame_data, frame_model, gene_tables
 from tasks.dna.config import Config
-from tasks.dna.frame_data import Windows
+from tasks.dna.frame_data import Organisms, Windows
 from tasks.dna.frame_model import WINDOW
 from tasks.dna.gene_tables import Tables
 from tasks.dna.genes import Record
@@ -31,30 +31,29 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     training, validation = (data.records(corpus.splits[name]) for name in ("train", "validation"))
     organisms = frame_data.by_organism(training)
     _check_genes(training)
-    contents, tables = count_organisms(organisms, config)
+    counted = count_organisms(organisms, config)
     with run.strategy.scope():
         if run.published is None:
             built = frame_model.build(config, len(organisms))
-            built.get_layer("organisms").fill(contents, tables)
+            built.get_layer("organisms").fill(*counted)
         else:
             layer = run.published.model.get_layer("organisms")
             built = frame_model.build(config, layer.count)
             warm_start(built, run.published)
-            contents, tables = layer.contents.numpy(), Tables(*layer.tables)
+            counted = Organisms(layer.contents.numpy(), Tables(*layer.tables))
+    is_own = run.published is None
     windows = frame_data.concatenated(
         [
             part
             for number, records in enumerate(organisms.values())
-            for part in read_organism(
-                records, *_others(contents, tables, number, run.published is None), config
-            )
+            for part in read_organism(records, _others(counted, number, is_own), config)
         ]
     )
     held_out = frame_data.concatenated(
         [
             part
             for records in frame_data.by_organism(validation).values()
-            for part in read_organism(records, contents, tables, config)
+            for part in read_organism(records, counted, config)
         ]
     )
     count = int((windows.gene == 1).sum())
@@ -88,53 +87,55 @@ def _check_genes(records: Sequence[Record]) -> None:
         )
 
 
-def count_organisms(
-    organisms: Mapping[str, Sequence[Record]], config: Config
-) -> tuple[np.ndarray, Tables]:
-    """Return the fractions of G and C of organisms, ascending, and their tables."""
+def count_organisms(organisms: Mapping[str, Sequence[Record]], config: Config) -> Organisms:
+    """Return the organisms, which are in ascending order of their fractions of G and C."""
     contents = [frame_data.gc_content(records) for records in organisms.values()]
     tables = [frame_data.known_tables(records, config) for records in organisms.values()]
-    return np.array(contents, np.float32), frame_data.stacked(tables)
+    return Organisms(np.array(contents, np.float32), frame_data.stacked(tables))
 
 
-def _others(
-    contents: np.ndarray, tables: Tables, number: int, own: bool
-) -> tuple[np.ndarray, Tables]:
-    """Return the tables of all organisms but one, if there are others."""
-    if not own or len(contents) < 2:
-        return contents, tables
-    kept = [place for place in range(len(contents)) if place != number]
-    return contents[kept], Tables(*(tf.gather(table, kept) for table in tables))
+def _others(counted: Organisms, number: int, is_own: bool) -> Organisms:
+    """Return all organisms but one, if it is among them and there are others."""
+    if not is_own or len(counted.contents) < 2:
+        return counted
+    kept = [place for place in range(len(counted.contents)) if place != number]
+    tables = Tables(*(tf.gather(table, kept) for table in counted.tables))
+    return Organisms(counted.contents[kept], tables)
 
 
 def read_organism(
-    records: Sequence[Record], contents: np.ndarray, tables: Tables, config: Config
+    records: Sequence[Record], others: Organisms, config: Config
 ) -> Iterator[Windows]:
     """Yield the windows of an organism, in the three ways of `frame_data`.
 
     Args:
       records: of the organism.
-      contents: of other organisms.
-      tables: of other organisms.
+      others: the other organisms.
       config: the settings.
     """
-    sample, _ = frame_data.joined(list(frame_data.pieces(records)), frame_data.MOST)
-    length = tf.constant([len(sample)])
-    similar = frame_data.interpolated(frame_data.gc_content(records), contents, tables)
-    stops = tf.constant(frame_data.is_stop(config.genetic_code)[None])
+    adapted = adapt(records, others, config)
+    for batch in frame_data.batched(frame_data.pieces(records)):
+        yield frame_data.read(batch, adapted, others, config)
+    for seed, tables in ((1, adapted), (2, None)):
+        for batch in frame_data.batched(frame_data.contigs(records, seed)):
+            yield frame_data.read(batch, tables, others, config)
+
+
+def adapt(records: Sequence[Record], others: Organisms, config: Config) -> Tables:
+    """Return the tables of an organism, counted without its annotation, as in `predict`."""
+    bases, _ = frame_data.joined(list(frame_data.pieces(records)), frame_data.MOST)
+    length = np.array([len(bases)], np.int32)
+    content = gene_tables.gc_content(bases[None], length)
+    similar = gene_tables.interpolate(content, others.contents, others.tables)
+    stops = frame_data.is_stop(config.genetic_code)[None]
 
     @tf.function(autograph=False)
-    def adapt() -> Tables:
+    def run() -> Tables:
         return gene_tables.adapt(
-            tf.constant(sample[None]), length, similar, config.start_codons, stops
+            tf.constant(bases[None]), length, similar, config.start_codons, stops
         )
 
-    adapted = adapt()
-    for batch in frame_data.batched(frame_data.pieces(records)):
-        yield frame_data.read(batch, adapted, config)
-    for seed, chosen in ((1, adapted), (2, similar)):
-        for batch in frame_data.batched(frame_data.contigs(records, seed)):
-            yield frame_data.read(batch, chosen, config)
+    return run()
 
 
 def validation_batches(windows: Windows, batch_size: int) -> tf.data.Dataset:

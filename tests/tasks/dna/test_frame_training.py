@@ -21,7 +21,8 @@ def test_candidates_are_labelled_by_the_genes_of_their_records():
     changed = [Gene(odd.exons, odd.strand, pseudo=True) if g == odd else g for g in rows[2].genes]
     rows[2] = Record("r2", rows[2].sequence, tuple(changed))
     tables = frame_data.known_tables(rows, CONFIG)
-    windows = frame_data.read(rows, tables, CONFIG)
+    others = frame_data.Organisms(np.array([0.5], np.float32), tables)
+    windows = frame_data.read(rows, tables, others, CONFIG)
     assert (windows.gene == 1).sum() >= 20 and (windows.gene == 0).sum() > 10
     assert (windows.start >= 0).sum() >= 18  # of most of them the start is a candidate
     assert windows.length.max() <= windows.frames.shape[1]
