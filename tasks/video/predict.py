@@ -87,11 +87,6 @@ class Predict(BatchPredictConfig):
             if self.events.suffix.lower() == ".srt" and len(self.clips) > 1:
                 raise InputError("--events: subtitles are of one clip; use .csv for several")
 
-    @classmethod
-    def place(cls) -> list[str]:
-        """Return the words before the name of a file on the command line: none."""
-        return []
-
 
 class Window(NamedTuple):
     """Successive frames of a clip.
