@@ -13,7 +13,7 @@ from common.serving.versions import find
 if TYPE_CHECKING:
     import keras
 
-Input = TypeVar("Input", str, Path)
+Input = TypeVar("Input", bound=str | Path)
 Result = TypeVar("Result")
 
 

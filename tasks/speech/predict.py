@@ -25,6 +25,7 @@ from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
 from common.files import make_public_folder, write_atomically
+from common.serving.model import Model
 from common.serving.served import Served, load_export
 from tasks.speech import audio, subtitles
 from tasks.speech.audio import Channel
@@ -101,6 +102,19 @@ class Transcript:
     error: str | None = None
 
     @property
+    def text(self) -> str:
+        """The text of all pieces."""
+        return " ".join(piece.text for piece in self.pieces if piece.text)
+
+    @property
+    def confidence(self) -> float:
+        """Exp of the mean log-probability of a letter; 0 without a text."""
+        letters = sum(len(piece.text) for piece in self.pieces)
+        texts = (piece for piece in self.pieces if piece.text)
+        total = sum(len(piece.text) * math.log(piece.confidence) for piece in texts)
+        return math.exp(total / letters) if letters else 0.0
+
+    @property
     def words(self) -> list[Word]:
         """The words of all pieces."""
         return [word for piece in self.pieces for word in piece.words]
@@ -112,6 +126,32 @@ class _Sound(NamedTuple):
     transcript: Transcript
     start: int
     samples: np.ndarray
+
+
+def load(path: str | Path | None = None, *, batch_size: int = 16) -> Model[str | Path, Transcript]:
+    """Load a published model as a function of sound files.
+
+    Args:
+      path: a version folder, or a folder of versions, of which the newest is loaded. None means
+        `saved_models/speech`.
+      batch_size: pieces of recordings per request.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ExportError, InputError: the folder is incomplete, or of another task.
+
+    Example::
+
+        model = load()
+        transcript = model("greeting.wav")
+        transcript.text, transcript.words[0].start
+    """
+    served = load_export(path, TASK)
+
+    def answer(paths: Iterable[str | Path]) -> Iterator[Transcript]:
+        return predict(served, map(Path, paths), batch_size=batch_size, with_words=True)
+
+    return Model(served, answer)
 
 
 def predict(
@@ -210,14 +250,12 @@ def describe(transcript: Transcript, rate: int) -> dict[str, Any]:
       {'start': 1.0, 'end': 1.5, 'text': 'on', 'confidence': 0.4}
     """
     pieces = transcript.pieces
-    letters = sum(len(piece.text) for piece in pieces)
-    total = sum(len(piece.text) * math.log(piece.confidence) for piece in pieces if piece.text)
     samples = sum(piece.samples for piece in pieces)
     prediction = {
         "file": str(transcript.path),
         "seconds": round(samples / rate, 3),
-        "text": " ".join(piece.text for piece in pieces if piece.text),
-        "confidence": round(math.exp(total / letters), 6) if letters else 0.0,
+        "text": transcript.text,
+        "confidence": round(transcript.confidence, 6),
         "pieces": [
             {
                 "start": round(piece.start / rate, 3),
@@ -240,7 +278,7 @@ def describe(transcript: Transcript, rate: int) -> dict[str, Any]:
         ]
     if transcript.error is not None:
         return {**prediction, "message": transcript.error, "is_broken": True}
-    if letters:
+    if transcript.text:
         return prediction
     if samples < audio.SHORTEST:
         message = f"too short: {samples / rate:.2f} s of sound; the minimum is 0.1 s"

@@ -23,6 +23,7 @@ from typing import Any
 from common.commands import cli
 from common.commands.config import Count, Picture, TextPredictConfig
 from common.errors import InputError
+from common.serving.model import Model
 from common.serving.served import Served, load_export, text_request
 from tasks.translation.config import TASK
 from tasks.translation.sentences import Sentence, join_sentences, split_sentences
@@ -38,6 +39,50 @@ class Predict(TextPredictConfig):
     """draw the attention weights of the first sentence's translation to this picture file"""
     batch_size: Count = 32
     """sentences per request"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Translation:
+    """A text with its translation.
+
+    Attributes:
+      source: the text.
+      text: the translation; "" if there was nothing to translate.
+      score: log-probability divided by length, the mean over the sentences; the best is 0.
+      truncated: whether the end of a sentence, or of its translation, is missing.
+    """
+
+    source: str
+    text: str
+    score: float
+    truncated: bool = False
+
+
+def load(path: str | Path | None = None, *, batch_size: int = 32) -> Model[str, Translation]:
+    """Load a published model as a function of texts, which may have several sentences.
+
+    Args:
+      path: a version folder, or a folder of versions, of which the newest is loaded. None means
+        `saved_models/translation`.
+      batch_size: sentences per request.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ExportError, InputError: the folder is incomplete, or of another task.
+
+    Example::
+
+        model = load()
+        model("Voulez-vous chanter avec moi?").text  # "Do you want to sing with me?"
+    """
+    served = load_export(path, TASK)
+
+    def answer(texts: Iterable[str]) -> Iterator[Translation]:
+        for one in predict(served, texts, n_best=1, batch_size=batch_size):
+            translated = one["translation"] or ""
+            yield Translation(one["text"], translated, one["score"], bool(one.get("truncated")))
+
+    return Model(served, answer)
 
 
 def predict(

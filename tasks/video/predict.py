@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,11 +24,13 @@ from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Fraction, Picture, Positive
 from common.errors import InputError
 from common.files import write_together
+from common.serving.model import Model
 from common.serving.served import Arrays, Served, load_export
 from tasks.video.clips import clip_request, read_frames
 from tasks.video.config import TASK
 from tasks.video.events import (
     SUFFIXES,
+    Event,
     WindowPrediction,
     choose,
     find_events,
@@ -266,6 +268,58 @@ def describe(
             for event in find_events(predictions, labels, rate, thresholds)
         ],
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """The activity in a clip.
+
+    Attributes:
+      path: the clip.
+      label: its activity, or "none of these".
+      probabilities: of all classes, the mean over the windows.
+      events: the activities over time, in seconds.
+    """
+
+    path: Path
+    label: str
+    probabilities: Mapping[str, float]
+    events: Sequence[Event]
+
+
+def load(path: str | Path | None = None, *, batch_size: int = 4) -> Model[str | Path, Activity]:
+    """Load a published model as a function of video files.
+
+    Args:
+      path: a version folder, or a folder of versions, of which the newest is loaded. None means
+        `saved_models/video`.
+      batch_size: windows per request.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ExportError, InputError: the folder is incomplete, or of another task; a clip cannot be read.
+
+    Example::
+
+        model = load()
+        model("clip.avi").label  # "running"
+    """
+    served = load_export(path, TASK)
+    labels, rate = served.settings["labels"], served.settings["frame_rate"]
+    thresholds = served.settings.get("thresholds")
+
+    def answer(paths: Iterable[str | Path]) -> Iterator[Activity]:
+        for clip in map(Path, paths):
+            parts = predict(served, clip, batch_size=batch_size)
+            mean = np.mean([part.probabilities for part in parts], axis=0)
+            yield Activity(
+                clip,
+                choose(mean, labels, thresholds),
+                dict(zip(labels, mean.tolist(), strict=True)),
+                find_events(parts, labels, rate, thresholds),
+            )
+
+    return Model(served, answer)
 
 
 def predict_all(served: Served, flags: Predict) -> Iterator[dict[str, Any]]:

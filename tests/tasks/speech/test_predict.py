@@ -5,7 +5,7 @@ import json
 import re
 
 from common.errors import InputError
-from tasks.speech import audio, evaluate, predict
+from tasks.speech import audio, evaluate, load, predict
 from tests.tasks import commands
 from tests.tasks.own.speech import RATE, TONES, speak
 from tests.tasks.speech.recordings import spoken
@@ -254,3 +254,15 @@ def test_ten_minutes_are_transcribed_in_order_in_bounded_memory(tmp_path, served
         assert piece["end"] == pytest.approx(following["start"], abs=2e-3)
         assert piece["end"] - piece["start"] <= longest / RATE
     assert evaluate.metrics([" ".join(words)], [prediction["text"]])["wer"] <= 0.1
+
+
+def test_load_answers_one_file_and_several(trained, tmp_path, served):
+    ((text, sound),) = spoken(1, seed=3)
+    soundfile.write(tmp_path / "a.wav", sound, RATE)
+    model = load(served.path)
+    transcript = model(str(tmp_path / "a.wav"))
+    assert transcript.text == text == " ".join(word.text for word in transcript.words)
+    assert 0 < transcript.confidence <= 1
+    broken, again = model([tmp_path / "gone.wav", tmp_path / "a.wav"])
+    assert broken.text == "" and broken.confidence == 0 and "gone.wav" in broken.error
+    assert again.text == text

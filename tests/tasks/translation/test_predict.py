@@ -4,7 +4,7 @@ import json
 import re
 
 from common.errors import InputError
-from tasks.translation import predict
+from tasks.translation import Translation, load, predict
 from tests.tasks import commands
 from tests.tasks.own.translation import own_pairs
 
@@ -107,3 +107,14 @@ def test_truncated_translations_are_marked(served, capsys):
 def test_an_invalid_flag_gives_a_one_line_error(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
+
+
+def test_load_answers_one_text_and_several(served):
+    model = load(served.path)
+    (expected,) = predict.predict(served, ["Le chat noir dort."], n_best=1, batch_size=1)
+    one = model("Le chat noir dort.")
+    assert (one.source, one.text) == ("Le chat noir dort.", expected["translation"])
+    assert one.score == expected["score"] and not one.truncated
+    blank, again = model(["", "Le chat noir dort."])
+    assert blank == Translation("", "", 0.0) and again.text == one.text
+    assert model.to_keras().name

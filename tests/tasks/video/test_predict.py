@@ -6,7 +6,7 @@ import sys
 
 from common.commands import cli
 from common.errors import InputError
-from tasks.video import clips, predict
+from tasks.video import clips, load, predict
 from tests.tasks import commands
 from tests.tasks.own.video import CLASSES, RATE, SIDE, body
 from tests.tasks.video.samples import BAD_FILES, call, noise, write_video
@@ -179,3 +179,13 @@ def test_a_missing_camera_is_told(served):
 def test_flags_of_events_are_checked(words, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     commands.check_refused(predict.main, ["--model", "gone", *words], message, capsys, monkeypatch)
+
+
+def test_load_answers_one_clip_and_several(trained, served):
+    clip = trained[0] / "clips" / "waving" / "v_g20_c1.mp4"
+    model = load(served.path)
+    activity = model(str(clip))
+    expected = predict_one(served, clip)
+    assert activity.probabilities == pytest.approx(expected["probabilities"], abs=1e-5)
+    assert [one.path for one in model([clip, clip])] == [clip, clip]
+    assert activity.label in (*served.settings["labels"], "none of these")
