@@ -78,6 +78,8 @@ class Predict(BatchPredictConfig):
         super().__post_init__()
         if not self.sequences and not self.file:
             raise InputError("no sequence given: write it on the command line, or pass --file PATH")
+        if self.workers > 1 and (self.proteins or self.genes or self.genbank):
+            raise InputError("--proteins, --genes and --genbank need --workers 1: files share them")
 
 
 # --- Input ----------------------------------------------------------------------------------------

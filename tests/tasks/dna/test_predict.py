@@ -87,6 +87,7 @@ def test_empty_standard_input_is_refused_and_leaves_the_output_file_alone(
     ("words", "message"),
     [
         (["--model", "gone"], "no sequence given: write it on the command line"),
+        (["a.fa", "--workers", "2", "--genes", "x"], "--proteins, --genes and --genbank need"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(
