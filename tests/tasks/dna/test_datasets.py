@@ -3,7 +3,7 @@ import tarfile
 
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
-from tasks.dna import data, datasets
+from tasks.dna import data, datasets, frame_data
 from tasks.dna.genes import Gene, Record
 from tasks.dna.grammar import make_grammar
 from tasks.dna.paths import path_of
@@ -76,3 +76,20 @@ def test_a_debian_package_is_read_and_a_changed_one_refused(tmp_path):
     path.write_bytes(b"PK")
     with pytest.raises(InputError, match="not a Debian package"):
         datasets.read_debian(path, ["genes.gb.train"])
+
+
+@pytest.mark.data
+def test_each_split_of_bacteria_has_organisms_of_its_own(tmp_path):
+    corpus = data.load(EvaluateConfig(dataset="bacteria", data_dir=tmp_path), seed=1)
+    genes = {
+        (split, organism): sum(not gene.pseudo for record in rows for gene in record.genes)
+        for split in ("train", "validation", "test")
+        for organism, rows in frame_data.by_organism(data.records(corpus.splits[split])).items()
+    }
+    assert list(genes) == [
+        ("train", "s_aureus"),
+        ("train", "e_coli"),
+        ("validation", "b_theta"),
+        ("test", "b_subtilis"),
+    ]
+    assert genes["test", "b_subtilis"] > 4000 and genes["train", "e_coli"] > 4000
