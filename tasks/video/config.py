@@ -133,9 +133,10 @@ PRESETS = {
     "hdm05_actors": dataclasses.replace(_HDM05, dataset="hdm05_actors"),
     "fights": Config(
         dataset="fights",
-        epochs=16,
-        patience=16,
+        epochs=28,
+        patience=28,
         batch_size=8,
+        average=0.98,
         frame_rate=10,
         max_length=40,
         colours=0.25,
