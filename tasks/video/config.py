@@ -172,4 +172,5 @@ QUICK = {
     "zoom": 0.05,
     "shift": 0.03,
     "average": 0.98,
+    "negatives": 0.0,
 }
