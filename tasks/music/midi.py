@@ -68,11 +68,15 @@ class Recording:
     remarks: Mapping[str, int]
 
     def cut(self, start: int, end: int) -> Recording:
-        """Return the frames from `start` to `end` with their notes."""
+        """Return the frames from `start` to `end`, with the notes that sound in them."""
         step = self.song.resolution / self.steps_per_quarter
         origin = self.origin + round(start * step)
         last = self.origin + round(end * step)
-        notes = [note for note in self.song.notes if origin - step / 2 <= note.start < last]
+        notes = [
+            note._replace(start=max(note.start, origin))
+            for note in self.song.notes
+            if note.start < last - step / 2 and max(note.start + 1, note.end - step / 2) > origin
+        ]
         song = dataclasses.replace(self.song, notes=notes)
         return dataclasses.replace(self, frames=self.frames[start:end], song=song, origin=origin)
 

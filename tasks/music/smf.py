@@ -265,7 +265,7 @@ def encode(song: Song) -> bytes:
         # Before what begins at the same tick, except a note of no length.
         events.append((end, 1 if end > start else 3, bytes([0x80, pitch, 64])))
     track, latest = bytearray(), 0
-    for tick, _, event in sorted(events):
+    for tick, _, event in sorted(events, key=lambda event: event[:2]):  # equal ones in order
         track += _variable_length(tick - latest) + event
         latest = tick
     track += b"\0\xff\x2f\0"

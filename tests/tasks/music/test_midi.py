@@ -57,6 +57,21 @@ def test_melody_intervals_skip_silence_and_repeated_notes():
     assert midi.melody_intervals(np.zeros((3, KEYS))).tolist() == []
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 6), (1, 5), (3, 6), (5, 6)])
+def test_a_part_of_a_recording_has_the_notes_that_sound_in_it(tmp_path, start, end):
+    notes = [Note(60, 0, 480, 70), Note(60, 480, 1440, 80), Note(64, 240, 1200, 90)]
+    tempos = [(0, 60.0), (480, 90.0), (960, 120.0)]
+    (tmp_path / "a.mid").write_bytes(smf.encode(Song(480, notes, tempos=tempos)))
+    part = midi.read_recording(tmp_path / "a.mid", 2).cut(start, end)
+    song = midi.to_song(part.frames, steps_per_quarter=2, tempo=100.0, prime=part)
+    (tmp_path / "b.mid").write_bytes(midi.midi_bytes(song))
+    again = midi.read_recording(tmp_path / "b.mid", 2)
+    assert np.array_equal(again.frames > 0, part.frames > 0)
+    assert {note.velocity for note in again.song.notes} <= {70, 80, 90}
+    first = [value for tick, value in again.song.tempos if tick == 0][-1]
+    assert round(first) == (60 if start < 2 else 90 if start < 4 else 120)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
 def test_every_note_of_a_hymn_is_kept(tmp_path_factory, seed, steps):
