@@ -338,8 +338,8 @@ def beam_search(
         given = (search.context,) if tf.nest.flatten(search.context) else ()
         state, scores = step(alive.state, alive.token, *given)
         must_end = position >= search.limit
-        given = (alive.tokens, position, search.may_repeat)
-        banned = None if may_repeat is None else third_runs(*given)
+        written = (alive.tokens, position, search.may_repeat)
+        banned = None if may_repeat is None else third_runs(*written)
         # Twice the beam, because up to half of the extensions end.
         extensions = _best_extensions(alive.score, scores, must_end, end, 2 * beam, banned)
         completed = _completed(alive, extensions, position, end, alpha)

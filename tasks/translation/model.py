@@ -182,7 +182,9 @@ def _make_step(
     if selected is None:
         return encoder_decoder.make_step(model, encoded, never=never), source
     # The special subwords are the first in every list, so PAD, START and END keep their numbers.
-    step_all = encoder_decoder.make_step(model, encoded, never=never, tokens=selected.tokens)
+    step_all: Callable[..., Any] = encoder_decoder.make_step(
+        model, encoded, never=never, tokens=selected.tokens
+    )
 
     def step(state: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
         source, penalty = context

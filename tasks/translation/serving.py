@@ -64,8 +64,8 @@ def signatures(
       shortlist: the subwords that translations may contain; None: all, as static shapes demand.
       target: device of the export.
     """
-    options = {"max_length": max_length, "beam": beam, "alpha": alpha, "shortlist": shortlist}
-    search = functools.partial(translate, model, **options)
+    limited = functools.partial(translate, model, max_length=max_length, shortlist=shortlist)
+    search = functools.partial(limited, beam=beam, alpha=alpha)
     limits = {"size": len(reader), "max_length": max_length}
     run = _make_run(functools.partial(search, best=1), target, "core", **limits)
     run_all = _make_run(functools.partial(search, best=beam), target, "core_n_best", **limits)

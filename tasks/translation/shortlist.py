@@ -162,7 +162,8 @@ class Shortlist(tf.Module):
 
 def write(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
     """Write the arrays of `learn`."""
-    np.savez_compressed(path, **arrays)
+    translations, frequent = arrays["translations"], arrays["frequent"]
+    np.savez_compressed(path, translations=translations, frequent=frequent)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
