@@ -18,7 +18,7 @@ class Dense(NamedTuple):
 
     Attributes:
       log_probs: `<float32>[states, symbols + 1]`; the last column is the end of the text.
-      next_state: `<int32>[states, symbols + 1]`.
+      next_state: `<int32>[states, symbols + 1]`, or `<uint16>` where this holds all states.
     """
 
     log_probs: tf.Tensor
@@ -32,7 +32,8 @@ class Dense(NamedTuple):
           symbol: `<int32>[...]`, of a shape that broadcasts with `state`.
         """
         place = tf.stack(_broadcast(state, symbol), axis=-1)
-        return tf.gather_nd(self.log_probs, place), tf.gather_nd(self.next_state, place)
+        next_state = tf.cast(tf.gather_nd(self.next_state, place), tf.int32)
+        return tf.gather_nd(self.log_probs, place), next_state
 
     def read_rows(self, state: tf.Tensor) -> tf.Tensor:
         """Return the log-probabilities of all symbols but the end, `<float32>[..., symbols]`."""
@@ -299,7 +300,7 @@ def _fill(rows: Sparse, suffix: np.ndarray, symbols: int) -> Dense:
     """Return tables of all symbols: where a row has no entry, its suffix has."""
     columns = symbols + 1
     log_probs = np.zeros((len(suffix), columns), np.float32)
-    next_state = np.zeros((len(suffix), columns), np.int32)
+    next_state = np.zeros((len(suffix), columns), np.uint16 if len(suffix) <= 2**16 else np.int32)
     bounds = np.searchsorted(rows.keys, columns * np.arange(len(suffix) + 1))
     for state, below in enumerate(suffix):
         entries = slice(bounds[state], bounds[state + 1])

@@ -112,7 +112,7 @@ def adapt(published: versions.Published, flags: Adapt) -> Path:
     return publish.publish(
         serving.signatures(recognizer),
         model=published.model,
-        resources=[recognizer],
+        resources=recognizer.resources,
         examples=serving.examples([settings["max_samples"] // 2, settings["max_samples"]]),
         settings={**settings, "lm_weight": weight, "bonus": bonus, "lm_text": made_of},
         directory=published.path.parent,

@@ -9,6 +9,7 @@ from common import ctc
 from common.serving.rows import length_fits, run_valid, within_budget
 from common.serving.targets import (
     PORTABLE,
+    Example,
     Examples,
     Run,
     Signatures,
@@ -34,7 +35,7 @@ INPUTS = (
 )
 
 
-class Recognizer(tf.Module):
+class Recognizer:
     """A model and its beam search, as they are exported together.
 
     Args:
@@ -60,13 +61,17 @@ class Recognizer(tf.Module):
         max_samples: int,
         target: Target = PORTABLE,
     ):
-        super().__init__(name="recognizer")
         self.model = model
         self.letters = tuple(letters)
         self.language_model = language_model
         self.weight, self.bonus, self.beam = weight, bonus, beam
         self.max_samples = max_samples
         self.target = target
+
+    @property
+    def resources(self) -> list[tf.Module]:
+        """What an export holds in addition to the weights of the network."""
+        return [] if self.language_model is None else [self.language_model]
 
     def run(self, audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         """Run the network; see `signatures` for the valid rows.
@@ -246,12 +251,17 @@ def signatures(recognizer: Recognizer) -> Signatures:
 
 
 def examples(lengths: Sequence[int]) -> Examples:
-    """Return requests for each signature: one per bucket length, with a silent row in each."""
-    requests = []
+    """Return requests for each signature: one per bucket length, the first with a silent row.
+
+    `explain` has the first alone, since recordings fill most of an export's warm-up file.
+    """
+    requests: list[Example] = []
     for samples in lengths:
         time = np.arange(samples) / RATE
         # A sweep through the frequencies of speech.
-        sweep = 0.3 * np.sin(2 * np.pi * (200.0 + 900.0 * (time % 1.0)) * time)
-        audio = np.stack([sweep, np.zeros(samples)]).astype(np.float32)
-        requests.append({"audio": audio, "length": np.array([samples, samples], np.int32)})
-    return {"serving_default": requests, "tensors": requests, "explain": requests}
+        rows = [0.3 * np.sin(2 * np.pi * (200.0 + 900.0 * (time % 1.0)) * time)]
+        if not requests:
+            rows.append(np.zeros(samples))
+        length = np.full(len(rows), samples, np.int32)
+        requests.append({"audio": np.stack(rows).astype(np.float32), "length": length})
+    return {"serving_default": requests, "tensors": requests, "explain": requests[:1]}

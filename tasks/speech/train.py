@@ -223,7 +223,7 @@ def main(argv: list[str]) -> None:
         fitted=fitted,
         signatures=serving.signatures(recognizer),
         model=built,
-        resources=[recognizer],
+        resources=recognizer.resources,
         examples=serving.examples(lengths),
         settings={
             "letters": prepared.letters,
