@@ -335,6 +335,7 @@ def _save_graph(
     try:
         with _full_disk_as_os_error(path):
             tf.saved_model.save(holder, str(path), signatures=live, options=options)
+        _require_no_optimizer(path)
     except AssertionError as error:
         if "untracked" not in str(error):
             raise
@@ -343,6 +344,14 @@ def _save_graph(
             f"{error}"
         ) from error
     return live
+
+
+def _require_no_optimizer(path: Path) -> None:
+    """Refuse an export that holds a whole model: a resource has one as an attribute."""
+    reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
+    whole = [name for name in reader.get_variable_to_shape_map() if "/optimizer/" in name]
+    if whole:
+        raise ExportError(f"`resources` hold the optimizer of a model: {sorted(whole)[0]}")
 
 
 def _record(

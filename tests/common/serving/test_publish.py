@@ -211,6 +211,14 @@ def test_invalid_functions_are_refused(task, tmp_path, body, message):
     assert nothing_left(tmp_path / "toy")
 
 
+def test_a_resource_that_holds_the_model_is_refused(task, tmp_path):
+    holder = tf.Module()
+    holder.table, holder.model = task.table, task.model
+    with pytest.raises(ExportError, match="`resources` hold the optimizer of a model"):
+        task.publish(tmp_path / "toy", resources=[holder])
+    assert nothing_left(tmp_path / "toy")
+
+
 def test_an_untracked_table_is_refused_with_advice(task, tmp_path):
     with pytest.raises(ExportError, match="nor in `resources`"):
         task.publish(tmp_path / "toy", resources=[])
