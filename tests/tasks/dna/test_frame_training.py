@@ -2,10 +2,12 @@
 
 import json
 
+from common.serving.served import load_export
 from tasks.dna import candidates, frame_data, predict, train
 from tasks.dna.config import Config
 from tasks.dna.gene_tables import Tables
 from tasks.dna.genes import Gene, Record
+from tests.tasks import commands
 from tests.tasks.dna.test_gene_tables import CONFIG, STOPS
 from tests.tasks.own.bacteria import bacterium
 from tests.tasks.own.dna import write_fasta
@@ -62,15 +64,17 @@ def test_the_genetic_code_needs_genes_without_introns():
 
 
 @pytest.mark.commands
-def test_a_model_is_trained_exported_and_asked(tmp_path, capsys):
+def test_a_model_is_trained_exported_and_asked(tmp_path, capsys, pytestconfig):
     rows = [bacterium(np.random.default_rng(n), f"r{n}", 25) for n in range(12)]
     write_fasta(tmp_path / "my.fa", rows)
     words = ["--data", str(tmp_path / "my.fa"), "--output", str(tmp_path), "--no-spliced"]
     words += ["--epochs", "8", "--units", "12", "--learning_rate", "0.01", "--verbose", "0"]
-    words += ["--start_codons", "ATG", "GTG", "--batch_size", "4", "--average", "0"]
+    words += ["--start_codons", "ATG", "GTG", "TTG", "--batch_size", "4", "--average", "0"]
     train.main([*words, "--score", "test"])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["stop_f1"] > 0.8 and result["base_f1"] > 0.8
+    golden = pytestconfig.rootpath / "tests/golden/dna_frames.json"
+    commands.check_signatures(load_export(tmp_path / "dna"), golden)
     new = tmp_path / "new.fa"
     new.write_text(f">a\n{rows[0].sequence}\n")
     model = ["--model", str(tmp_path / "dna")]
