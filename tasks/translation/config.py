@@ -126,8 +126,8 @@ PRESETS = {
     ),
     "tatoeba": Config(
         dataset="tatoeba",
-        epochs=6,
-        patience=6,
+        epochs=8,
+        patience=8,
         batch_size=128,
         learning_rate=2.5e-3,
         source_subwords=4000,
@@ -144,10 +144,8 @@ PRESETS = {
         learning_rate=3e-3,
         source_subwords=4000,
         target_subwords=4000,
-        subword_dropout=0.1,
-        encoder_layers=2,
-        dropout=0.3,
-        word_dropout=0.1,
+        subword_dropout=0.05,
+        dropout=0.25,
     ),
     "homeassistant": Config(
         dataset="homeassistant",
