@@ -98,7 +98,7 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
         (["--dataset", "an5"], "no data set 'an5'; known: spoken_commands, an4"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--band_width", "65"], "--band_width must be in 0..64, got 65"),
-        (["--data", "gone"], "gone: expected a folder with metadata.csv, or wav.scp and text"),
+        (["--data", "gone"], "gone: expected a folder of recordings"),
     ],
 )
 def test_an_invalid_flag_gives_a_one_line_error(
