@@ -6,6 +6,7 @@ no" does, "no , no ." does not.
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 LONGEST_RUN = 8  # symbols of a run that is found
@@ -50,8 +51,9 @@ def third_runs(tokens: tf.Tensor, position: tf.Tensor, may_repeat: tf.Tensor) ->
     back = tf.range(2 * LONGEST_RUN)
     recent = tf.gather(tokens, tf.maximum(position - 1 - back, 0), axis=2)
     recent = tf.where(back < position, recent, -1 - back)  # nothing equals what is not there
-    found = []
-    for size in range(1, LONGEST_RUN + 1):
-        is_twice = tf.reduce_all(recent[:, :, :size] == recent[:, :, size : 2 * size], axis=2)
-        found.append(tf.where(is_twice & ~may_repeat[:, None], recent[:, :, size - 1], -1))
-    return tf.reshape(tf.stack(found, axis=2), [-1, LONGEST_RUN])
+    # Row k compares the last k + 1 symbols with those before them.
+    sizes, places = np.arange(1, LONGEST_RUN + 1)[:, None], np.arange(LONGEST_RUN)
+    is_equal = recent[:, :, None, :LONGEST_RUN] == tf.gather(recent, sizes + places, axis=2)
+    is_twice = tf.reduce_all(is_equal | (places >= sizes), axis=3) & ~may_repeat[:, None, None]
+    found = tf.where(is_twice, recent[:, :, :LONGEST_RUN], -1)
+    return tf.reshape(found, [-1, LONGEST_RUN])

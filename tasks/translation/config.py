@@ -80,7 +80,7 @@ class Config(RunConfig):
     """number of hypotheses of the exported beam search"""
     length_penalty: float = 0.6
     """exponent of the length normalisation (Wu et al. 2016)"""
-    candidates: int = 24
+    candidates: int = 0
     """likely translations of each source subword that the search may write; 0: all subwords"""
 
     def __post_init__(self) -> None:
@@ -122,7 +122,6 @@ PRESETS = {
         embedding=128,
         units=128,
         max_length=32,
-        candidates=0,  # too few pairs to learn them from
     ),
     "tatoeba": Config(
         dataset="tatoeba",
@@ -135,6 +134,7 @@ PRESETS = {
         embedding=192,
         encoder_layers=2,
         dropout=0.1,
+        candidates=24,
     ),
     "multi30k": Config(
         dataset="multi30k",

@@ -1,7 +1,7 @@
 """Short-lists: the target subwords that a translation of a sentence may contain.
 
-The scores of all target subwords take half of the time of a search. Most of them never translate
-any word of the sentence. `learn` finds the likely translations of each source subword by IBM
+A search scores all target subwords at each step. Most of them never translate any word of the
+sentence. `learn` finds the likely translations of each source subword by IBM
 Model 1, and `Shortlist.select` collects those of a sentence, with the subwords that are frequent in
 all translations.
 
