@@ -1,9 +1,9 @@
 """Short-lists: the target subwords that a translation of a sentence may contain.
 
 A search scores all target subwords at each step. Most of them never translate any word of the
-sentence. `learn` finds the likely translations of each source subword by IBM
-Model 1, and `Shortlist.select` collects those of a sentence, with the subwords that are frequent in
-all translations.
+sentence. `learn` finds the likely translations of each source subword by IBM Model 1, and
+`Shortlist.select` collects those of a sentence, with the subwords that are frequent in all
+translations.
 
 References:
   - [Brown et al., 1993: The mathematics of statistical machine translation](
