@@ -57,7 +57,7 @@ class Config(RunConfig):
 
     vectors: str = "glove-6b-50d"
     """pretrained word vectors: a GloVe text file, glove-6b-50d (extra [ner]), '' for none"""
-    frequent_words: int = 80_000
+    frequent_words: int = 400_000
     """number of pretrained words, most frequent first, added to those of the training text"""
     dimension: Count = 50
     """dimension of the word vectors if none are pretrained"""
@@ -113,7 +113,13 @@ class Config(RunConfig):
 MIXTURE = "everyday_entities+wikigold+btc"
 PRESETS = {
     MIXTURE: Config(
-        dataset=MIXTURE, epochs=10, titles=0.1, lower_case=0.1, members=3, clusters="explosion"
+        dataset=MIXTURE,
+        frequent_words=80_000,
+        epochs=10,
+        titles=0.1,
+        lower_case=0.1,
+        members=3,
+        clusters="explosion",
     ),
     "everyday_entities": Config(
         dataset="everyday_entities",
@@ -124,7 +130,6 @@ PRESETS = {
     ),
     "wnut17": Config(
         dataset="wnut17",
-        frequent_words=400_000,
         epochs=16,
         exchange=0.5,
         listed_names=True,
@@ -134,7 +139,6 @@ PRESETS = {
     ),
     "btc": Config(
         dataset="btc",
-        frequent_words=400_000,
         epochs=10,
         lower_case=0.05,
         members=3,
@@ -142,7 +146,6 @@ PRESETS = {
     ),
     "wikigold": Config(
         dataset="wikigold",
-        frequent_words=400_000,
         epochs=12,
         lower_case=0.05,
         members=3,
@@ -161,7 +164,7 @@ OFFLINE = "everyday_entities"
 # LOC, ORG and MISC.
 MIXABLE = ("everyday_entities", "wikigold", "btc", "wnut17", "conll2003", "wikiann")
 # Changes made by `python -m tasks train --quick`.
-QUICK = {"dataset": OFFLINE, "epochs": 4, "clusters": "none"}
+QUICK = {"dataset": OFFLINE, "epochs": 6, "clusters": "none"}
 
 
 def presets_for(argv: Sequence[str]) -> Mapping[str, Config]:
