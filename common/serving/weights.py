@@ -39,8 +39,8 @@ def round_weights(model: keras.Model) -> Halves:
 
     Example:
       >>> model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64)])
-      >>> [(variable.path, half.dtype.name) for variable, half in round_weights(model)]
-      [('dense/kernel', 'float16')]
+      >>> [(tuple(half.shape), half.dtype.name) for _, half in round_weights(model)]
+      [((64, 64), 'float16')]
     """
     halves = []
     for variable in model.variables:

@@ -93,7 +93,8 @@ class FrameFinder:
 
         kinds = Tables(*(tf.TensorSpec(t.shape[1:], t.dtype) for t in similar))
         rows = (bases, length, stops, similar)
-        return tf.map_fn(one, rows, fn_output_signature=kinds)._asdict()
+        outputs = tf.map_fn(one, rows, fn_output_signature=kinds)
+        return outputs._asdict()
 
     def valid(self, bases: tf.Tensor, length: tf.Tensor, longest: int, budget: int) -> tf.Tensor:
         """Return which rows are computed, `<bool>[batch]`."""

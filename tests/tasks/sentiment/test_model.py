@@ -60,5 +60,6 @@ def test_a_packed_model_returns_nearly_the_same_and_can_be_unpacked():
     np.testing.assert_allclose(packed(inputs)["probabilities"], expected, atol=0.01)
     again = packed.get_layer(model.EMBEDDING).pack(packed=False)
     assert again.learnt.trainable and not packed.get_layer(model.EMBEDDING).trainable_variables
-    np.testing.assert_allclose(again.learnt, embedding.learnt, atol=0.02)
+    largest = float(np.abs(embedding.learnt).max())  # 7 steps of the 4 bits
+    np.testing.assert_allclose(again.learnt, embedding.learnt, atol=largest / 14)
     np.testing.assert_allclose(again.use, embedding.use)

@@ -13,7 +13,7 @@ def test_gaits_writes_a_folder_that_train_reads(tmp_path):
     found = formats.class_folders(tmp_path)
     assert tuple(found) == tuple(sorted(gaits.ACTIVITIES)) and len(found) == 14
     assert all(len(files) == 2 for files in found.values())
-    assert clips.read(found["bowing"][0], rate=12.5).shape[1:] == (32, 32, 3)
+    assert clips.read(found["bowing"][0].path, rate=12.5).shape[1:] == (32, 32, 3)
 
 
 def test_activities_are_what_they_are_called():
