@@ -253,7 +253,7 @@ def signatures(recognizer: Recognizer) -> Signatures:
 def examples(lengths: Sequence[int]) -> Examples:
     """Return requests for each signature: one per bucket length, the first with a silent row.
 
-    `explain` has the first alone, since recordings fill most of an export's warm-up file.
+    The others have one row, since recordings fill most of an export's warm-up file.
     """
     requests: list[Example] = []
     for samples in lengths:
@@ -264,4 +264,4 @@ def examples(lengths: Sequence[int]) -> Examples:
             rows.append(np.zeros(samples))
         length = np.full(len(rows), samples, np.int32)
         requests.append({"audio": np.stack(rows).astype(np.float32), "length": length})
-    return {"serving_default": requests, "tensors": requests, "explain": requests[:1]}
+    return {"serving_default": requests, "tensors": requests, "explain": requests}

@@ -125,7 +125,8 @@ def test_a_training_of_which_a_worker_is_killed_twice_ends_as_an_undisturbed_one
         return subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
 
     whole = start(tmp_path / "whole")
-    assert whole.wait() == 0, whole.stdout.read()
+    output, _ = whole.communicate()
+    assert whole.returncode == 0, output
     process = start(tmp_path / "killed")
     lines, pids, kills = [], [], 0
     for line in process.stdout:
@@ -136,6 +137,7 @@ def test_a_training_of_which_a_worker_is_killed_twice_ends_as_an_undisturbed_one
         if epoch and kills < 2 and int(epoch[1]) == 2 + 2 * kills:
             os.kill(pids[kills], signal.SIGKILL)
             kills += 1
+    process.stdout.close()
     assert process.wait() == 0, "".join(lines)
     assert kills == 2
     assert json.loads(lines[-1])["task"] == "sentiment"

@@ -154,12 +154,8 @@ def test_the_keras_model_equals_the_export(served):
 
 def test_example_requests_have_every_bucket_length():
     requests = serving.examples([6000, 9000])
-    for name, shapes in (
-        ("serving_default", [(2, 6000), (1, 9000)]),
-        ("tensors", [(2, 6000), (1, 9000)]),
-        ("explain", [(2, 6000)]),
-    ):
-        assert [row["audio"].shape for row in requests[name]] == shapes
+    for name in ("serving_default", "tensors", "explain"):
+        assert [row["audio"].shape for row in requests[name]] == [(2, 6000), (1, 9000)]
 
 
 def test_an_export_holds_the_weights_once(served):
