@@ -206,7 +206,7 @@ class _Cds(NamedTuple):
 
 
 class _Features(NamedTuple):
-    """What the lines of GFF3 say.
+    """The content of the lines of a GFF3 file.
 
     Attributes:
       transcripts: the CDS of each transcript, by record and identifier.

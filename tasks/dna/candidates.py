@@ -175,7 +175,7 @@ def _rank(frame: tf.Tensor, score: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 
 
 class _Described(NamedTuple):
-    """What features are made of; frames and `best` are those of the candidates, in order."""
+    """The values from which features are computed, in the order of the candidates."""
 
     strands: Strands
     tables: Tables

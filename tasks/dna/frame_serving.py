@@ -220,7 +220,7 @@ def no_mask(bases: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
 
 
 class _Read(NamedTuple):
-    """What was read of the rows: their layout, their candidates, the network's outputs."""
+    """The layout of some rows, their candidates, and the outputs of the network."""
 
     strands: Strands
     found: candidates.Candidates

@@ -78,7 +78,7 @@ def binding_names() -> list[str]:
 
 
 class StartSites(NamedTuple):
-    """What surrounds each start.
+    """The surroundings of each start.
 
     Attributes:
       digits: `<int32>[starts, BEFORE + AFTER]`, bases; 4 if ambiguous.

@@ -1,4 +1,4 @@
-"""How predicted genes are written: GFF3, GenBank, FASTA of proteins and of genes, plain values."""
+"""Writers of predicted genes: GFF3, GenBank, FASTA of proteins and of genes, plain values."""
 
 from __future__ import annotations
 

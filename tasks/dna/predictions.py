@@ -61,7 +61,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How records are read.
+    """Options of the prediction of records.
 
     Attributes:
       adapt: whether the records are of one organism, whose tables are counted in them.

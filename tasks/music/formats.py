@@ -26,7 +26,7 @@ class Piece(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """What reading a file gave: its frames, or the reason why it cannot be used."""
+    """The frames of a file, or the reason why it cannot be used."""
 
     notes: np.ndarray | None
     remarks: str

@@ -1,4 +1,4 @@
-"""Whether a held key is struck again: a small network over the keys of a frame.
+"""A small network over the keys of a frame that decides which held keys are struck again.
 
 A key that sounds in two consecutive frames is either held or struck again. Given all keys of the
 frame, the held ones are decided from the lowest to the highest, each given those below it:

@@ -4,7 +4,7 @@
 |---|---|
 | `metadata.csv` of LJSpeech (`id|text`) or with a header, comma or tab | `wavs/id.*` or `id.*` |
 | `wav.scp` and `text` of Kaldi | see `tasks.speech.kaldi` |
-| `*.trans.txt` of LibriSpeech, anywhere below the folder | `id.flac` beside it |
+| `*.trans.txt` of LibriSpeech, anywhere below the folder | `id.flac` in the same folder |
 | `validated.tsv`, or `train.tsv`, `dev.tsv` and `test.tsv` of Common Voice | `clips/` |
 
 A line that cannot be used is skipped, with its place and the reason; see `read_folder`.

@@ -70,7 +70,7 @@ class Recognizer:
 
     @property
     def resources(self) -> list[tf.Module]:
-        """What an export holds in addition to the weights of the network."""
+        """The resources of an export in addition to the weights of the network."""
         return [] if self.language_model is None else [self.language_model]
 
     def run(self, audio: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:

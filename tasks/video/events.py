@@ -1,4 +1,4 @@
-"""What happens when in a long file: events from predictions of windows, as CSV or subtitles."""
+"""Events of a long file, from the predictions of its windows, as CSV or subtitles."""
 
 from __future__ import annotations
 
