@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import functools
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -296,25 +296,6 @@ def _find(table: np.ndarray, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 # --- Vocabulary -----------------------------------------------------------------------------------
-
-
-def lookup_table(words: Sequence[str | bytes], *, unknown: int) -> tf.lookup.StaticHashTable:
-    """Return a table from each word to its place in `words`.
-
-    The words are a tensor. TensorFlow would give a table that reads a file the name of that file:
-    within a process, a second vocabulary of the same path would get the words of the first one.
-
-    Args:
-      words: different words.
-      unknown: the value of all other words.
-
-    Example:
-      >>> lookup_table(["a", "b"], unknown=-1).lookup(tf.constant(["b", "c"])).numpy()
-      array([ 1, -1])
-    """
-    places = tf.range(len(words), dtype=tf.int64)
-    initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(words, tf.string), places)
-    return tf.lookup.StaticHashTable(initializer, default_value=unknown)
 
 
 class Vocabulary(tf.Module):

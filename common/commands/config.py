@@ -145,7 +145,7 @@ class RunConfig(Settings):
     """processes that train together, each on its cores; they are started here (extra [cluster])"""
     cluster: str | None = None
     """address of the Ray cluster of the workers, or auto (default: this machine alone)"""
-    max_failures: int = 3
+    max_failures: Annotated[int, _require(lambda value: value >= 0, "0 or more")] = 3
     """how often the workers are started again from the last checkpoint after one is lost"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """number format of the computation; weights and outputs stay float32"""
@@ -275,6 +275,7 @@ class BatchPredictConfig(PredictConfig):
     """Settings of a `predict` command that reads many inputs."""
 
     INPUTS: ClassVar[str] = "file"  # the field that holds the files
+    PART: ClassVar[str] = ".jsonl"  # the ending of the output of a file
 
     batch_size: Count = 64
     """inputs per request"""
@@ -283,6 +284,12 @@ class BatchPredictConfig(PredictConfig):
     file names is expanded, and files with a part are skipped (extra [cluster])"""
     cluster: str | None = None
     """address of the Ray cluster of the workers, or auto (default: this machine alone)"""
+
+    def __post_init__(self) -> None:
+        """Validate settings that the type system cannot express."""
+        super().__post_init__()
+        if self.cluster is not None and self.workers == 1:
+            raise InputError("--cluster needs --workers 2 or more")
 
     @classmethod
     def place(cls) -> list[str]:

@@ -19,26 +19,26 @@ from typing import Any
 
 from common.commands import cluster
 from common.commands.config import BatchPredictConfig
-from common.errors import InputError, require
+from common.errors import ExportError, InputError, require
 from common.files import expand
 from common.messages import say
+from common.progress import progress
 
-SUFFIX = ".jsonl"
-SECONDS = 10.0  # between two lines of progress
 TYPED = ("texts", "sequences")  # inputs on the command line, which are no files
 OWN = ("output", "workers", "cluster", "json", *TYPED)  # what no file gets from the command
 
 
-def parts(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def parts(files: Sequence[Path], folder: Path, ending: str) -> dict[Path, Path]:
     """Return the output of each file: its path below the common folder of all files.
 
     Example:
-      >>> parts([Path("in/a.csv"), Path("in/more/a.csv")], Path("out"))[Path("in/more/a.csv")]
+      >>> files = [Path("in/a.csv"), Path("in/more/a.csv")]
+      >>> parts(files, Path("out"), ".jsonl")[Path("in/more/a.csv")]
       PosixPath('out/more/a.csv.jsonl')
     """
     root = Path(os.path.commonpath([path.absolute().parent for path in files]))
     relative = {path: path.absolute().relative_to(root) for path in files}
-    return {path: folder / name.with_name(name.name + SUFFIX) for path, name in relative.items()}
+    return {path: folder / name.with_name(name.name + ending) for path, name in relative.items()}
 
 
 def words_of(flags: BatchPredictConfig) -> list[str]:
@@ -83,7 +83,7 @@ class Predictor:
         with contextlib.redirect_stderr(messages):
             try:
                 self.main(words)
-            except (InputError, OSError) as problem:
+            except (InputError, ExportError, OSError) as problem:
                 error = str(problem)
         rows = 0
         if part.exists():
@@ -105,17 +105,23 @@ def predict_files(module: str, flags: BatchPredictConfig) -> None:
     """
     files = _files(flags)
     assert flags.output is not None
-    wanted = parts(files, flags.output)
+    wanted = parts(files, flags.output, flags.PART)
     left = [file for file in files if not wanted[file].exists()]
     if len(left) < len(files):
         say(f"{len(files) - len(left)} of {len(files)} files have a part in {flags.output}")
     if not left:
         return
-    failed = []
+    failed, rows, start = [], 0, time.monotonic()
     items = [{"file": str(file), "part": str(wanted[file])} for file in left]
-    for result in _report(_predict(module, flags, items), left):
+    results = _predict(module, flags, items)
+    for result in progress(results, total=len(left), unit="files", seconds=10.0):
+        rows += result["rows"]
+        for line in result["said"].splitlines():
+            say(f"{result['file']}: {line}")
         if result["error"]:
             failed.append(f"  {result['error']}")
+    rate = rows / (time.monotonic() - start)
+    say(f"{len(left)} files, {rows:,} rows, {rate:.0f} rows a second")
     if failed:
         listed = "\n".join(failed)
         raise InputError(f"{len(failed)} of {len(files)} files were not predicted:\n{listed}")
@@ -150,23 +156,3 @@ def _predict(
             num_cpus=cores,
         )
         yield from rows.iter_rows()
-
-
-def _report(results: Iterator[dict[str, Any]], left: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Pass results on; print what was said, and now and then the progress."""
-    start = shown = time.monotonic()
-    rows = 0
-    for count, result in enumerate(results, start=1):
-        rows += result["rows"]
-        for line in result["said"].splitlines():
-            say(f"{result['file']}: {line}")
-        now = time.monotonic()
-        if now - shown > SECONDS or count == len(left):
-            shown = now
-            rate = rows / (now - start)
-            minutes = (now - start) / count * (len(left) - count) / 60
-            say(
-                f"{count} of {len(left)} files, {rows:,} rows, {rate:.0f} rows a second, "
-                f"about {minutes:.1f} min left"
-            )
-        yield result

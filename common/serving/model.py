@@ -1,4 +1,10 @@
-"""A published model as a Python function: raw input in, typed results out."""
+"""A published model as a Python function: raw input in, typed results out.
+
+The function `load(path=None, *, batch_size=...)` of a task makes one. `path` is a version
+folder, or the folder of a task's versions, of which the newest is loaded; None means `saved_models/<task>`.
+`batch_size` is the number of inputs per request. It raises `FileNotFoundError` if there is no model,
+`ExportError` if the folder is incomplete, and `InputError` if the model is of another task.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +27,7 @@ Result = TypeVar("Result")
 class Model(Generic[Input, Result]):
     """A published model that is called like a function.
 
-    `tasks.<task>.load()` makes one.
+    `tasks.<task>.load()` makes one; see the module.
 
     Attributes:
       served: the export.

@@ -24,7 +24,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, ClassVar, Literal, TextIO
 
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
@@ -49,6 +49,8 @@ SHOWN = 60_000  # bases in a picture without --region
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(BatchPredictConfig):
     """Flags of `predict`."""
+
+    PART: ClassVar[str] = ".gff3"
 
     sequences: tyro.conf.Positional[tuple[str, ...]] = ()
     """sequences of IUPAC letters, or files as for --file; - reads standard input"""

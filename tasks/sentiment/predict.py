@@ -71,16 +71,7 @@ class Rating:
 
 
 def load(path: str | Path | None = None, *, batch_size: int = 64) -> Model[str, Rating]:
-    """Load a published model as a function of texts.
-
-    Args:
-      path: a version folder, or a folder of versions, of which the newest is loaded. None means
-        `saved_models/sentiment`.
-      batch_size: texts per request.
-
-    Raises:
-      FileNotFoundError: there is no model.
-      ExportError, InputError: the folder is incomplete, or of another task.
+    """Load a published model as a function of texts; see `common.serving.model`.
 
     Example::
 

@@ -129,16 +129,7 @@ class _Sound(NamedTuple):
 
 
 def load(path: str | Path | None = None, *, batch_size: int = 16) -> Model[str | Path, Transcript]:
-    """Load a published model as a function of sound files.
-
-    Args:
-      path: a version folder, or a folder of versions, of which the newest is loaded. None means
-        `saved_models/speech`.
-      batch_size: pieces of recordings per request.
-
-    Raises:
-      FileNotFoundError: there is no model.
-      ExportError, InputError: the folder is incomplete, or of another task.
+    """Load a published model as a function of sound files; see `common.serving.model`.
 
     Example::
 

@@ -59,16 +59,9 @@ class Translation:
 
 
 def load(path: str | Path | None = None, *, batch_size: int = 32) -> Model[str, Translation]:
-    """Load a published model as a function of texts, which may have several sentences.
+    """Load a published model as a function of texts; see `common.serving.model`.
 
-    Args:
-      path: a version folder, or a folder of versions, of which the newest is loaded. None means
-        `saved_models/translation`.
-      batch_size: sentences per request.
-
-    Raises:
-      FileNotFoundError: there is no model.
-      ExportError, InputError: the folder is incomplete, or of another task.
+    A text may have several sentences.
 
     Example::
 

@@ -12,11 +12,11 @@ Encoding is graph code, because exports accept raw text. The pieces are learnt b
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.errors import InputError, require
-from common.text import compose, lookup_table, select
+from common.text import compose, select
 
 import tensorflow as tf
 
@@ -48,6 +48,25 @@ _BYTES = [bytes([b]) for b in (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0x
 # characters without joiners and the tags of emoji.
 _BLANK = r"(?:[^\PZ\x{3000}]|[\s\p{Cc}\p{Co}])+"
 _INVISIBLE = rf"[^\P{{Cf}}{_JOINER}\x{{E0020}}-\x{{E007F}}]"
+
+
+def lookup_table(words: Sequence[str | bytes], *, unknown: int) -> tf.lookup.StaticHashTable:
+    """Return a table from each word to its place in `words`.
+
+    The words are a tensor. TensorFlow would give a table that reads a file the name of that file:
+    within a process, a second vocabulary of the same path would get the words of the first one.
+
+    Args:
+      words: different words.
+      unknown: the value of all other words.
+
+    Example:
+      >>> lookup_table(["a", "b"], unknown=-1).lookup(tf.constant(["b", "c"])).numpy()
+      array([ 1, -1])
+    """
+    places = tf.range(len(words), dtype=tf.int64)
+    initializer = tf.lookup.KeyValueTensorInitializer(tf.constant(words, tf.string), places)
+    return tf.lookup.StaticHashTable(initializer, default_value=unknown)
 
 
 def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:

@@ -12,11 +12,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.commands import cli, report
 from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
+from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.served import Served, load_export
 from tasks.video.clips import clip_request
@@ -150,6 +152,15 @@ def _load_takes(settings: Mapping[str, Any], flags: Evaluate) -> tuple[str, str,
     if corpus.labels != tuple(settings["labels"]):
         corpus = pose.corpus_of(takes.with_labels(settings["labels"]), source)
     return corpus.name, flags.split, corpus.splits[flags.split]
+
+
+def score_export(corpus: Corpus, split: str, served: Served, plots: Path) -> ScoredClips:
+    """Score a staged export on a split; draw its confusion matrix and print the report."""
+    scored = score(served, corpus.splits[split])
+    picture = plots / "confusion_matrix.png"
+    report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)
+    print_report(scored, corpus.labels)
+    return scored
 
 
 def print_report(scored: ScoredClips, labels: Sequence[str]) -> None:

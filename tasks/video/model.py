@@ -270,7 +270,27 @@ def build(config: Config, *, classes: int) -> keras.Model:
     if config.backbone != "own":
         described = ops.concatenate([described, backbone_features(frames, mask, config)], axis=-1)
     x = UnfoldTime(name="unfold_time")(described, frames)
-    x = keras.layers.Dropout(config.dropout)(x)
+    outputs = classify(keras.layers.Dropout(config.dropout)(x), mask, config, classes)
+    return keras.Model(
+        {"frames": frames, "length": length},
+        outputs,
+        name="video",
+    )
+
+
+def classify(x: Any, mask: Any, config: Config, classes: int) -> dict[str, Any]:
+    """Read the features of successive frames, and return the outputs of the model.
+
+    Args:
+      x: `<float>[batch, time, features]`.
+      mask: `<bool>[batch, time]`.
+      config: the architecture.
+      classes: number of classes.
+
+    Returns:
+      `probabilities` `<float32>[batch, classes]`, `frame_probabilities`
+      `<float32>[batch, time, classes]`, zero in padding.
+    """
     x = stack(
         config.cell,
         config.units,
@@ -284,11 +304,7 @@ def build(config: Config, *, classes: int) -> keras.Model:
     head = keras.layers.Dense(classes, dtype="float32", name=HEAD)
     # A softmax layer would take the mask of the steps for a mask of the classes.
     steps = ops.softmax(head(x)) * ops.cast(mask, "float32")[..., None]
-    return keras.Model(
-        {"frames": frames, "length": length},
-        {"probabilities": ops.softmax(head(pooled)), "frame_probabilities": steps},
-        name="video",
-    )
+    return {"probabilities": ops.softmax(head(pooled)), "frame_probabilities": steps}
 
 
 def thresholds(model: keras.Model, batches: tf.data.Dataset, classes: int) -> list[float]:

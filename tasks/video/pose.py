@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from common.commands import cli, report
 from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, warm_start
 from common.data import batches, epoch_seed
 from common.datasets import SPLITS, Corpus, DataSource, split_by_hash
 from common.errors import InputError
-from common.serving.served import Served
 from common.training.fit import fit
 from tasks.video import datasets, evaluate, hdm05, model, pose_model
 from tasks.video.config import Config
@@ -149,13 +147,6 @@ def train(run: Run[Config]) -> None:
         options=run.fit_options(steps, corpus),
     )
 
-    def score(served: Served, plots: Path) -> cli.Scored:
-        scored = evaluate.score(served, corpus.splits[config.score])
-        picture = plots / "confusion_matrix.png"
-        report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)
-        evaluate.print_report(scored, corpus.labels)
-        return scored
-
     release(
         run,
         corpus=corpus,
@@ -180,7 +171,7 @@ def train(run: Run[Config]) -> None:
             "max_batch_frames": pose_model.MOST,
             "frame_rates": RATES,
         },
-        score=score,
+        score=functools.partial(evaluate.score_export, corpus, config.score),
         card=_make_card(corpus, config, joints),
     )
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from common.attention import MaskedPooling
-from common.rnn import length_mask, stack
+from common.rnn import length_mask
 from common.serving.rows import length_fits, run_valid, within_budget
 from common.serving.targets import PORTABLE, Examples, Signatures, Target, same, shared
 from tasks.video import resampling
 from tasks.video.config import Config
 from tasks.video.joints import pose_request
-from tasks.video.model import HEAD
+from tasks.video.model import classify
 from tasks.video.serving import MOST, RATES
 
 import keras
@@ -88,22 +87,10 @@ def build(config: Config, *, classes: int, joints: int) -> keras.Model:
     x = JointFeatures(name="joint_features")(motion, mask)
     x = keras.layers.Dense(config.features, activation="relu", name="describe")(x)
     x = keras.layers.LayerNormalization(name="describe_norm")(x)
-    x = keras.layers.Dropout(config.dropout)(x)
-    x = stack(
-        config.cell,
-        config.units,
-        config.layers,
-        bidirectional=True,
-        dropout=config.dropout,
-        name="encoder",
-    )(x, mask=mask)
-    pooled, _ = MaskedPooling(config.pooling, name="pool")(x, mask=mask)
-    pooled = keras.layers.Dropout(config.head_dropout)(pooled)
-    head = keras.layers.Dense(classes, dtype="float32", name=HEAD)
-    steps = ops.softmax(head(x)) * ops.cast(mask, "float32")[..., None]
+    outputs = classify(keras.layers.Dropout(config.dropout)(x), mask, config, classes)
     return keras.Model(
         {"joints": motion, "length": length},
-        {"probabilities": ops.softmax(head(pooled)), "frame_probabilities": steps},
+        outputs,
         name="pose",
     )
 

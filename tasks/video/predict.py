@@ -288,16 +288,7 @@ class Activity:
 
 
 def load(path: str | Path | None = None, *, batch_size: int = 4) -> Model[str | Path, Activity]:
-    """Load a published model as a function of video files.
-
-    Args:
-      path: a version folder, or a folder of versions, of which the newest is loaded. None means
-        `saved_models/video`.
-      batch_size: windows per request.
-
-    Raises:
-      FileNotFoundError: there is no model.
-      ExportError, InputError: the folder is incomplete, or of another task; a clip cannot be read.
+    """Load a published model as a function of video files; see `common.serving.model`.
 
     Example::
 

@@ -12,15 +12,14 @@ The last line is one JSON object; `seconds` in it is the training time.
 
 from __future__ import annotations
 
+import functools
 import shutil
-from pathlib import Path
 
-from common.commands import cli, report
+from common.commands import cli
 from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
 from common.datasets import Corpus
-from common.serving.served import Served
 from common.training.fit import Fitted, fit
 from tasks.video import evaluate
 from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
@@ -117,13 +116,6 @@ def main(argv: list[str]) -> None:
         corpus = data.load(config, rate=rate, longest=longest, seed=config.seed, group=config.group)
     built, fitted = train_model(corpus, run)
 
-    def score(served: Served, plots: Path) -> cli.Scored:
-        scored = evaluate.score(served, corpus.splits[config.score])
-        picture = plots / "confusion_matrix.png"
-        report.confusion_matrix(scored.truth, scored.predicted, corpus.labels, picture)
-        evaluate.print_report(scored, corpus.labels)
-        return scored
-
     release(
         run,
         corpus=corpus,
@@ -153,7 +145,7 @@ def main(argv: list[str]) -> None:
                 serving.MOST // longest, serving.MOST_PIXELS // (longest * clips.MAX_SIDE**2)
             ),
         },
-        score=score,
+        score=functools.partial(evaluate.score_export, corpus, config.score),
         card=make_card(corpus, config),
     )
 

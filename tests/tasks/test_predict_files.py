@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 
-from common.commands.predict_files import words_of
+from common.commands.predict_files import parts, words_of
 from common.errors import InputError
+from tasks.dna import predict as dna
 from tasks.sentiment.predict import Predict, main
 from tests.tasks.own.sentiment import own_reviews, write_csv
 
@@ -84,3 +85,11 @@ def test_flags_are_passed_on_and_wrong_ones_refused(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=message):
             main([*words, "--workers", "2"])
+    with pytest.raises(InputError, match="--cluster needs --workers 2 or more"):
+        main(["a text", "--cluster", "auto"])
+
+
+def test_parts_of_genomes_are_called_gff3(tmp_path):
+    files = [tmp_path / "a" / "x.fa", tmp_path / "b" / "x.fa"]
+    named = parts(files, tmp_path / "out", dna.Predict.PART)
+    assert list(named.values()) == [tmp_path / "out" / p / "x.fa.gff3" for p in ("a", "b")]

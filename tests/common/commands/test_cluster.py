@@ -92,6 +92,7 @@ def test_too_many_failures_and_wrong_input_end_the_run(run):
         ({"workers": 2, "strategy": "tpu"}, "--workers 2 is not for --strategy tpu"),
         ({"cluster": "auto"}, "--cluster needs --workers 2 or more"),
         ({"workers": 0}, "--workers must be 1 or more, got 0"),
+        ({"max_failures": -1}, "--max_failures must be 0 or more, got -1"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
