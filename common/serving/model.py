@@ -1,9 +1,10 @@
 """A published model as a Python function: raw input in, typed results out.
 
-The function `load(path=None, *, batch_size=...)` of a task makes one. `path` is a version
-folder, or the folder of a task's versions, of which the newest is loaded; None means `saved_models/<task>`.
-`batch_size` is the number of inputs per request. It raises `FileNotFoundError` if there is no model,
-`ExportError` if the folder is incomplete, and `InputError` if the model is of another task.
+The function `load(path=None, *, batch_size=...)` of a task makes one. `path` is a version folder,
+or the folder of a task's versions, of which the newest is loaded; None means
+`saved_models/<task>`. `batch_size` is the number of inputs per request. It raises
+`FileNotFoundError` if there is no model, `ExportError` if the folder is incomplete, and
+`InputError` if the model is of another task.
 """
 
 from __future__ import annotations
