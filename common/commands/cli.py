@@ -165,9 +165,12 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     Exit codes: 0 done, 1 the run failed, 2 wrong input or flags, 130 stopped by Ctrl-C, 143 by
     SIGTERM, which servers and schedulers send.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    _signals.clear()
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as after `&`
+        signal.signal(signal.SIGINT, _stop)
     try:
-        main(sys.argv[1:])
+        _run_until_signal(main)
     except KeyboardInterrupt as stop:
         _end(STOPPED[type(stop)], str(stop) or _how_to_resume())
     except InputError as error:
@@ -192,11 +195,26 @@ class Terminated(KeyboardInterrupt):
 
 
 STOPPED = {KeyboardInterrupt: 130, Terminated: 143}  # the exit codes of shells: 128 + signal
+_signals: list[int] = []  # the received ones
 
 
-def _terminate(*_: Any) -> NoReturn:
+def _stop(number: int, _: Any) -> NoReturn:
     """Stop the command; Python calls this in the main thread, between two operations."""
-    raise Terminated
+    _signals.append(number)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _run_until_signal(main: Callable[[list[str]], None]) -> None:
+    """Run a command; whatever ends it after a signal is the signal's doing.
+
+    TensorFlow raises errors of its own where a signal interrupts its tracing of a function.
+    """
+    try:
+        main(sys.argv[1:])
+    except Exception as error:
+        if _signals:
+            raise Terminated if _signals[0] == signal.SIGTERM else KeyboardInterrupt from error
+        raise
 
 
 def _is_lost_worker(error: Exception) -> bool:

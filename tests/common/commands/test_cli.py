@@ -137,6 +137,27 @@ def test_sigterm_stops_a_command_as_ctrl_c_does(capsys, monkeypatch):
     assert capsys.readouterr().err == "\nstopped.\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_error_that_a_signal_caused_is_told_as_the_signal(number, code, capsys, monkeypatch):
+    def main(_):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:  # as TensorFlow does where its tracing of a function is interrupted
+            raise AssertionError("Concurrent access?")
+
+    monkeypatch.setattr(sys, "argv", ["train"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            cli.run(main)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert stop.value.code == code
+    assert capsys.readouterr().err == "\nstopped.\n"
+
+
 @pytest.mark.parametrize(
     "words", [["--data", "my films.csv"], ["--data", "my films.csv", "--resume"]]
 )
