@@ -178,10 +178,12 @@ class RunConfig(Settings):
         """Return these settings with those of a published model that its weights demand.
 
         Args:
-          published: the settings of the published model.
+          published: the settings of the published model. One that is younger than the model has its
+            default, which is the earlier behaviour.
           names: the settings that shape the weights.
         """
-        values = {name: published[name] for name in names}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = {name: published.get(name, defaults[name]) for name in names}
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return dataclasses.replace(self, **values)
 

@@ -75,6 +75,10 @@ class Config(RunConfig):
     """features of word clusters; explosion: 20,000 of them, CC0, 33 MB from the package index"""
     cluster_dropout: Fraction = 0.2
     """fraction of words whose cluster is dropped in training"""
+    gazetteer: Literal["geonames", "none"] = "none"
+    """features of names of places; geonames: CC BY 4.0, 35 MB from the package index"""
+    gazetteer_dropout: Fraction = 0.5
+    """fraction of words whose features of places are dropped in training"""
     character_dimension: Count = 16
     """dimension of the character vectors"""
     character_filters: Count = 32

@@ -1,4 +1,4 @@
-"""The tagger: word, cluster, character and shape features, bidirectional recurrent layers, a CRF.
+"""The tagger: features of words, letters and shapes, bidirectional recurrent layers, a CRF.
 
 With `config.members` above 1 the model is an ensemble: each member has its own character layer,
 recurrent layers and CRF, and `Committee` combines their predictions.
@@ -25,7 +25,7 @@ from keras import ops
 
 HEAD = "head"  # prefix of the layers that `--init` replaces if the tags differ
 COMMITTEE = f"{HEAD}_committee"
-EMBEDDING, SHAPE = "embedding", "shape"
+EMBEDDING, SHAPE, GAZETTEER = "embedding", "shape", "gazetteer"
 KINDS = ("upper", "lower", "digit", "other")  # character classes of `WordShape`
 
 
@@ -370,11 +370,17 @@ def path_confidence(
     return tf.where(real, tf.minimum(values, 1.0), 0.0)
 
 
+def lookups_of(config: Config) -> list[str]:
+    """Return the names of the layers with features of whole words that the settings ask for."""
+    used = {CLUSTERS: config.clusters, GAZETTEER: config.gazetteer}
+    return [name for name, source in used.items() if source != "none"]
+
+
 def build(
     config: Config,
     embedding: WordEmbedding,
     shape: WordShape,
-    clusters: ClusterFeatures | None = None,
+    lookups: Sequence[ClusterFeatures] = (),
     *,
     tags: Sequence[str],
 ) -> keras.Model:
@@ -384,7 +390,7 @@ def build(
       config: the architecture.
       embedding: the word vectors of `config.members` members.
       shape: the shape features of a word; shared by the members.
-      clusters: the cluster features of a word, also shared; None: no such features.
+      lookups: the layers of `lookups_of`, also shared.
       tags: names of the tags, in the order of their indices.
 
     Returns:
@@ -406,7 +412,7 @@ def build(
     characters = keras.Input((None, config.word_length), dtype="int32", name="characters")
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, words)
-    shared = [shape(characters)] + ([] if clusters is None else [clusters(words)])
+    shared = [shape(characters), *(lookup(words) for lookup in lookups)]
     emissions = []
     for number, vectors in enumerate(embedding(words)):
         spelling = CharacterCNN(
@@ -452,10 +458,10 @@ def pack(model: keras.Model, config: Config, *, tags: Sequence[str]) -> keras.Mo
       tags: names of the tags.
     """
     shape, embedding = model.get_layer(SHAPE), model.get_layer(EMBEDDING).pack()
-    clusters = model.get_layer(CLUSTERS) if config.clusters != "none" else None
-    packed = build(config, embedding, shape, clusters, tags=tags)
+    lookups = [model.get_layer(name) for name in lookups_of(config)]
+    packed = build(config, embedding, shape, lookups, tags=tags)
     for layer in packed.layers:
-        if layer.weights and layer not in (shape, clusters, embedding):
+        if layer.weights and layer not in (shape, *lookups, embedding):
             layer.set_weights(model.get_layer(layer.name).get_weights())
     packed.get_layer(COMMITTEE).outside_weight = model.get_layer(COMMITTEE).outside_weight
     return packed

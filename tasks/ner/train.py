@@ -50,7 +50,7 @@ from etils import epy
 
 with epy.lazy_imports():
     from common import rnn_kernels, text, word_clusters, word_embedding
-    from tasks.ner import augmentation, data, model, serving
+    from tasks.ner import augmentation, data, gazetteer, model, serving
 
     import keras
     import tensorflow as tf
@@ -67,6 +67,7 @@ ARCHITECTURE = (
     "character_dimension",
     "character_filters",
     "clusters",
+    "gazetteer",
 )
 WORDS, CHARACTERS = "vocabulary.txt", "characters.txt"
 CLUSTER_DIMENSION = 50
@@ -130,6 +131,21 @@ def new_vocabularies(
     return embedding, data.Reader(words, text.Vocabulary(folder / CHARACTERS), config.word_length)
 
 
+def new_lookups(words: Sequence[str], config: Config) -> list[word_clusters.ClusterFeatures]:
+    """Make the layers of `model.lookups_of` for a vocabulary."""
+    layers = []
+    if config.clusters != "none":
+        archive, dropout = word_clusters.fetch(config.data_dir), config.cluster_dropout
+        clusters = word_clusters.new_layer(
+            words, archive, dimension=CLUSTER_DIMENSION, dropout=dropout
+        )
+        layers.append(clusters)
+    if config.gazetteer != "none":
+        archive, dropout = gazetteer.fetch(config.data_dir), config.gazetteer_dropout
+        layers.append(gazetteer.new_layer(words, archive, dropout=dropout))
+    return layers
+
+
 def build_model(
     corpus: Corpus, rows: Sequence[Sentence], run: Run[Config]
 ) -> tuple[keras.Model, data.Reader]:
@@ -140,14 +156,7 @@ def build_model(
     config, folder, published = run.config, run.folder, run.published
     if published is None:
         embedding, reader = new_vocabularies(rows, config, folder)
-        features = None
-        if config.clusters != "none":
-            features = word_clusters.new_layer(
-                reader.words.words,
-                word_clusters.fetch(config.data_dir),
-                dimension=CLUSTER_DIMENSION,
-                dropout=config.cluster_dropout,
-            )
+        lookups = new_lookups(reader.words.words, config)
     else:
         words, characters = (
             text.Vocabulary(shutil.copy(published.asset(name), folder))
@@ -155,12 +164,12 @@ def build_model(
         )
         reader = data.Reader(words, characters, config.word_length)
         embedding = published.model.get_layer(model.EMBEDDING).pack(packed=False)
-        features = None
-        if config.clusters != "none":
-            settings = published.layer_settings(word_clusters.LAYER)
-            features = word_clusters.ClusterFeatures.from_config(settings)
+        lookups = [
+            word_clusters.ClusterFeatures.from_config(published.layer_settings(name))
+            for name in model.lookups_of(config)
+        ]
     shape = model.WordShape(len(reader.characters), name=model.SHAPE)
-    built = model.build(config, embedding, shape, features, tags=corpus.labels)
+    built = model.build(config, embedding, shape, lookups, tags=corpus.labels)
     if published is None:
         shape.fill(reader.characters.words)
     else:
@@ -239,7 +248,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
     """Build and fit a model, and pack it; it holds the weights of the best epoch."""
     config = run.config
     rows = data.sentences(corpus.splits["train"], corpus.labels)
-    gazetteer = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
+    names = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
     steps = run.steps(len(rows))
     with run.strategy.scope():
         built, reader = build_model(corpus, rows, run)
@@ -249,7 +258,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
         seed = epoch_seed(config.seed, epoch)
         varied = augmentation.augment(
             rows,
-            gazetteer,
+            names,
             exchange=config.exchange,
             titles=config.titles,
             lower_case=config.lower_case,
@@ -293,6 +302,8 @@ def main(argv: list[str]) -> None:
         corpus = data.load(config, seed=config.seed, columns=columns)
         if config.clusters != "none" and config.init is None:
             word_clusters.fetch(config.data_dir)
+        if config.gazetteer != "none" and config.init is None:
+            gazetteer.fetch(config.data_dir)
     built, reader, fitted = train_model(corpus, run)
 
     def score(served: Served, plots: Path) -> cli.Scored:
@@ -355,6 +366,7 @@ def make_card(corpus: Corpus, config: Config, outside_weight: float) -> Card:
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")
             + (" GloVe 6B, licence: PDDL." if is_packaged else "")
             + (" Word clusters: Explosion vectors, CC0." if config.clusters != "none" else "")
+            + (" Names of places: GeoNames, CC BY 4.0." if config.gazetteer != "none" else "")
         ),
     )
 

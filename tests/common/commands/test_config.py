@@ -115,6 +115,8 @@ def test_missing_text_is_reported():
 def test_settings_of_a_published_model_replace_those_of_the_flags():
     config = RunConfig(batch_size=3).with_architecture({"seed": 5, "batch_size": 9}, ["seed"])
     assert (config.seed, config.batch_size) == (5, 3)
+    older = RunConfig(batch_size=3).with_architecture({}, ["batch_size"])  # published before it was
+    assert older.batch_size == RunConfig.batch_size
 
 
 def test_values_become_plain_json(tmp_path):

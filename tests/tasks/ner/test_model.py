@@ -21,8 +21,8 @@ def small_model(seed=0, **changes):
     config = Config(**{"units": 5, "members": 2, "word_length": 6, **changes})
     embedding = WordEmbedding(9, 9, 4, members=config.members)
     shape = model.WordShape(12, name="shape")
-    clusters = ClusterFeatures(9, 3, 2) if config.clusters != "none" else None
-    built = model.build(config, embedding, shape, clusters, tags=TAGS)
+    lookups = [ClusterFeatures(9, 3, 2, name=name) for name in model.lookups_of(config)]
+    built = model.build(config, embedding, shape, lookups, tags=TAGS)
     embedding.set_fixed(np.random.default_rng(seed).normal(size=(9, 4)))
     shape.fill(["", "", *"abcABC01.-"])
     return built
@@ -39,7 +39,7 @@ def random_inputs(batch, time, seed=0):
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
 def test_additional_padding_changes_nothing(cell):
-    built = small_model(cell=cell, layers=2, clusters="explosion")
+    built = small_model(cell=cell, layers=2, clusters="explosion", gazetteer="geonames")
     inputs = random_inputs(3, 5)
     padded = {
         "words": np.pad(inputs["words"], [(0, 0), (0, 4)], constant_values=7),
