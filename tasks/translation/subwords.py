@@ -47,7 +47,10 @@ _BYTES = [bytes([b]) for b in (*range(0x20, 0x7F), *range(0x80, 0xC0), *range(0x
 # RE2 subtracts from a class by a double negation: blanks without the ideographic space, and format
 # characters without joiners and the tags of emoji.
 _BLANK = r"(?:[^\PZ\x{3000}]|[\s\p{Cc}\p{Co}])+"
-_INVISIBLE = rf"[^\P{{Cf}}{_JOINER}\x{{E0020}}-\x{{E007F}}]"
+_TAGS = r"\x{E0020}-\x{E007F}"
+_INVISIBLE = rf"[^\P{{Cf}}{_JOINER}{_TAGS}]"
+# A text without anything visible, or blanks at its ends.
+_MARGINS = rf"^[ \x{{3000}}{_JOINER}{_TAGS}]+$|^[ \x{{3000}}]+|[ \x{{3000}}]+$"
 
 
 def lookup_table(words: Sequence[str | bytes], *, unknown: int) -> tf.lookup.StaticHashTable:
@@ -73,7 +76,8 @@ def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
     r"""Repair UTF-8, compose accents, collapse whitespace to single spaces, and strip.
 
     Control characters count as whitespace. Invisible format characters are removed, except joiners
-    and the tags of emoji. The ideographic space stays as it is.
+    and the tags of emoji. The ideographic space stays as it is inside a text; a text without
+    anything visible becomes empty.
 
     Args:
       text: `<string>[...]`.
@@ -89,7 +93,8 @@ def clean(text: tf.Tensor, *, characters: int | None = None) -> tf.Tensor:
     if characters is not None:
         text = tf.strings.substr(text, 0, characters, unit="UTF8_CHAR")
     text = tf.strings.regex_replace(text, _BLANK, " ")
-    return tf.strings.strip(compose(tf.strings.regex_replace(text, _INVISIBLE, "")))
+    text = compose(tf.strings.regex_replace(text, _INVISIBLE, ""))
+    return tf.strings.regex_replace(text, _MARGINS, "")
 
 
 def split_words(text: tf.Tensor, *, whole: bool = False) -> tf.RaggedTensor:

@@ -13,15 +13,23 @@ import pytest
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(3600)]
 
-# `serving_default` runs for no export; see `saved_models/README.md`. The graph of music converts,
-# but its first call in OpenVINO 2026.4.1 returns probabilities up to 1e34, and later calls other
-# wrong ones, as if it read memory that nothing has written.
-WRONG = pytest.mark.xfail(reason="OpenVINO returns wrong probabilities for music", strict=False)
+# `serving_default` runs for no export; see `saved_models/README.md`. OpenVINO 2026.4.1 has faults
+# with these two;
+# that of music is not seen in each run.
+FAULTS = {
+    "music": "probabilities up to 1e34 in some runs, as if it read memory that nothing has written",
+    "ner": "its pass TSGatherBackward makes a Transpose with the order of another rank, and stops",
+}
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param(t, marks=WRONG if t == "music" else ()) for t in TASKS]
-)
+def _mark(task):
+    reason = FAULTS.get(task)
+    return pytest.param(
+        task, marks=() if reason is None else pytest.mark.xfail(reason=reason, strict=False)
+    )
+
+
+@pytest.mark.parametrize("task", [_mark(task) for task in TASKS])
 def test_openvino_returns_the_recorded_outputs(task, python, root):
     version = root / task / "1"
     inputs, outputs = zip(

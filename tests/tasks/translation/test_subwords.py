@@ -63,6 +63,15 @@ def test_subwords_equal_the_librarys_on_real_test_sets(shared_data, tmp_path):
         check_against_the_library(Subwords(path), lines["test"])
 
 
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", "\u3000", " \u3000\u3000 ", "\u200d", " \u200c\u3000\U000e007f"]
+)
+def test_a_text_without_anything_visible_is_empty(text):
+    assert subwords.clean(tf.constant([text])).numpy()[0] == b""
+    inside = subwords.clean(tf.constant([f"{text}東京\u3000大阪{text}"])).numpy()[0].decode()
+    assert inside.strip(" \u200c\u200d\U000e007f\u3000") == "東京\u3000大阪"
+
+
 def test_texts_are_cleaned_not_changed():
     texts = subwords.clean(tf.constant([b" Ou\xff \t\n es-tu\xc2\xa0? ", b"\x00\x01", b"ab c"]))
     assert texts.numpy().tolist() == ["Ou\ufffd es-tu ?".encode(), b"", b"ab c"]
