@@ -69,7 +69,9 @@ def gradient_norms(
         return tape.batch_jacobian(outputs, x, experimental_use_pfor=False)
 
     with rnn_kernels.portable():  # compiling does not pay for a single run
-        jacobians = jacobian(x).numpy().astype("float64")  # [batch, units, time, features]
+        # A concrete function, since TensorFlow warns of functions that are traced repeatedly.
+        traced = jacobian.get_concrete_function(x)
+        jacobians = traced(x).numpy().astype("float64")  # [batch, units, time, features]
     return np.sqrt(np.square(jacobians).sum(axis=(1, 3)))
 
 

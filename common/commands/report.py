@@ -8,15 +8,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import plots
+
 import numpy as np
 from etils import epy
 from numpy.typing import ArrayLike
 
 with epy.lazy_imports():
     import keras
-    import matplotlib.figure  # not pyplot: no window system, no global state
     import sklearn.metrics
     import tensorflow as tf
+
+MANY = 20  # labels of a confusion matrix, above which cells are smaller
 
 
 def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_epoch: int) -> None:
@@ -25,23 +28,26 @@ def learning_curves(history: Sequence[Mapping[str, float]], path: Path, *, best_
     Args:
       history: rows of `common.training.fit.Fitted.history`.
       path: the PNG to write.
-      best_epoch: marked; counted from 1.
+      best_epoch: the epoch whose weights were kept; marked. Counted from 1.
     """
     epochs = [row["epoch"] for row in history]
     metrics = [name for name in history[0] if name.startswith("val_") and name != "val_loss"]
-    figure = matplotlib.figure.Figure(figsize=(9, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, label in (("loss", "training"), ("val_loss", "validation")):
-        left.plot(epochs, [row[name] for row in history], marker=".", label=label)
-    left.set(xlabel="epoch", ylabel="loss")
-    for name in metrics:
-        right.plot(epochs, [row[name] for row in history], marker=".", label=name[4:])
-    right.set(xlabel="epoch", ylabel="validation")
-    for axes in (left, right):
-        axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label="kept epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    kept = epochs.index(best_epoch)
+    with plots.picture(path, (9, 3.5)) as figure:
+        left, right = figure.subplots(1, 2)
+        drawn = [(left, "loss", "training"), (left, "val_loss", "validation")]
+        for axes, name, label in [*drawn, *((right, name, name[4:]) for name in metrics)]:
+            values = [row[name] for row in history]
+            (line,) = axes.plot(epochs, values, marker=".", label=label)
+            ring = {"marker": "o", "markersize": 10, "fillstyle": "none"}
+            axes.plot(best_epoch, values[kept], color=line.get_color(), **ring)
+        left.set(xlabel="epoch", ylabel="loss")
+        right.set(xlabel="epoch", ylabel="validation")
+        for axes in (left, right):
+            label = f"kept: epoch {best_epoch}"
+            axes.axvline(best_epoch, color="grey", linewidth=0.8, linestyle=":", label=label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend()
 
 
 def confusion_matrix(
@@ -49,23 +55,43 @@ def confusion_matrix(
 ) -> np.ndarray:
     """Draw counts of truth against prediction, each cell shaded by its fraction of the row.
 
+    Long labels are turned, and many labels are drawn smaller, without zeros.
+
     Returns:
       `<int>[classes, classes]`, the rows are the truth.
     """
     counts = sklearn.metrics.confusion_matrix(truth, predicted, labels=range(len(labels)))
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 2.0 + 0.55 * len(labels)
-    figure = matplotlib.figure.Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
-    for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if fractions[row, column] > 0.6 else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set(xlabel="predicted", ylabel="true")
-    figure.savefig(path, dpi=120)
+    longest, is_large = max(map(len, labels)), len(labels) > MANY
+    cell, font = (0.3, 6) if is_large else (0.55, 9)
+    size = 1.2 + 0.08 * longest + cell * len(labels)  # inches
+    with plots.picture(path, (size, size)) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(fractions, vmin=0.0, vmax=1.0)
+        for (row, column), count in np.ndenumerate(counts):
+            if count or not is_large:
+                colour = plots.contrasting(image.cmap(fractions[row, column]))
+                style = {"ha": "center", "va": "center", "color": colour, "fontsize": font}
+                axes.text(column, row, _short(count), **style)
+        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 4 else {}
+        axes.set_xticks(range(len(labels)), labels, fontsize=font + 1, **turned)
+        axes.set_yticks(range(len(labels)), labels, fontsize=font + 1)
+        axes.set(xlabel="predicted", ylabel="true")
     return counts
+
+
+def _short(count: int) -> str:
+    """Return a number of at most five characters.
+
+    Example:
+      >>> _short(950), _short(23_456), _short(3_214_567)
+      ('950', '23k', '3.2M')
+    """
+    for limit, unit in ((1_000_000, "M"), (10_000, "k")):
+        if count >= limit:
+            value = count / (1_000_000 if unit == "M" else 1_000)
+            return f"{value:.1f}{unit}" if value < 10 else f"{value:.0f}{unit}"
+    return str(count)
 
 
 def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:

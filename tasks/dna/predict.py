@@ -22,10 +22,11 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TextIO
 
+from common import plots
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
@@ -33,7 +34,7 @@ from common.files import open_output
 from common.serving.served import Served, load_export
 from tasks.dna import formats, outputs
 from tasks.dna.config import TASK
-from tasks.dna.genes import Gene, Record, to_text
+from tasks.dna.genes import LABELS, Gene, Record, to_text
 from tasks.dna.nucleotides import encode
 from tasks.dna.predictions import Prediction, Reading
 
@@ -162,20 +163,36 @@ def draw(
     served: Served, record: Record, predicted: Iterable[Gene], path: Path, region: str | None
 ) -> None:
     """Draw predicted and known genes as tracks, below the probability that a base is coding."""
-    from matplotlib.figure import Figure
-
     low, high = parse_region(region, len(record.sequence))
     tracks = [("predicted", list(predicted))]
     if annotated := [gene for gene in record.genes if not gene.pseudo]:
         tracks.append(("known", annotated))
-    figure = Figure(figsize=(12, 2.5 + 0.9 * len(tracks)), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[1.2, 0.9 * len(tracks)])
+    probabilities = np.zeros((0, len(LABELS)), np.float32)  # of a region that fits a request
     if high - low <= served.settings["max_bases"]:
         part = np.array([record.sequence[low:high]], object)
         probabilities = served.call("explain", sequence=part)["probabilities"][0]
+    with plots.picture(path, (12, 2.5 + 0.9 * len(tracks))) as figure:
+        ratios = [1.2, 0.9 * len(tracks)]
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
         _draw_probabilities(upper, probabilities, low)
-    upper.set(ylim=(-1.05, 1.05), ylabel="P(coding)", title=record.name)
-    upper.axhline(0, color="black", linewidth=0.5)
+        upper.set_title(record.name)
+        draw_tracks(lower, tracks, low, high)
+
+
+def _draw_probabilities(axes: Axes, probabilities: np.ndarray, low: int) -> None:
+    """Draw the coding probability of each base: the forward strand up, the reverse one down."""
+    place = np.arange(low + 1, low + len(probabilities) + 1)
+    axes.fill_between(place, probabilities[:, 1], color="C0", linewidth=0, label="forward")
+    axes.fill_between(place, -probabilities[:, 2], color="C1", linewidth=0, label="reverse")
+    axes.axhline(0, color="grey", linewidth=0.5)
+    axes.set(ylim=(-1.05, 1.05), ylabel="P(coding)")
+    axes.legend(loc="upper right")
+
+
+def draw_tracks(
+    axes: Axes, tracks: Sequence[tuple[str, Sequence[Gene]]], low: int, high: int
+) -> None:
+    """Draw the genes of each track within `[low, high)`, a row for each strand."""
     heights, names = [], []
     for row, (name, listed) in enumerate(tracks):
         for strand, sign in ((1, "+"), (-1, "-")):
@@ -183,28 +200,25 @@ def draw(
             heights.append(height)
             names.append(f"{name} {sign}")
             inside = (g for g in listed if g.strand == strand and g.end > low and g.start < high)
-            colour = "tab:blue" if strand == 1 else "tab:orange"
-            _draw_genes(lower, inside, height, colour, head=(high - low) / 80)
-    lower.set_yticks(heights, names)
-    lower.set(xlim=(low + 1, high), xlabel="base", ylim=(min(heights) - 0.7, 0.7))
-    figure.savefig(path, dpi=120)
-
-
-def _draw_probabilities(axes: Axes, probabilities: np.ndarray, low: int) -> None:
-    """Draw the coding probability of each base: the forward strand up, the reverse one down."""
-    place = np.arange(low + 1, low + len(probabilities) + 1)
-    axes.fill_between(place, probabilities[:, 1], color="tab:blue", linewidth=0, label="forward")
-    axes.fill_between(place, -probabilities[:, 2], color="tab:orange", linewidth=0, label="reverse")
-    axes.legend(loc="upper right", fontsize=8)
+            colour = "C0" if strand == 1 else "C1"
+            _draw_genes(axes, inside, height, colour, head=(high - low) / 80)
+    axes.set_yticks(heights, names)
+    axes.set(xlim=(low + 1, high), xlabel="base", ylim=(min(heights) - 0.7, 0.7))
 
 
 def _draw_genes(axes: Axes, listed: Iterable[Gene], height: int, colour: str, head: float) -> None:
     """Draw genes as arrows: introns as lines, exons as boxes, the last exon with a head.
 
-    A white margin keeps neighbours apart.
+    Small arrows along a gene point in its direction. A margin keeps neighbours apart.
     """
+    paper = axes.get_facecolor()
     for gene in listed:
         axes.plot([gene.start + 1, gene.end], [height] * 2, color=colour, linewidth=1, zorder=1)
+        arrow = "$>$" if gene.strand == 1 else "$<$"
+        for place in np.arange(gene.start + 2 * head, gene.end - 2 * head, 2 * head):
+            in_exon = any(start <= place < end for start, end in gene.exons)
+            fill = paper if in_exon else colour
+            axes.plot(place, height, marker=arrow, color=fill, markersize=5, zorder=3)
         last = gene.exons[-1 if gene.strand == 1 else 0]
         for start, end in gene.exons:
             tip, tail = (end, start) if gene.strand == 1 else (start, end)
@@ -214,7 +228,7 @@ def _draw_genes(axes: Axes, listed: Iterable[Gene], height: int, colour: str, he
                 [tail, neck, tip, neck, tail],
                 [low, low, height, high, high],
                 facecolor=colour,
-                edgecolor="white",
+                edgecolor=paper,
                 linewidth=0.8,
                 zorder=2,
             )

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from common import plots
 from common.errors import InputError, require
 from common.messages import say
 from tasks.music import smf
@@ -24,7 +25,6 @@ from etils import epy
 
 with epy.lazy_imports():
     import matplotlib.axes
-    import matplotlib.figure
     import scipy.io.wavfile
 
 KEYS = 88  # keys of a piano
@@ -390,24 +390,42 @@ def wav_bytes(song: Song) -> bytes:
     return content.getvalue()
 
 
+def first_bar(song: Song) -> float:
+    """Return the length of the first bar in quarter notes, 4 without a time signature.
+
+    Example:
+      >>> first_bar(Song(480, [], meters=[Meter(0, 6, 8)])), first_bar(Song(480, []))
+      (3.0, 4.0)
+    """
+    bar = 4.0 * song.meters[0].beats / song.meters[0].unit if song.meters else 4.0
+    return bar if 0.0 < bar <= LONGEST_BAR else 4.0
+
+
 # --- drawing --------------------------------------------------------------------------------------
 
 
 def draw_piano_roll(
-    axes: matplotlib.axes.Axes, frames: np.ndarray, *, steps_per_quarter: int, given: int = 0
+    axes: matplotlib.axes.Axes,
+    frames: np.ndarray,
+    *,
+    steps_per_quarter: int,
+    given: int = 0,
+    bar: float = 4.0,
 ) -> None:
-    """Draw a piano roll.
+    """Draw a piano roll with bar lines; the first frame is at one.
 
     Args:
       axes: the axes to draw on.
       frames: `<float>[time, 88]`.
       steps_per_quarter: frames per quarter note.
       given: number of initial frames that come from the user, drawn in another colour.
+      bar: length of a bar in quarter notes.
     """
+    quarters = max(len(frames), 1) / steps_per_quarter
     used = np.flatnonzero(frames.any(axis=0))
     low, high = (used[0] - 3, used[-1] + 3) if used.size else (27, 51)
     for key, start, end in to_notes(frames):
-        parts = [(start, min(end, given), "tab:grey"), (max(start, given), end, "tab:blue")]
+        parts = [(start, min(end, given), "grey"), (max(start, given), end, "C0")]
         for first, stop, colour in parts:
             if stop > first:
                 left, width = first / steps_per_quarter, (stop - first) / steps_per_quarter
@@ -415,20 +433,30 @@ def draw_piano_roll(
     octaves = [key for key in range(KEYS) if (key + LOWEST) % 12 == 0 and low <= key <= high]
     axes.set_yticks(octaves, [f"C{(key + LOWEST) // 12 - 1}" for key in octaves])
     axes.set(
-        xlim=(0, max(len(frames), 1) / steps_per_quarter),
+        xlim=(0, quarters),
         ylim=(low - 0.5, high + 0.5),
-        xlabel="quarter notes" + (" (grey: given)" if given else ""),
+        xlabel="bar" + (" (grey: given)" if given else ""),
     )
+    lines = np.arange(0, quarters, bar)
+    every = max(1, round(len(lines) / 20))  # bars between two numbers
+    axes.set_xticks(lines[::every], range(1, len(lines) + 1, every))
+    for line in lines:
+        axes.axvline(line, color="grey", linewidth=0.5, zorder=0)
     axes.grid(axis="y", linewidth=0.4)
 
 
-def piano_roll_bytes(frames: np.ndarray, *, steps_per_quarter: int, given: int = 0) -> bytes:
+def piano_roll_bytes(
+    frames: np.ndarray,
+    *,
+    steps_per_quarter: int,
+    given: int = 0,
+    bar: float = 4.0,
+    theme: plots.Theme = "light",
+) -> bytes:
     """Draw a piano roll as a `.png` file; see `draw_piano_roll`."""
     size = (float(np.clip(len(frames) / 12, 8, 40)), 4.5)
-    figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    draw_piano_roll(axes, frames, steps_per_quarter=steps_per_quarter, given=given)
     content = io.BytesIO()
-    # Without the version of Matplotlib, so that the same music yields the same bytes.
-    figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+    with plots.picture(content, size, theme=theme) as figure:
+        axes = figure.subplots()
+        draw_piano_roll(axes, frames, steps_per_quarter=steps_per_quarter, given=given, bar=bar)
     return content.getvalue()

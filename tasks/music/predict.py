@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from common import plots
 from common.commands import cli
 from common.commands.config import Count, PredictConfig
 from common.errors import InputError
@@ -263,7 +264,13 @@ def write_music(
     song = midi.to_song(notes, steps_per_quarter=steps_per_quarter, tempo=tempo, prime=prime)
     picture, sound = path.with_suffix(".png"), path.with_suffix(".wav")
     given = 0 if prime is None else len(prime.frames)
-    roll = midi.piano_roll_bytes(notes, steps_per_quarter=steps_per_quarter, given=given)
+    roll = midi.piano_roll_bytes(
+        notes,
+        steps_per_quarter=steps_per_quarter,
+        given=given,
+        bar=midi.first_bar(song),
+        theme=plots.theme_of(picture),
+    )
     write_together({path: midi.midi_bytes(song), picture: roll, sound: midi.wav_bytes(song)})
     return {"midi": path, "picture": picture, "sound": sound}
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import plots
 from common.commands import report
 from common.serving.served import Served
 from tasks.music import midi
@@ -15,10 +16,6 @@ from tasks.music.midi import KEYS
 from tasks.music.predict import compose
 
 import numpy as np
-from etils import epy
-
-with epy.lazy_imports():
-    import matplotlib.figure
 
 COPY = 8  # consecutive frames that also occur in the training music count as a copy
 HISTOGRAMS = {  # fields of `Statistics` and their titles
@@ -221,25 +218,23 @@ def print_comparison(compared: Comparison) -> None:
 
 def draw_comparison(compared: Comparison, path: Path) -> None:
     """Draw the histograms of all kinds of music, and the piano roll of one sample, as a PNG."""
-    figure = matplotlib.figure.Figure(figsize=(12, 9), layout="constrained")
-    grid = figure.subplots(3, 2)
     labels = {
         "notes_per_frame": [*map(str, range(8)), "8+"],
         "pitch_classes": midi.PITCH_CLASSES,
         "melody": [str(n) if n % 3 == 0 else "" for n in range(-12, 13)],
         "chords": [str(n) for n in range(12)],
     }
-    for axes, (field, title) in zip(grid.flat, HISTOGRAMS.items(), strict=False):
-        for number, (kind, statistics) in enumerate(compared.statistics.items()):
-            fractions = getattr(statistics, field)
-            places = np.arange(len(fractions)) + (number - 1) * 0.27
-            axes.bar(places, fractions, width=0.27, label=kind)
-        axes.set_xticks(range(len(labels[field])), labels[field], fontsize=8)
-        axes.set(title=title, ylabel="fraction")
-        axes.legend(fontsize=8)
-    for axes in grid[2]:
-        axes.remove()
-    wide = figure.add_subplot(grid[2, 0].get_gridspec()[2, :])
-    midi.draw_piano_roll(wide, compared.sample, steps_per_quarter=compared.steps_per_quarter)
-    wide.set_title("one sample")
-    figure.savefig(path, dpi=110)
+    with plots.picture(path, (12, 9)) as figure:
+        grid = figure.add_gridspec(3, 2)
+        for place, (field, title) in enumerate(HISTOGRAMS.items()):
+            axes = figure.add_subplot(grid[divmod(place, 2)])
+            for number, (kind, statistics) in enumerate(compared.statistics.items()):
+                fractions = getattr(statistics, field)
+                places = np.arange(len(fractions)) + (number - 1) * 0.27
+                axes.bar(places, fractions, width=0.27, label=kind)
+            axes.set_xticks(range(len(labels[field])), labels[field], fontsize=8)
+            axes.set(title=title, ylabel="fraction")
+            axes.legend()
+        wide = figure.add_subplot(grid[2, :])
+        midi.draw_piano_roll(wide, compared.sample, steps_per_quarter=compared.steps_per_quarter)
+        wide.set_title("one sample")

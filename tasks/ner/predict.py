@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from common import plots
 from common.commands import cli
 from common.commands.config import Picture, TextPredictConfig
 from common.data import map_in_order
@@ -205,8 +206,6 @@ def to_line(prediction: dict[str, Any], colours: dict[str, int] | None) -> str:
 
 def draw(served: Served, text: str, path: Path) -> None:
     """Draw the probability that each word of a text belongs to an entity of each type."""
-    from matplotlib.figure import Figure
-
     outputs = served.call("explain", **text_request([text]))
     tagged = _to_tagged(outputs, 0)
     if not tagged.tokens:
@@ -216,17 +215,16 @@ def draw(served: Served, text: str, path: Path) -> None:
     of_type = np.array([[label[2:] == kind for kind in types] for label in labels])
     probabilities = outputs["probabilities"][0, : len(tagged.tokens)] @ of_type
     size = (2.5 + 0.5 * len(types), 1.0 + 0.28 * len(tagged.tokens))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(probabilities, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(len(types)), types, rotation=30, ha="right")
     words = [
         token if tag == OUTSIDE else f"{token}  {tag}"
         for token, tag in zip(tagged.tokens, tagged.tags, strict=True)
     ]
-    axes.set_yticks(range(len(words)), words)
-    figure.colorbar(image, label="probability")
-    figure.savefig(path, dpi=120)
+    with plots.picture(path, size) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(probabilities, vmin=0.0, vmax=1.0, aspect="auto")
+        axes.set_xticks(range(len(types)), types, rotation=30, ha="right")
+        axes.set_yticks(range(len(words)), words)
+        figure.colorbar(image, label="probability")
 
 
 def main(argv: list[str]) -> None:

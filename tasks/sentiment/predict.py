@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import plots
 from common.commands import cli
 from common.commands.config import Picture, TextPredictConfig
 from common.errors import InputError
@@ -130,25 +131,22 @@ def to_line(prediction: dict[str, Any]) -> str:
 
 def draw(served: Served, text: str, path: Path) -> None:
     """Draw the words of a text with their attention weights, and the class probabilities."""
-    from matplotlib.figure import Figure
-
     request = text_request([text])
     explanation = served.call("explain", **request)
     tokens = [token.decode() for token in explanation["tokens"][0]]
     if not tokens:
         raise InputError(f"no word to draw in {text!r}")
     outputs = served.call("serving_default", **request)
-    figure = Figure(figsize=(8, 1.5 + 0.28 * len(tokens)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.barh(range(len(tokens)), explanation["attention"][0], color="tab:blue")
-    left.set_yticks(range(len(tokens)), tokens)
-    left.invert_yaxis()
-    left.set(xlabel="weight in the pooled text")
     labels = served.settings["labels"]
-    right.bar(range(len(labels)), outputs["probabilities"][0], color="tab:orange")
-    right.set_xticks(range(len(labels)), labels)
-    right.set(ylim=(0, 1), ylabel="probability")
-    figure.savefig(path, dpi=120)
+    with plots.picture(path, (8, 1.5 + 0.28 * len(tokens))) as figure:
+        left, right = figure.subplots(1, 2)
+        left.barh(range(len(tokens)), explanation["attention"][0], color="C0")
+        left.set_yticks(range(len(tokens)), tokens)
+        left.invert_yaxis()
+        left.set(xlabel="weight in the pooled text")
+        right.bar(range(len(labels)), outputs["probabilities"][0], color="C1")
+        right.set_xticks(range(len(labels)), labels)
+        right.set(ylim=(0, 1), ylabel="probability")
 
 
 def main(argv: list[str]) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from common import plots
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
@@ -307,8 +308,6 @@ def draw(served: Served, sound: np.ndarray, path: Path) -> None:
     Raises:
       InputError: the sound is silent, too short or too long.
     """
-    from matplotlib.figure import Figure
-
     outputs = served.call("explain", **audio.request([sound]))
     text, steps = outputs["text"][0].decode(), int(outputs["frames"][0])
     if not steps:
@@ -317,29 +316,28 @@ def draw(served: Served, sound: np.ndarray, path: Path) -> None:
     alignment = outputs["alignment"][0, :steps]
     probabilities = outputs["symbol_probabilities"][0, :steps]
     seconds = len(sound) / served.settings["sample_rate"]
-    figure = Figure(figsize=(max(8.0, 3.0 * seconds), 5.5), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     log_mel = outputs["log_mel"][0].T
     bands, frames = log_mel.shape
     # The time of a frame is the middle of its 25 ms window.
     extent = (0.0075, 0.0075 + 0.01 * frames, 0, bands)
-    top.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent)
     # The time of a step is that of the frame in the middle of its convolutions.
     times = np.arange(steps) * served.settings["step_seconds"] + 0.0125
-    for index, letter in enumerate(text):
-        of_letter = np.flatnonzero(alignment == index)
-        if len(of_letter):
-            at = times[of_letter].mean()
-            top.axvline(at, color="white", linewidth=0.4, alpha=0.5)
-            top.text(at, bands + 1, letter.replace(" ", "␣"), ha="center", fontsize=11)
-            column = letters.index(letter)
-            bottom.plot(times, probabilities[:, column], linewidth=1.0, color="tab:blue")
-    bottom.plot(times, probabilities[:, -1], color="0.7", linewidth=0.8, label="blank")
-    top.set(ylabel="mel band")
-    top.set_title(text, pad=22)
-    bottom.set(xlabel="seconds", ylabel="probability", ylim=(0, 1.02), xlim=(0, seconds))
-    bottom.legend(fontsize=8, loc="upper right")
-    figure.savefig(path, dpi=120)
+    with plots.picture(path, (max(8.0, 3.0 * seconds), 5.5)) as figure:
+        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+        top.imshow(log_mel, origin="lower", aspect="auto", cmap="magma", extent=extent)
+        for index, letter in enumerate(text):
+            of_letter = np.flatnonzero(alignment == index)
+            if len(of_letter):
+                at = times[of_letter].mean()
+                top.axvline(at, color="white", linewidth=0.4, alpha=0.5)
+                top.text(at, bands + 1, letter.replace(" ", "␣"), ha="center", fontsize=11)
+                column = letters.index(letter)
+                bottom.plot(times, probabilities[:, column], linewidth=1.0, color="C0")
+        bottom.plot(times, probabilities[:, -1], color="0.6", linewidth=0.8, label="blank")
+        top.set(ylabel="mel band")
+        top.set_title(text, pad=22)
+        bottom.set(xlabel="seconds", ylabel="probability", ylim=(0, 1.02), xlim=(0, seconds))
+        bottom.legend(loc="upper right")
 
 
 def list_files(paths: Sequence[Path]) -> dict[Path, Path]:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from common import plots
 from common.commands import cli
 from common.commands.config import Count, Picture, TextPredictConfig
 from common.errors import InputError
@@ -214,8 +215,6 @@ def to_line(prediction: dict[str, Any]) -> str:
 
 def draw(served: Served, text: str, path: Path) -> None:
     """Draw the attention weights between the subwords of the first sentence and its translation."""
-    from matplotlib.figure import Figure
-
     text = split_sentences(text, served.settings["languages"][0])[0].text
     outputs = served.call("explain", **text_request([text]))
     source, target = (
@@ -225,15 +224,14 @@ def draw(served: Served, text: str, path: Path) -> None:
     if not source:
         raise InputError(f"nothing to draw in {text!r}")
     size = (2.0 + 0.4 * len(source), 1.5 + 0.3 * len(target))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots()
     weights = outputs["attention"][0, : len(target), : len(source)]
-    image = axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(len(source)), source, rotation=60, ha="right")
-    axes.set_yticks(range(len(target)), target)
-    axes.set(xlabel="source", ylabel="translation")
-    figure.colorbar(image, label="attention weight")
-    figure.savefig(path, dpi=120)
+    with plots.picture(path, size) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(weights, vmin=0.0, vmax=1.0, aspect="auto")
+        axes.set_xticks(range(len(source)), source, rotation=60, ha="right")
+        axes.set_yticks(range(len(target)), target)
+        axes.set(xlabel="source", ylabel="translation")
+        figure.colorbar(image, label="attention weight")
 
 
 def warn_of_truncated(

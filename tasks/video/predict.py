@@ -18,8 +18,9 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from common import plots
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Fraction, Picture, Positive
 from common.errors import InputError
@@ -41,6 +42,9 @@ from tasks.video.joints import pose_request, read_joints, sample
 
 import numpy as np
 import tyro
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WINDOW_SECONDS = 3.0
 DRAWN_FRAMES = 10
@@ -380,8 +384,6 @@ def draw(
     Raises:
       InputError: the clip could not be read.
     """
-    from matplotlib.figure import Figure
-
     if prediction["activity"] is None:
         raise InputError(f"nothing to draw: {prediction['message']}")
     labels, rate = served.settings["labels"], served.settings["frame_rate"]
@@ -398,24 +400,28 @@ def draw(
         covered[start : start + len(steps)] += 1
         drawn |= {n: frame for n, frame in enumerate(frames, start) if n in numbers}
     over_time = total / np.maximum(covered, 1)
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    grid = figure.add_gridspec(2, len(drawn), height_ratios=(1, 2.5))
-    for column, (number, frame) in enumerate(drawn.items()):
-        axes = figure.add_subplot(grid[0, column])
-        if frame.ndim == 2:  # joints, seen from the front
-            axes.scatter(frame[:, 0], frame[:, 1], s=4)
-            axes.set_aspect("equal")
-        else:
-            axes.imshow(frame)
-        axes.set_title(f"{number / rate:.1f} s", fontsize=8)
-        axes.set_axis_off()
-    axes = figure.add_subplot(grid[1, :])
     times = (np.arange(count) + 0.5) / rate
-    for label in over_time.mean(axis=0).argsort()[::-1][:DRAWN_ACTIVITIES]:
-        axes.plot(times, over_time[:, label], label=labels[label], marker="." if count < 40 else "")
-    axes.set(xlabel="seconds", ylabel="probability", ylim=(0, 1), xlim=(0, count / rate))
-    axes.legend(fontsize=8)
-    figure.savefig(path, dpi=120)
+    marker = "." if count < 40 else ""
+    with plots.picture(path, (10, 4.5)) as figure:
+        grid = figure.add_gridspec(2, len(drawn), height_ratios=(1, 2.5))
+        for column, (number, frame) in enumerate(drawn.items()):
+            _draw_frame(figure.add_subplot(grid[0, column]), frame, f"{number / rate:.1f} s")
+        axes = figure.add_subplot(grid[1, :])
+        for label in over_time.mean(axis=0).argsort()[::-1][:DRAWN_ACTIVITIES]:
+            axes.plot(times, over_time[:, label], label=labels[label], marker=marker)
+        axes.set(xlabel="seconds", ylabel="probability", ylim=(0, 1), xlim=(0, count / rate))
+        axes.legend()
+
+
+def _draw_frame(axes: Axes, frame: np.ndarray, title: str) -> None:
+    """Draw a picture, or joints as seen from the front."""
+    if frame.ndim == 2:
+        axes.scatter(frame[:, 0], frame[:, 1], s=4)
+        axes.set_aspect("equal")
+    else:
+        axes.imshow(frame)
+    axes.set_title(title, fontsize=8)
+    axes.set_axis_off()
 
 
 def main(argv: list[str]) -> None:

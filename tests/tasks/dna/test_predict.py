@@ -8,13 +8,14 @@ import sys
 
 from common.errors import InputError
 from tasks.dna import formats, predict, streaming
-from tasks.dna.genes import LABELS, Record
+from tasks.dna.genes import LABELS, Gene, Record
 from tasks.dna.paths import genes_of
 from tests.tasks import commands
 from tests.tasks.own.dna import spliced_record, write_fasta
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 
 def set_standard_input(monkeypatch, content):
@@ -69,6 +70,23 @@ def test_predict_reads_standard_input_and_draws(trained, capsys, monkeypatch, tm
     words += ["--plot", str(picture), "--region", "1-900", "--output", str(tmp_path / "out.gff3")]
     predict.main(words)
     assert picture.stat().st_size > 10000
+
+
+def test_drawn_genes_point_in_their_direction():
+    forward = Gene(((100, 400), (600, 900)), 1)
+    reverse = Gene(((200, 500), (700, 800)), -1)
+    axes = Figure().subplots()
+    predict.draw_tracks(axes, [("known", [forward, reverse])], 0, 1000)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["known +", "known -"]
+    exons = [np.array(patch.get_xy()) for patch in axes.patches]
+    tips = [(exon[:, 0].max(), exon[:, 0].min()) for exon in exons]
+    assert tips == [(400, 100), (900, 600), (500, 200), (800, 700)]
+    # The head is at the last exon: its corners lie within the ends.
+    pointed = [len(set(exon[:, 0])) == 3 for exon in exons]
+    assert pointed == [False, True, True, False]
+    arrows = [(line.get_marker(), float(line.get_ydata()[0])) for line in axes.lines]
+    arrows = [pair for pair in arrows if pair[0] != "None"]
+    assert set(arrows) == {("$>$", 0.0), ("$<$", -1.0)} and len(arrows) > 20
 
 
 def test_empty_standard_input_is_refused_and_leaves_the_output_file_alone(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 
 @pytest.mark.parametrize(("resolution", "tempo"), [(480, 120.0), (96, 63.0), (220, 200.0)])
@@ -25,6 +26,31 @@ def test_outer_silence_is_removed_and_short_notes_last_a_step(tmp_path):
     make_song((False, [(60, 4, 4.05), (64, 6, 7)])).write(str(tmp_path / "a.mid"))
     frames = midi.read_midi(tmp_path / "a.mid", 1)
     assert frames.shape == (3, KEYS) and frames.sum(axis=1).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(("bar", "lines"), [(4.0, [0, 4, 8]), (3.0, [0, 3, 6, 9])])
+def test_a_piano_roll_has_a_line_at_the_beginning_of_each_bar(bar, lines):
+    frames = np.zeros((40, KEYS))
+    frames[3:9, 39] = 1  # C4, from 0.75 to 2.25 quarter notes
+    axes = Figure().subplots()
+    midi.draw_piano_roll(axes, frames, steps_per_quarter=4, given=4, bar=bar)
+    assert [line.get_xdata()[0] for line in axes.lines] == lines
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        str(number) for number in range(1, len(lines) + 1)
+    ]
+    spans = [np.ptp(part.get_paths()[0].vertices[:, 0]) for part in axes.collections]
+    assert spans == [0.25, 1.25]  # the given part, and the rest
+
+
+def test_a_long_piano_roll_has_a_line_for_each_bar_and_fewer_numbers():
+    axes = Figure().subplots()
+    midi.draw_piano_roll(axes, np.zeros((16 * 200, KEYS)), steps_per_quarter=4)
+    assert len(axes.lines) == 200 and len(axes.get_xticks()) == 20
+
+
+def test_the_picture_of_a_continued_waltz_has_its_bars():
+    assert midi.first_bar(Song(480, [], meters=[smf.Meter(0, 3, 4)])) == 3.0
+    assert midi.first_bar(Song(480, [], meters=[smf.Meter(0, 255, 1)])) == 4.0  # corrupt
 
 
 def test_notes_outside_the_piano_are_moved_by_octaves():
