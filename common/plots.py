@@ -89,7 +89,7 @@ def picture(
 ) -> Iterator[matplotlib.figure.Figure]:
     """Return a figure to draw on, which is written at the end of the block.
 
-    The same drawing yields the same bytes.
+    The same drawing yields the same bytes of a PNG.
 
     Args:
       target: the file. Its ending names the format; an open file gets a PNG.

@@ -47,7 +47,8 @@ class Evaluate(EvaluateConfig):
     batch_size: Count = 8
     """records per request"""
     plot: Picture | None = None
-    """draw the confusion matrix of bases to this picture file"""
+    """draw the confusion matrix of bases to this picture file;
+    a name that ends in -dark gets dark colours"""
 
 
 class Tally:

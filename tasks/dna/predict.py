@@ -70,7 +70,8 @@ class Predict(BatchPredictConfig):
     mask: bool = False
     """no gene lies across a run of 50 or more N; for models of genes without introns"""
     plot: Picture | None = None
-    """draw the tracks of the first record, predicted and known genes, to this picture file"""
+    """draw the tracks of the first record, predicted and known genes, to this picture file;
+    a name that ends in -dark gets dark colours"""
     region: str | None = None
     """the part to draw, such as 1-40000, counted from 1 (default: the first 60,000 bases)"""
     batch_size: Count = 8

@@ -41,7 +41,8 @@ class Evaluate(EvaluateConfig):
     samples: int = 0
     """pieces sampled from nothing, to compare with real ones and to search for copies"""
     plot: Picture | None = None
-    """draw statistics of samples and of real music to this picture file"""
+    """draw statistics of samples and of real music to this picture file;
+    a name that ends in -dark gets dark colours"""
 
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""

@@ -56,7 +56,8 @@ class Evaluate(EvaluateConfig):
     tag_column: int = -1
     """column of the tag, counted as for --token_column"""
     plot: Picture | None = None
-    """draw the confusion matrix of the types of words to this picture file"""
+    """draw the confusion matrix of the types of words to this picture file;
+    a name that ends in -dark gets dark colours"""
     errors: Path | None = None
     """write the mistakes to this file, the most confident first, one JSON object per line"""
 

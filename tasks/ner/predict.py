@@ -45,7 +45,8 @@ class Predict(TextPredictConfig):
     """write to this file; .conll, .ann (BRAT, with the texts in .txt) and .html have their own
     form, any other ending gets one JSON object per line"""
     plot: Picture | None = None
-    """draw the probability of each type at each word of the first text to this picture file"""
+    """draw the probability of each type at each word of the first text to this picture file;
+    a name that ends in -dark gets dark colours"""
 
 
 class Entity(NamedTuple):

@@ -44,7 +44,8 @@ class Evaluate(EvaluateConfig, LabelSettings):
     errors: Path | None = None
     """write the wrong predictions to this JSON Lines file, the most confident first"""
     plot: Picture | None = None
-    """draw the confusion matrix to this picture file"""
+    """draw the confusion matrix to this picture file;
+    a name that ends in -dark gets dark colours"""
 
 
 def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dict[str, float]:

@@ -35,7 +35,8 @@ class Predict(TextPredictConfig, FileSettings):
     file: tuple[Path, ...] = ()
     """files of texts: .csv, .tsv or .jsonl with a column `text`, or one text per line"""
     plot: Picture | None = None
-    """draw the attention weights of the words of the first text to this picture file"""
+    """draw the attention weights of the words of the first text to this picture file;
+    a name that ends in -dark gets dark colours"""
 
     def read_file(self, path: Path) -> Iterator[str]:
         """Yield the texts of one file."""

@@ -49,7 +49,7 @@ class Predict(BatchPredictConfig):
     """pieces of recordings per request"""
     plot: Picture | None = None
     """draw the log-mel frames and the letters of the first recording (its first piece) to this
-    picture file"""
+    picture file; a name that ends in -dark gets dark colours"""
     channel: Channel = "mix"
     """channel that is read: the first, the second, or the mean of all"""
     subtitles: Path | None = None

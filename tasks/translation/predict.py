@@ -37,7 +37,8 @@ class Predict(TextPredictConfig):
     n_best: Count = 1
     """translations of each sentence, best first; at most the beam of the export"""
     attention: Picture | None = None
-    """draw the attention weights of the first sentence's translation to this picture file"""
+    """draw the attention weights of the first sentence's translation to this picture file;
+    a name that ends in -dark gets dark colours"""
     batch_size: Count = 32
     """sentences per request"""
 

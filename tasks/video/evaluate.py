@@ -45,7 +45,8 @@ class Evaluate(EvaluateConfig):
     batch_size: Count = 8
     """clips per request"""
     plot: Picture | None = None
-    """draw the confusion matrix to this picture file"""
+    """draw the confusion matrix to this picture file;
+    a name that ends in -dark gets dark colours"""
 
 
 def metrics(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:

@@ -74,7 +74,8 @@ class Predict(BatchPredictConfig):
     batch_size: Count = 4
     """windows per request"""
     plot: Picture | None = None
-    """draw frames of the first clip and its probabilities over time to this picture file"""
+    """draw frames of the first clip and its probabilities over time to this picture file;
+    a name that ends in -dark gets dark colours"""
 
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
