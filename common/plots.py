@@ -26,6 +26,7 @@ with epy.lazy_imports():
     import matplotlib
     import matplotlib.colors
     import matplotlib.figure  # not pyplot: no window system, no global state
+    import matplotlib.rcsetup
 
 Theme = Literal["light", "dark"]
 
@@ -46,7 +47,7 @@ MAP = {"light": "Blues", "dark": "Blues_r"}  # zero has about the colour of the 
 _lock = threading.RLock()
 
 
-def _settings(theme: Theme) -> dict[str, Any]:
+def _settings(theme: Theme) -> Any:
     """Return the settings of Matplotlib for a theme."""
     ink, paper = INK[theme], PAPER[theme]
     inks = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
@@ -55,7 +56,7 @@ def _settings(theme: Theme) -> dict[str, Any]:
         **dict.fromkeys(inks, ink),
         **dict.fromkeys(papers, paper),
         "axes.edgecolor": ink,
-        "axes.prop_cycle": matplotlib.cycler(color=CYCLES[theme]),
+        "axes.prop_cycle": matplotlib.rcsetup.cycler(color=CYCLES[theme]),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": "medium",

@@ -64,6 +64,7 @@ def confusion_matrix(
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     longest, is_large = max(map(len, labels)), len(labels) > MANY
     cell, font = (0.3, 6) if is_large else (0.55, 9)
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": font}
     size = 1.2 + 0.08 * longest + cell * len(labels)  # inches
     with plots.picture(path, (size, size)) as figure:
         axes = figure.subplots()
@@ -71,9 +72,9 @@ def confusion_matrix(
         for (row, column), count in np.ndenumerate(counts):
             if count or not is_large:
                 colour = plots.contrasting(image.cmap(fractions[row, column]))
-                style = {"ha": "center", "va": "center", "color": colour, "fontsize": font}
-                axes.text(column, row, _short(count), **style)
-        turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if longest > 4 else {}
+                axes.text(column, row, _short(count), color=colour, **centred)
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        turned = turned if longest > 4 else {}
         axes.set_xticks(range(len(labels)), labels, fontsize=font + 1, **turned)
         axes.set_yticks(range(len(labels)), labels, fontsize=font + 1)
         axes.set(xlabel="predicted", ylabel="true")

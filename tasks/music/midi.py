@@ -439,7 +439,7 @@ def draw_piano_roll(
     )
     lines = np.arange(0, quarters, bar)
     every = max(1, round(len(lines) / 20))  # bars between two numbers
-    axes.set_xticks(lines[::every], range(1, len(lines) + 1, every))
+    axes.set_xticks(lines[::every], [str(n) for n in range(1, len(lines) + 1, every)])
     for line in lines:
         axes.axvline(line, color="grey", linewidth=0.5, zorder=0)
     axes.grid(axis="y", linewidth=0.4)
