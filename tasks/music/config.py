@@ -72,7 +72,9 @@ class Config(RunConfig):
 # The values were chosen on the validation splits.
 PRESETS = {
     "bach_chorales": Config(dataset="bach_chorales", transpose=6, epochs=16, samples=32),
-    "jsb_chorales": Config(dataset="jsb_chorales", key_units=96, transpose=0, samples=32),
+    "jsb_chorales": Config(
+        dataset="jsb_chorales", key_units=96, transpose=0, samples=32, members=3
+    ),
     "nottingham": Config(
         dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1, transpose=0, samples=32
     ),
