@@ -134,7 +134,7 @@ def ceiling(records: Iterable[Record], config: Mapping[str, Any]) -> dict[str, f
     """
     if not config["spliced"]:
         return None
-    grammar = grammars.make_grammar(True, tuple(config["start_codons"]))
+    grammar = grammars.make_grammar(tuple(config["start_codons"]))
     tally = Tally()
     for record in records:
         tally.add(record.genes, paths.path_of(grammar, record).valid, len(record.sequence))

@@ -10,9 +10,8 @@
 The class of an intron records the beginning of the codon that it splits: nothing (`0`), one base
 (`1T`, `1x`) or two (`2TA`, `2TG`, `2x`). So a stop codon cannot be split between two exons. Each
 state of the reverse strand is the mirror image of a forward state: the same grammar, read from
-right to left on the complement. Bacterial genes have no introns. There, the next gene of the same
-strand may begin inside the stop codon of a gene, so that the genes overlap by one base (`V3`:
-TAATG) or four (`O3`: ATGA).
+right to left on the complement. Genes do not overlap; those without introns, which often do, are
+found among open reading frames instead (`tasks.dna.frame_model`).
 
 The states that a base allows (`Grammar.allowed`) follow from the sequence alone: an exact start
 codon, no stop codon in frame, GT..AG or GC..AG around an intron. Beyond the ends of a record any
@@ -35,7 +34,7 @@ import tensorflow as tf
 INTERGENIC = 0  # the first state
 UNKNOWN = -1  # in a path: any state
 SIGNALS = ("start", "stop", "donor", "acceptor")  # channels that score one place of a gene
-CONTEXT = 4  # bases on each side that `Grammar.allowed` reads
+CONTEXT = 4  # bases on each side that `Grammar.allowed` reads, at most
 
 _INTRON_CLASSES = ("0", "1T", "1x", "2TA", "2TG", "2x")
 _END = "."  # as a target: the end of the gene
@@ -57,27 +56,20 @@ class _State(NamedTuple):
     targets: tuple[str, ...]
 
 
-def _forward_states(spliced: bool) -> list[_State]:
+def _forward_states() -> list[_State]:
     """Return the states of a forward gene."""
-    introns: tuple[tuple[str, ...], ...] = ((), (), ())
-    if spliced:
-        introns = (("D0",), ("D1T", "D1x"), ("D2TA", "D2TG", "D2x"))
-    codon_end = (*introns[0], "C0", "T1")  # may follow a whole codon
+    codon_end = ("D0", "C0", "T1")  # may follow a whole codon
     states = [
         _State("S1", "C", ("C0", "start"), ("S2",)),
         _State("S2", "C", ("C1",), ("S3",)),
-        _State("S3", "C", ("C2",), ("C0", *introns[0])),
-        _State("C0", "C", ("C0",), ("C1", *introns[1])),
-        _State("C1", "C", ("C1",), ("C2", *introns[2])),
+        _State("S3", "C", ("C2",), ("C0", "D0")),
+        _State("C0", "C", ("C0",), ("C1", "D1T", "D1x")),
+        _State("C1", "C", ("C1",), ("C2", "D2TA", "D2TG", "D2x")),
         _State("C2", "C", ("C2",), codon_end),
         _State("T1", "C", ("C0", "stop"), ("T2",)),
-        _State("T2", "C", ("C1",), ("T3",) if spliced else ("T3", "V3", "O3")),
+        _State("T2", "C", ("C1",), ("T3",)),
         _State("T3", "C", ("C2",), (_END,)),
     ]
-    if not spliced:
-        states.append(_State("V3", "C", ("C0", "start"), ("S2",)))
-        states.append(_State("O3", "C", ("C0", "start"), ("C1",)))
-        return states
     targets = {
         "0": ("C0", "T1"),
         "1T": ("X1T",),
@@ -103,8 +95,6 @@ class Grammar:
     State 0 is intergenic. The forward states follow, then their mirror images in the same order.
 
     Args:
-      spliced: whether genes have introns. Without introns, a start codon may overlap the stop codon
-        of the gene before.
       starts: the start codons; all must end in TG.
 
     Attributes:
@@ -120,16 +110,16 @@ class Grammar:
       swap: `<int32>[channels]`, the channel of the other strand for each channel.
 
     Example:
-      >>> grammar = Grammar(spliced=False, starts=("ATG", "GTG"))
+      >>> grammar = Grammar(("ATG", "GTG"))
       >>> grammar.names[:7]
       ('.', 'S1', 'S2', 'S3', 'C0', 'C1', 'C2')
       >>> grammar.states, grammar.names[1 + grammar.forward]
-      (23, "S1'")
+      (67, "S1'")
     """
 
-    def __init__(self, *, spliced: bool, starts: Sequence[str] = ("ATG",)):
-        self.spliced, self.starts = spliced, tuple(starts)
-        forward = _forward_states(spliced)
+    def __init__(self, starts: Sequence[str] = ("ATG",)):
+        self.starts = tuple(starts)
+        forward = _forward_states()
         self.forward = len(forward)
         names = [state.name for state in forward]
         self.names = (".", *names, *(f"{name}'" for name in names))
@@ -228,6 +218,8 @@ class Grammar:
             return test("A", -1) & test("AG") | test("G", -1) & test("A")
 
         first = "".join(sorted({codon[0] for codon in self.starts}))
+        donor, acceptor = may_be("G") & may_be("CT", 1), may_be("A", -1) & may_be("G")
+        ta, tg = (must_be("T", -2) & must_be(base, -1) for base in "AG")
         rules = {
             "S1": may_be(first),
             "S2": may_be("T"),
@@ -236,33 +228,26 @@ class Grammar:
             "T1": may_be("T"),
             "T2": may_be("AG"),
             "T3": ends_stop(may_be),
-            "V3": ends_stop(may_be) & may_be(first),
-            "O3": may_be(first, -3) & may_be("T", -2) & may_be("G", -1) & may_be("A"),
             "X2T": ~ends_stop(must_be),
             "Y2TA": ~must_be("AG"),
             "Y2TG": ~must_be("A"),
+            "D0": donor,
+            "D1T": donor & may_be("T", -1),
+            "D1x": donor & ~must_be("T", -1),
+            "D2TA": donor & may_be("T", -2) & may_be("A", -1),
+            "D2TG": donor & may_be("T", -2) & may_be("G", -1),
+            "D2x": donor & ~ta & ~tg,
+            **{f"A{name}": acceptor for name in _INTRON_CLASSES},
         }
-        if self.spliced:
-            donor, acceptor = may_be("G") & may_be("CT", 1), may_be("A", -1) & may_be("G")
-            ta, tg = (must_be("T", -2) & must_be(base, -1) for base in "AG")
-            rules |= {f"A{name}": acceptor for name in _INTRON_CLASSES}
-            rules |= {
-                "D0": donor,
-                "D1T": donor & may_be("T", -1),
-                "D1x": donor & ~must_be("T", -1),
-                "D2TA": donor & may_be("T", -2) & may_be("A", -1),
-                "D2TG": donor & may_be("T", -2) & may_be("G", -1),
-                "D2x": donor & ~ta & ~tg,
-            }
         unrestricted = tf.ones_like(inside)
         names = self.names[1 : 1 + self.forward]
         return tf.stack([rules.get(name, unrestricted) for name in names], axis=-1)
 
 
 @functools.lru_cache(maxsize=8)
-def make_grammar(spliced: bool, starts: tuple[str, ...]) -> Grammar:
-    """Return the grammar of these settings, the same object at each call."""
-    return Grammar(spliced=spliced, starts=starts)
+def make_grammar(starts: tuple[str, ...]) -> Grammar:
+    """Return the grammar with these start codons, the same object at each call."""
+    return Grammar(starts)
 
 
 @functools.lru_cache(maxsize=8)

@@ -87,18 +87,17 @@ class _GrammarLayer(keras.layers.Layer):
     """Base of the layers that depend on the grammar; they compute in float32.
 
     Args:
-      spliced: as in `grammar.Grammar`.
       starts: as in `grammar.Grammar`.
     """
 
-    def __init__(self, spliced: bool, starts: Sequence[str], **kwargs: Any):
+    def __init__(self, starts: Sequence[str], **kwargs: Any):
         super().__init__(autocast=False, **{**kwargs, "dtype": "float32"})
-        self.spliced, self.starts = spliced, tuple(starts)
-        self.grammar = make_grammar(self.spliced, self.starts)
+        self.starts = tuple(starts)
+        self.grammar = make_grammar(self.starts)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments of the layer."""
-        return {**super().get_config(), "spliced": self.spliced, "starts": self.starts}
+        return {**super().get_config(), "starts": self.starts}
 
 
 @keras.saving.register_keras_serializable("tasks.dna")
@@ -112,7 +111,6 @@ class Statistics(_GrammarLayer):
     learned.
 
     Args:
-      spliced: as in `grammar.Grammar`.
       starts: as in `grammar.Grammar`.
 
     Call arguments:
@@ -221,7 +219,6 @@ class Emissions(_GrammarLayer):
     """Score of each state at each base: the sum of its channels, `LOW` where the base forbids it.
 
     Args:
-      spliced: as in `grammar.Grammar`.
       starts: as in `grammar.Grammar`.
 
     Call arguments:
@@ -262,11 +259,11 @@ def build(config: Config) -> keras.Model:
       of `Grammar.channels` for the CRF; `single`, logits of the same channels for each base alone,
       used only in training; `states` `<int32>[batch, time]`, the best valid path.
     """
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = make_grammar(config.start_codons)
     bases = keras.Input((None,), dtype="int32", name="bases")
     length = keras.Input((), dtype="int32", name="length")
     x, mask = Bases(name="bases_in")(bases, length)
-    statistics = Statistics(config.spliced, config.start_codons, name="statistics")(bases, length)
+    statistics = Statistics(config.start_codons, name="statistics")(bases, length)
     x = keras.layers.Concatenate(name="seen")([x, statistics])
     for number in range(config.convolutions):
         # Zero padding after each convolution, so that it looks like the end of the record.
@@ -287,9 +284,7 @@ def build(config: Config) -> keras.Model:
     single = keras.layers.Dense(count, bias_initializer=bias, dtype="float32", name="single")(x)
     single = Crop(dtype="float32", name="crop_single")(single, bases)
     channels = Crop(dtype="float32", name="crop")(channels, bases)
-    emissions = Emissions(config.spliced, config.start_codons, name="emissions")(
-        channels, bases, length
-    )
+    emissions = Emissions(config.start_codons, name="emissions")(channels, bases, length)
     crf = CRF(grammar.states, grammar.constraints.transitions, name="crf")
     states = crf(emissions, length)
     # Counted, not learned: training windows do not begin or end where records do.
@@ -357,7 +352,7 @@ def make_losses(model: keras.Model, config: Config) -> Losses:
     own: in the sum over bases that the CRF computes, the evidence of a thousand single bases would
     outweigh that of the signals.
     """
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = make_grammar(config.start_codons)
     emissions_of, crf = model.get_layer("emissions"), model.get_layer("crf")
     labels = tf.constant(grammar.labels)
     cross_entropy = _cross_entropy(grammar)

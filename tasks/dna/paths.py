@@ -11,10 +11,6 @@ from tasks.dna.nucleotides import LETTERS, encode, reverse_complement
 
 import numpy as np
 
-# Bases of a gene's start codon inside the gene before, by the state that ends that gene.
-_OVERLAPS = {"V3": 1, "O3": 4}
-# States of the bases around an overlap, by the number of bases in common.
-_OVERLAP_STATES = {1: ("T1", "T2", "V3"), 4: ("C2", "T1", "T2", "O3")}
 # States of the rest of a codon, by the class of the intron that splits it.
 _CODON_RESTS = {
     "0": (),
@@ -33,7 +29,7 @@ class StatePath:
     Attributes:
       states: `<int32>[bases]`, `UNKNOWN` at genes that the grammar cannot represent.
       valid: genes on the path.
-      overlapping: genes that overlap a longer gene in a way that the grammar does not have.
+      overlapping: genes that overlap a longer gene.
       invalid: genes that break the grammar otherwise: another start codon, no stop codon or one in
         frame, other splice sites, or too short an exon.
     """
@@ -87,11 +83,10 @@ class EncodedRecords:
 def path_of(grammar: Grammar, record: Record) -> StatePath:
     """Return the path that represents the genes of a record.
 
-    Longer genes take precedence. A shorter gene that overlaps a longer one is on the path only if
-    the grammar has the overlap.
+    Longer genes take precedence: a shorter gene that overlaps a longer one is not on the path.
 
     Example:
-      >>> grammar = Grammar(spliced=False)
+      >>> grammar = Grammar()
       >>> path = path_of(grammar, Record("r", "CATGGCCTAAC", (Gene(((1, 10),), 1),)))
       >>> [grammar.names[state] for state in path.states]
       ['.', 'S1', 'S2', 'S3', 'C0', 'C1', 'C2', 'T1', 'T2', 'T3', '.']
@@ -107,7 +102,7 @@ def path_of(grammar: Grammar, record: Record) -> StatePath:
             unfit.append(gene)
         else:
             valid.append((gene, states))
-    layout = _Layout(grammar, allowed)
+    layout = _Layout(grammar, len(bases))
     overlapping = []
     for gene, states in sorted(valid, key=lambda pair: (-pair[0].coding_length, pair[0])):
         if not layout.place(gene, states):
@@ -150,7 +145,7 @@ def _forward_states_of(grammar: Grammar, gene: Gene, bases: np.ndarray) -> np.nd
     The letters of its codons and splice sites are not checked.
     """
     phase = _phase(gene)
-    if phase is None or (len(gene.exons) > 1 and not grammar.spliced):
+    if phase is None:
         return None
     names: list[str] = []
     coding: list[int] = []  # places of the coding bases in `names`
@@ -205,39 +200,26 @@ class _Layout:
       genes: the genes added so far.
     """
 
-    def __init__(self, grammar: Grammar, allowed: np.ndarray):
+    def __init__(self, grammar: Grammar, size: int):
         self.grammar = grammar
-        self.allowed = allowed
         self.genes: list[Gene] = []
-        self._states = np.full(len(allowed), INTERGENIC, np.int32)
-        self._owners = np.full(len(allowed), -1, np.int32)  # indices of `genes`
-        self._open = np.zeros(len(allowed), bool)
+        self._states = np.full(size, INTERGENIC, np.int32)
+        self._owners = np.full(size, -1, np.int32)  # indices of `genes`
+        self._open = np.zeros(size, bool)
 
     def place(self, gene: Gene, states: np.ndarray) -> bool:
-        """Add a gene; if an overlap makes that impossible, leave its bases open instead.
+        """Add a gene; if it overlaps another one, leave its bases open instead.
 
         Returns:
           Whether the gene was added.
         """
         span = slice(gene.start, gene.end)
-        overlaps = []
-        for owner in np.unique(self._owners[span]):
-            if owner >= 0:
-                overlap = _overlap(self.grammar, gene, self.genes[owner])
-                if overlap is None:
-                    self.leave_open(gene)
-                    return False
-                overlaps.append(overlap)
-        free = self._owners[span] < 0
-        self._states[span] = np.where(free, states, self._states[span])
-        self._owners[span] = np.where(free, len(self.genes), self._owners[span])
+        if (self._owners[span] >= 0).any():
+            self.leave_open(gene)
+            return False
+        self._states[span] = states
+        self._owners[span] = len(self.genes)
         self.genes.append(gene)
-        for start, values in overlaps:
-            places = np.arange(start, start + len(values))
-            if self.allowed[places, values].all():
-                self._states[places] = values
-            else:
-                self._open[places] = True
         return True
 
     def leave_open(self, gene: Gene) -> None:
@@ -255,23 +237,6 @@ class _Layout:
                 if owner >= 0:
                     states[self.genes[owner].start : self.genes[owner].end] = UNKNOWN
         return states
-
-
-def _overlap(grammar: Grammar, gene: Gene, other: Gene) -> tuple[int, list[int]] | None:
-    """Return the first base of an overlap and the states from there.
-
-    `None` if the grammar does not have the overlap.
-    """
-    if grammar.spliced or gene.strand != other.strand:
-        return None
-    left, right = sorted((gene, other), key=lambda gene: gene.start)
-    names = _OVERLAP_STATES.get(left.end - right.start)
-    first, second = (left, right) if gene.strand == 1 else (right, left)
-    if names is None or right.end <= left.end or not (first.has_stop and second.has_start):
-        return None
-    if gene.strand == 1:
-        return first.end - len(names), [grammar.index[name] for name in names]
-    return first.start, [grammar.index[f"{name}'"] for name in reversed(names)]
 
 
 # --- From a path to genes -------------------------------------------------------------------------
@@ -297,8 +262,7 @@ def genes_of(grammar: Grammar, states: np.ndarray) -> list[Gene]:
 def _forward_genes(grammar: Grammar, states: np.ndarray) -> Iterator[Gene]:
     """Yield the genes of the forward strand."""
     inside = (states > 0) & (states <= grammar.forward)
-    stops = [grammar.index[name] for name in ("T3", *_OVERLAPS) if name in grammar.index]
-    is_last = np.isin(states, stops)
+    is_last = states == grammar.index["T3"]
     begins = ~np.concatenate([[False], inside[:-1]]) | np.concatenate([[True], is_last[:-1]])
     ends = ~np.concatenate([inside[1:], [False]]) | is_last
     places = zip(np.flatnonzero(inside & begins), np.flatnonzero(inside & ends), strict=True)
@@ -321,17 +285,11 @@ def _gene_at(
     exons = [(first + int(start), first + int(end)) for start, end in edges.reshape(-1, 2)]
     if not exons:
         return None
-    # A start codon inside the stop codon of the gene before has bases in common with that gene.
-    overlap = _OVERLAPS.get(grammar.names[states[first - 1]], 0) if first else 0
-    outside = max(0, overlap - first)  # bases of this start codon before the record
-    exons[0] = (max(0, exons[0][0] - overlap), exons[0][1])
-    has_start = not outside and (bool(overlap) or grammar.names[states[first]] == "S1")
+    has_start = grammar.names[states[first]] == "S1"
     phase = 0
-    if outside:
-        phase = -outside % 3
-    elif not has_start:
+    if not has_start:
         name = grammar.names[states[exons[0][0]]]
-        phase = -(int(name[1]) - (name[0] in "STVO")) % 3
+        phase = -(int(name[1]) - (name[0] in "ST")) % 3
     gene = Gene(tuple(exons), 1, has_start, has_stop, phase)
     length = gene.coding_length
     return gene if length > 3 or (length == 3 and not has_stop) else None

@@ -36,7 +36,7 @@ class GeneFinder:
     """
 
     def __init__(self, model: keras.Model, config: Config, target: Target = PORTABLE):
-        self.grammar = make_grammar(config.spliced, config.start_codons)
+        self.grammar = make_grammar(config.start_codons)
         self.max_length = config.max_length
         self.network = keras.Model(model.input, model.output["channels"])
         self.emissions, self.chain = model.get_layer("emissions"), model.get_layer("crf")
@@ -297,7 +297,7 @@ def encode_text(sequence: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 def examples(config: Config) -> Examples:
     """Return requests for each signature."""
-    grammar = make_grammar(config.spliced, config.start_codons)
+    grammar = make_grammar(config.start_codons)
     random = np.random.default_rng(0)
     requests = [{"sequence": np.array(SAMPLES, object)}]
     batch = {"bases": (1 << random.integers(0, 4, (2, 450))).astype(np.int32)}

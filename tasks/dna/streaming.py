@@ -24,8 +24,7 @@ IMPOSSIBLE = LOW / 2  # lower scores belong to states that no path reaches
 
 def grammar_of(served: Served) -> Grammar:
     """Return the grammar of an export."""
-    config = served.settings["config"]
-    return make_grammar(config["spliced"], tuple(config["start_codons"]))
+    return make_grammar(tuple(served.settings["config"]["start_codons"]))
 
 
 def predict_paths(

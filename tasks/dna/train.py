@@ -90,7 +90,7 @@ def encode_training_records(corpus: Corpus, grammar: grammars.Grammar) -> paths.
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     """Build and fit a model; it holds the weights of the best epoch."""
     config = run.config
-    grammar = grammars.make_grammar(config.spliced, config.start_codons)
+    grammar = grammars.make_grammar(config.start_codons)
     # Long records are cut between genes, which keeps validation batches small.
     validation = [
         piece
@@ -173,7 +173,7 @@ def settings_of(config: Config) -> dict[str, Any]:
             "motifs": gene_tables.binding_names(),
             "max_batch_bases": frame_serving.MOST,
         }
-    grammar = grammars.make_grammar(True, config.start_codons)
+    grammar = grammars.make_grammar(config.start_codons)
     return {
         "states": grammar.names,
         "channels": grammar.channels,
@@ -185,7 +185,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
     layers = describe_layers(config.layers, config.cell, config.units)
     if config.spliced:
-        states = grammars.make_grammar(True, config.start_codons).states
+        states = grammars.make_grammar(config.start_codons).states
         kind, most = "genes with introns", serving.MOST
         network = (
             f"{config.convolutions} convolutions over bases, {layers} over steps of nine bases, "

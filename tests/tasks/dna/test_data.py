@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-SPLICED = make_grammar(True, ("ATG",))
+GRAMMAR = make_grammar(("ATG",))
 
 
 def test_a_data_set_must_be_named_and_known():
@@ -52,28 +52,28 @@ def test_windows_have_every_record_in_either_direction_and_valid_paths():
     random = np.random.default_rng(0)
     rows = [spliced_record(random, str(n)) for n in range(8)]
     rows.append(Record("edge", "ATGGCCGCC" * 3, (Gene(((0, 27),), 1, has_stop=False),)))
-    encoded = EncodedRecords(rows, SPLICED)
+    encoded = EncodedRecords(rows, GRAMMAR)
     bases, states = data.windows(encoded, 270, seed=3)
     again = data.windows(encoded, 270, seed=3)
     np.testing.assert_array_equal(bases, again[0])
     assert (data.windows(encoded, 270, seed=4)[0] != bases).any()
     assert bases.size > 0.9 * (encoded.size - 270) and bases.shape == states.shape
-    table = SPLICED.constraints.transitions
+    table = GRAMMAR.constraints.transitions
     line = states.reshape(-1).astype(int)
     for before, after in itertools.pairwise(line):
         assert before == UNKNOWN or after == UNKNOWN or table[before, after]
     zero = crf.Scores(*(np.zeros(n, np.float32) for n in ((67, 67), 67, 67)))
     inside = tf.one_hot(states, 67, on_value=True, off_value=False) | (states == UNKNOWN)[..., None]
     wide = tf.constant(bases.astype(np.int32))
-    allowed = SPLICED.allowed(wide, tf.ones_like(wide, tf.bool))
+    allowed = GRAMMAR.allowed(wide, tf.ones_like(wide, tf.bool))
     logs = crf.log_normalizer(
-        tf.where(allowed & inside, 0.0, crf.LOW), [270] * len(bases), zero, SPLICED.constraints
+        tf.where(allowed & inside, 0.0, crf.LOW), [270] * len(bases), zero, GRAMMAR.constraints
     )
     assert (logs.numpy() >= 0).all()  # each window has a path through its labelled states
 
 
 def test_records_shorter_than_a_window_are_padded():
-    encoded = EncodedRecords([Record("r", "ACGT")], SPLICED)
+    encoded = EncodedRecords([Record("r", "ACGT")], GRAMMAR)
     bases, states = data.windows(encoded, 9, seed=0)
     assert sorted(bases[0, :4].tolist()) == [1, 2, 4, 8] and not bases[0, 4:].any()
     assert states.tolist() == [[0] * 9]
@@ -81,7 +81,7 @@ def test_records_shorter_than_a_window_are_padded():
 
 def test_batches_have_one_shape_and_repeat_by_epoch():
     rows = [spliced_record(np.random.default_rng(n), str(n)) for n in range(20)]
-    encoded = EncodedRecords(rows, SPLICED)
+    encoded = EncodedRecords(rows, GRAMMAR)
     config = Config(window=270, batch_size=4, max_length=270)
     shapes = [tuple(b["bases"].shape) for b in data.train_batches(encoded, config, 0)]
     assert set(shapes) == {(4, 270)} and len(shapes) == data.steps_per_epoch(encoded, config)

@@ -56,7 +56,7 @@ def test_published_drosophila_splits(shared_data, tmp_path):
     assert [corpus.size(split) for split in ("train", "validation", "test")] == [435, 51, 100]
     rows = data.records(corpus.splits["validation"])
     assert all(len(record.genes) == 1 for record in rows)
-    path = path_of(make_grammar(True, ("ATG",)), rows[0])
+    path = path_of(make_grammar(("ATG",)), rows[0])
     assert path.valid == rows[0].genes
 
 

@@ -18,7 +18,7 @@ def test_a_long_record_is_cut_between_genes():
     pieces = genes.cut(record, 3000)
     assert len(pieces) > 3 and "".join(piece.sequence for piece in pieces) == record.sequence
     assert sum(len(piece.genes) for piece in pieces) == 40
-    grammar = make_grammar(True, ("ATG",))
+    grammar = make_grammar(("ATG",))
     assert all(path_of(grammar, piece).valid == piece.genes for piece in pieces)
     bare = genes.cut(Record("n", "A" * 10_000), 3000)
     assert [len(piece.sequence) for piece in bare] == [3000, 3000, 4000]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-SPLICED = make_grammar(True, ("ATG",))
+GRAMMAR = make_grammar(("ATG",))
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "simple_rnn"])
 def test_padding_never_affects_the_model(cell):
-    config = Config(filters=6, units=5, layers=2, cell=cell, convolutions=2, spliced=False)
+    config = Config(filters=6, units=5, layers=2, cell=cell, convolutions=2)
     built = model.build(config)
     random = np.random.default_rng(0)
     for weight in built.weights:
@@ -40,7 +40,7 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases(margin):
     config = Config(filters=6, units=5, layers=1, convolutions=1, base_loss=0.5, margin=margin)
     built = model.build(config)
     record = spliced_record(np.random.default_rng(0))
-    states = path_of(SPLICED, record).states[None]
+    states = path_of(GRAMMAR, record).states[None]
     bases = encode(record.sequence)[None]
     length = np.array([bases.shape[1]], np.int32)
     batch = {"bases": bases, "states": states, "length": length}
@@ -49,15 +49,15 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases(margin):
     values, weights = model.make_losses(built, config)(outputs, tensors)
     channels = outputs["channels"].numpy()[0]
     emissions = built.get_layer("emissions")(channels[None], bases, batch["length"])
-    wrong = SPLICED.labels[None, None, :] != SPLICED.labels[states][..., None]
+    wrong = GRAMMAR.labels[None, None, :] != GRAMMAR.labels[states][..., None]
     rivals = emissions + margin * wrong  # the true path itself gets no bonus
     likelihood = built.get_layer("crf").log_likelihood(rivals, states, batch["length"])
-    names = np.array(SPLICED.channels)
+    names = np.array(GRAMMAR.channels)
     is_signal = np.isin([name.rstrip("'") for name in names], SIGNALS)
     expected = -float(likelihood[0])
     single = outputs["single"].numpy()[0]
     logs = single[:, ~is_signal] - np.logaddexp.reduce(single[:, ~is_signal], 1, keepdims=True)
-    truth = SPLICED.mixing[:, states[0]].T
+    truth = GRAMMAR.mixing[:, states[0]].T
     expected -= 0.5 * (truth[:, ~is_signal] * logs).sum()
     signal, target = single[:, is_signal], truth[:, is_signal]
     likely = 1 / (1 + np.exp(-signal))
@@ -69,27 +69,27 @@ def test_losses_are_the_likelihood_and_the_cross_entropy_of_bases(margin):
 def test_a_new_model_returns_the_statistics_of_either_strand():
     rows = [spliced_record(np.random.default_rng(n), str(n)) for n in range(9)]
     built = model.build(Config(filters=6, units=5, layers=1, convolutions=1))
-    encoded = EncodedRecords(rows, SPLICED)
+    encoded = EncodedRecords(rows, GRAMMAR)
     model.fill(built, encoded)
     record = rows[0]
     size = len(record.sequence)
     both = np.stack([encode(record.sequence), encode(complement(record.sequence))])
     one, other = built({"bases": both, "length": np.array([size, size])})["channels"].numpy()
-    np.testing.assert_allclose(one, other[::-1][:, SPLICED.swap], atol=1e-5)
+    np.testing.assert_allclose(one, other[::-1][:, GRAMMAR.swap], atol=1e-5)
     words = sequence_statistics.word_scores(encoded)
     motifs = sequence_statistics.motif_scores(encoded)
     place = 100
     expected = words[words_of(both)[0, place]].copy()
     around = FRACTIONS[both[0, place - REACH : place + REACH + 1]]
     expected += np.einsum("tb,tbc->c", around, motifs)
-    half = len(SPLICED.strand_channels)
+    half = len(GRAMMAR.strand_channels)
     np.testing.assert_allclose(one[place, 1 : 1 + half], expected, atol=1e-4)
     assert not one[:, 0].any()
 
 
 def test_a_saved_model_has_the_registered_names_and_loads(tmp_path):
     """A published `model.keras` must load in later versions."""
-    built = model.build(Config(filters=6, units=5, layers=1, convolutions=1, spliced=False))
+    built = model.build(Config(filters=6, units=5, layers=1, convolutions=1))
     names = {keras.saving.get_registered_name(type(layer)) for layer in built.layers}
     assert {n for n in names if n.startswith("tasks.dna>")} == {
         f"tasks.dna>{name}" for name in ("Bases", "Statistics", "Unfold", "Crop", "Emissions")

@@ -15,8 +15,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SPLICED = make_grammar(True, ("ATG",))
-PLAIN = make_grammar(False, ("ATG", "GTG", "TTG"))
+GRAMMAR = make_grammar(("ATG",))
+SEVERAL = make_grammar(("ATG", "GTG", "TTG"))
 LONGEST = 240
 
 
@@ -45,7 +45,7 @@ def assert_valid(grammar, record, gene, labels):
     inner = codons[:-1] if gene.has_stop else codons
     assert not {"TAA", "TAG", "TGA"} & set(inner)
     for intron in introns_of(record, gene):
-        assert intron[:2] in ("GT", "GC") and intron[-2:] == "AG" and grammar.spliced
+        assert intron[:2] in ("GT", "GC") and intron[-2:] == "AG"
     # At an open end the gene runs off its record, perhaps in an intron.
     left, right = gene.has_start, gene.has_stop
     if gene.strand == -1:
@@ -86,10 +86,10 @@ def check_path(grammar, seed, size, scale):
     again = path_of(grammar, record)
     if not (again.invalid or again.overlapping or states[0] or states[-1]):
         np.testing.assert_array_equal(again.states, states)
-    assert not again.overlapping or not grammar.spliced
+    assert not again.overlapping
 
 
-grammars = pytest.mark.parametrize("grammar", [SPLICED, PLAIN], ids=["spliced", "plain"])
+grammars = pytest.mark.parametrize("grammar", [GRAMMAR, SEVERAL], ids=["one start", "several"])
 sequences = given(
     seed=st.integers(0, 10**6), size=st.integers(1, LONGEST), scale=st.sampled_from([1.0, 6.0])
 )
@@ -114,16 +114,16 @@ def test_spliced_genes_survive_the_path():
     for seed in range(30):
         random = np.random.default_rng(seed)
         record = spliced_record(random, genes_wanted=3, stop=("TAA", "TAG", "TGA")[seed % 3])
-        path = path_of(SPLICED, record)
+        path = path_of(GRAMMAR, record)
         assert path.valid == record.genes and not path.invalid and not path.overlapping
-        assert genes_of(SPLICED, path.states) == list(record.genes)
+        assert genes_of(GRAMMAR, path.states) == list(record.genes)
         turned = Record(
             "r",
             complement(record.sequence),
             tuple(sorted(g.mirrored(len(record.sequence)) for g in record.genes)),
         )
-        np.testing.assert_array_equal(path_of(SPLICED, turned).states, SPLICED.mirror(path.states))
-        labels = SPLICED.labels[path.states]
+        np.testing.assert_array_equal(path_of(GRAMMAR, turned).states, GRAMMAR.mirror(path.states))
+        labels = GRAMMAR.labels[path.states]
         np.testing.assert_array_equal(labels, genes.labels_of(record.genes, len(labels)))
 
 
@@ -135,7 +135,7 @@ def test_a_stop_codon_split_by_an_intron_makes_a_gene_invalid(cut):
         coding = f"ATGGCC{stop}GCCGCCTAA"
         sequence = "CC" + coding[:cut] + intron + coding[cut:] + "CC"
         exons = ((2, 2 + cut), (2 + cut + len(intron), len(sequence) - 2))
-        path = path_of(SPLICED, Record("r", sequence, (Gene(exons, 1),)))
+        path = path_of(GRAMMAR, Record("r", sequence, (Gene(exons, 1),)))
         assert bool(path.valid) == is_valid, (stop, cut)
         inside = path.states[2:-2]
         assert (inside > 0).all() if is_valid else (inside == UNKNOWN).all()
@@ -156,16 +156,20 @@ def test_a_stop_codon_split_by_an_intron_makes_a_gene_invalid(cut):
     ],
 )
 def test_genes_that_break_the_grammar_are_invalid(sequence, exons, problem):
-    path = path_of(SPLICED, Record("r", sequence, (Gene(exons, 1),)))
+    path = path_of(GRAMMAR, Record("r", sequence, (Gene(exons, 1),)))
     assert bool(path.invalid) == bool(problem) and bool(path.valid) != bool(problem)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "common"),
-    [("ATGGCCGCATGA", "ATGAGCGCCTAA", 4), ("ATGGCCGCCTAA", "ATGGCCGCCTAG", 1)],
+    [
+        ("ATGGCCGCATGA", "ATGAGCGCCGCCTAA", 4),
+        ("ATGGCCGCCTAA", "ATGGCCGCCGCCTAG", 1),
+        ("ATGGCCGCCTAA", "ATGGCCGCCGCCTAG", 0),
+    ],
 )
 @pytest.mark.parametrize("turned", [False, True])
-def test_bacterial_genes_may_overlap_by_one_base_or_four(first, second, common, turned):
+def test_of_genes_that_overlap_the_longer_one_is_on_the_path(first, second, common, turned):
     coding = first + second[common:]
     size = len(coding) + 4
     left = Gene(((2, 2 + len(first)),), 1)
@@ -174,19 +178,16 @@ def test_bacterial_genes_may_overlap_by_one_base_or_four(first, second, common, 
     if turned:
         sequence = complement(sequence)
         both = tuple(sorted(gene.mirrored(size) for gene in both))
-    path = path_of(PLAIN, Record("r", sequence, both))
-    assert set(path.valid) == set(both) and not path.overlapping and not path.invalid
-    assert genes_of(PLAIN, path.states) == sorted(both)
-
-
-def test_of_other_overlaps_the_longer_gene_is_on_the_path():
-    long = "ATG" + "GCC" * 10 + "TAA"
-    sequence = "CC" + long + "GGCCGGCCTAG" + "CC"
-    inner = Gene(((23, 23 + 24),), 1)
-    path = path_of(PLAIN, Record("r", sequence, (Gene(((2, 38),), 1), inner)))
-    assert path.valid == (Gene(((2, 38),), 1),)
-    assert len(path.overlapping) + len(path.invalid) == 1
-    assert (path.states[2:38] > 0).all() and (path.states[38:47] == UNKNOWN).all()
+    path = path_of(GRAMMAR, Record("r", sequence, both))
+    short, long = sorted(both, key=lambda gene: gene.coding_length)
+    assert not path.invalid and (path.states[long.start : long.end] > 0).all()
+    if common:
+        assert path.valid == (long,) and path.overlapping == (short,)
+        rest = set(range(short.start, short.end)) - set(range(long.start, long.end))
+        assert rest and (path.states[list(rest)] == UNKNOWN).all()
+    else:
+        assert path.valid == both and not path.overlapping
+        assert genes_of(GRAMMAR, path.states) == list(both)
 
 
 def test_a_gene_may_run_off_either_end():
@@ -197,17 +198,17 @@ def test_a_gene_may_run_off_either_end():
         ("CCGCCTAACC", Gene(((1, 8),), 1, has_start=False, phase=1), False),
     ]
     for sequence, gene, is_valid in cases:
-        path = path_of(SPLICED, Record("r", sequence, (gene,)))
+        path = path_of(GRAMMAR, Record("r", sequence, (gene,)))
         if is_valid:
-            assert genes_of(SPLICED, path.states) == [gene]
+            assert genes_of(GRAMMAR, path.states) == [gene]
         else:
             assert (path.states[1:8] == UNKNOWN).all()
 
 
 def test_ambiguous_letters_neither_make_nor_break_a_signal():
     ambiguous = Record("r", "CCATGTANGCCTAACC", (Gene(((2, 14),), 1),))  # TAN may be TAC
-    assert path_of(SPLICED, ambiguous).valid
+    assert path_of(GRAMMAR, ambiguous).valid
     certain = Record("r", "CCATGTARGCCTAACC", (Gene(((2, 14),), 1),))  # TAR is a stop codon
-    assert path_of(SPLICED, certain).invalid
+    assert path_of(GRAMMAR, certain).invalid
     no_start = Record("r", "CCNTGGCCTAACC", (Gene(((2, 11),), 1),))
-    assert path_of(SPLICED, no_start).invalid
+    assert path_of(GRAMMAR, no_start).invalid

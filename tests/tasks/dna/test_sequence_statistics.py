@@ -8,7 +8,7 @@ from tests.tasks.own.dna import complement, spliced_record
 
 import numpy as np
 
-SPLICED = make_grammar(True, ("ATG",))
+GRAMMAR = make_grammar(("ATG",))
 
 
 def test_words_are_numbered_by_their_bases():
@@ -19,17 +19,17 @@ def test_words_are_numbered_by_their_bases():
 
 def test_scores_separate_coding_from_other_dna_on_both_strands():
     rows = [spliced_record(np.random.default_rng(n), str(n), genes_wanted=3) for n in range(20)]
-    encoded = EncodedRecords(rows, SPLICED)
+    encoded = EncodedRecords(rows, GRAMMAR)
     words = sequence_statistics.word_scores(encoded)
     motifs = sequence_statistics.motif_scores(encoded)
     turned = [
         Record(r.name, complement(r.sequence), tuple(g.mirrored(len(r.sequence)) for g in r.genes))
         for r in rows
     ]
-    other = EncodedRecords(turned, SPLICED)
+    other = EncodedRecords(turned, GRAMMAR)
     np.testing.assert_allclose(sequence_statistics.word_scores(other), words, atol=1e-5)
     np.testing.assert_allclose(sequence_statistics.motif_scores(other), motifs, atol=1e-5)
-    channel = {name: n for n, name in enumerate(SPLICED.strand_channels)}
+    channel = {name: n for n, name in enumerate(GRAMMAR.strand_channels)}
     number = {w: int(words_of(encode(w)[None])[0, -1]) for w in ("GCCGCC", "ATTATT")}
     for context in ("C0", "C1", "C2"):
         assert words[number["GCCGCC"], channel[context]] > 0.5
@@ -51,10 +51,10 @@ def test_scores_separate_coding_from_other_dna_on_both_strands():
 def test_transitions_and_edges_are_counted_on_both_strands():
     record = Record("r", "CATGGCCTAAC", (Gene(((1, 10),), 1),))
     encoded = EncodedRecords(
-        [record, Record("edge", "ATGGCCGC", (Gene(((0, 8),), 1, True, False),))], SPLICED
+        [record, Record("edge", "ATGGCCGC", (Gene(((0, 8),), 1, True, False),))], GRAMMAR
     )
     counts = sequence_statistics.transition_counts(encoded)
-    state = SPLICED.index
+    state = GRAMMAR.index
     assert counts.sum() == 2 * (10 + 7)
     assert counts[state["."], state["S1"]] == counts[state["S1'"], state["."]] == 1
     assert counts[state["S1"], state["S2"]] == counts[state["S2'"], state["S1'"]] == 2
