@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import os
+import random
 import re
 import sys
 import types
@@ -77,11 +79,61 @@ def require_picture(path: Path, flag: str) -> None:
         raise InputError(f"{flag} {path}: the file cannot be written; is {path.parent} a folder?")
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The values of a field that `tune` tries, written in the type of the field.
+
+    Attributes:
+      low: the lowest value.
+      high: the highest value.
+      log: whether values are drawn evenly on a logarithmic scale.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def draw(self, generator: random.Random) -> float:
+        """Return a random value of three digits, which a person can type."""
+        if self.log:
+            value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        else:
+            value = generator.uniform(self.low, self.high)
+        return float(f"{value:.3g}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The few values of a field that `tune` tries, written in the type of the field."""
+
+    values: tuple[int | float | str, ...]
+
+    def draw(self, generator: random.Random) -> int | float | str:
+        """Return one of the values."""
+        return generator.choice(self.values)
+
+
+def ranges(config: type) -> dict[str, Range | Choice]:
+    """Return the fields of a config that `tune` searches, with their values."""
+    return {
+        name: note
+        for name, hint in get_type_hints(config, include_extras=True).items()
+        if get_origin(hint) is Annotated
+        for note in get_args(hint)[1:]
+        if isinstance(note, Range | Choice)
+    }
+
+
 # Types of fields; `Settings` runs their checks when it is made.
 Count = Annotated[int, _require(lambda value: value >= 1, "1 or more")]
 Fraction = Annotated[float, _require(lambda value: 0.0 <= value < 1.0, "in [0, 1)")]
 Positive = Annotated[float, _require(lambda value: value > 0, "positive")]
 Picture = Annotated[Path, Check(lambda flag, value: require_picture(value, flag))]  # to draw
+# The same types with the values that `tune` tries.
+LearningRate = Annotated[Positive, Range(5e-4, 1e-2, log=True)]
+BatchSize = Annotated[Count, Choice((8, 16, 32, 64, 128))]
+Dropout = Annotated[Fraction, Range(0.0, 0.6)]
+Smoothing = Annotated[Fraction, Range(0.0, 0.2)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

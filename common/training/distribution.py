@@ -1,8 +1,9 @@
 """The devices of a training run: one, all of this machine, several machines, or a TPU.
 
 A strategy of TensorFlow computes a step on several replicas of the model; this module adds the rest
-that a run on several replicas needs. Each worker reads the whole input and takes its own rows of
-each global batch, so the rows of a replica, and with them the result, follow from the batch alone.
+that a run on several replicas needs. Each worker takes its own rows of each global batch, so the
+rows of a replica, and with them the result, follow from the batch alone. Most inputs are read whole
+by each worker; `worker_rows` lets an input skip the rows of the others.
 Only the chief writes checkpoints, logs and the export. It is the worker of that name, or the first.
 """
 
@@ -162,8 +163,7 @@ def split_batch(
     rows = next(iter(batch.values())).shape[0]
 
     def bounds(context: tf.distribute.experimental.ValueContext) -> tuple[int, int]:
-        replica = context.replica_id_in_sync_group
-        return replica * rows // count, (replica + 1) * rows // count
+        return _bounds(rows, context.replica_id_in_sync_group, count)
 
     def rows_of(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
         first, end = bounds(context)
@@ -176,6 +176,26 @@ def split_batch(
 
     distribute = strategy.experimental_distribute_values_from_function
     return distribute(rows_of), distribute(count_of)
+
+
+def _bounds(rows: int, part: int, parts: int) -> tuple[int, int]:
+    return part * rows // parts, (part + 1) * rows // parts
+
+
+def worker_rows(rows: int, strategy: tf.distribute.Strategy) -> slice:
+    """Return the rows of a global batch that `split_batch` gives to the replicas of this worker.
+
+    The other rows are never computed here, so a worker need not read them.
+
+    Example:
+      >>> worker_rows(32, make_strategy("one"))
+      slice(0, 32, None)
+    """
+    if not _has_workers(strategy):
+        return slice(0, rows)
+    addresses = strategy.cluster_resolver.cluster_spec().as_dict()
+    workers = sum(len(addresses.get(kind, ())) for kind in ("chief", "worker"))
+    return slice(*_bounds(rows, worker_index(strategy), workers))
 
 
 def valid_rows(values: Any, count: tf.Tensor | None) -> Any:

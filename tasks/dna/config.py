@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import Choice, Count, Dropout, Fraction, Positive, Range, RunConfig
 from common.errors import InputError
 
 TASK = "dna"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "mean_f1"
+MODE: Final = "max"
 NO_LITERT = "a small device needs a fixed length, and records are up to a whole genome long"
 STRIDE = 9  # bases per recurrent step: a multiple of three, so that codons keep their phase
 
@@ -27,7 +30,7 @@ class Config(RunConfig):
     """stop after this many epochs without improvement of the validation score"""
     batch_size: Count = 4
     """windows per step"""
-    learning_rate: Positive = 2e-4
+    learning_rate: Annotated[Positive, Range(1e-4, 5e-3, log=True)] = 2e-4
     """peak learning rate"""
 
     spliced: bool = True
@@ -51,11 +54,11 @@ class Config(RunConfig):
     """with introns: number of stacked convolutions"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """kind of recurrent layer; a step has 9 bases, or an open reading frame"""
-    units: Count = 128
+    units: Annotated[Count, Choice((32, 48, 64, 96, 128))] = 128
     """units of each recurrent layer, per direction"""
-    layers: Count = 2
+    layers: Annotated[Count, Choice((1, 2))] = 2
     """number of bidirectional recurrent layers"""
-    dropout: Fraction = 0.3
+    dropout: Dropout = 0.3
     """dropout rate before, between and after the recurrent layers"""
 
     margin: float = 0.05

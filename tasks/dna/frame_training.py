@@ -11,7 +11,7 @@ from common.datasets import Corpus
 from common.errors import InputError
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import data, frame_data, frame_model, gene_tables
-from tasks.dna.config import Config
+from tasks.dna.config import MODE, MONITOR, Config
 from tasks.dna.frame_data import Organisms, Windows
 from tasks.dna.frame_model import WINDOW
 from tasks.dna.gene_tables import Tables
@@ -21,7 +21,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-MONITOR = "mean_f1"
 SHORT = 32  # candidates of a short window
 
 
@@ -69,7 +68,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         validation=validation_batches(held_out, 4 * config.batch_size),
         score=score_batches,
         monitor=MONITOR,
-        mode="max",
+        mode=MODE,
         options=run.fit_options(steps, corpus),
     )
     return built, fitted

@@ -25,7 +25,7 @@ from common.serving.served import Served
 from common.serving.targets import Signatures, Target
 from common.training.fit import Fitted, Validated, fit
 from tasks.dna import evaluate
-from tasks.dna.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
+from tasks.dna.config import DEFAULT, MODE, MONITOR, NO_LITERT, PRESETS, TASK, Config
 from tasks.dna.genes import LABELS, Record, cut
 
 import numpy as np
@@ -37,7 +37,6 @@ with epy.lazy_imports():
 
     import keras
 
-MONITOR = "mean_f1"
 # Settings that `--init` copies from the published model.
 ARCHITECTURE = (
     "spliced",
@@ -116,15 +115,20 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
         validation=data.validation_batches(paths.EncodedRecords(validation, grammar), 4),
         score=lambda batches: score_batches(batches, validation, grammar),
         monitor=MONITOR,
-        mode="max",
+        mode=MODE,
         options=run.fit_options(steps, corpus),
     )
     return built, fitted
 
 
+def read_settings(argv: list[str]) -> Config:
+    """Return the settings of a run."""
+    return cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+
+
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = read_settings(argv)
     run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config
     with run.chief_first():

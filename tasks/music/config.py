@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import Choice, Count, Dropout, Fraction, LearningRate, RunConfig
 from common.errors import InputError
 
 TASK = "music"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "nll"
+MODE: Final = "min"
 NO_LITERT = "LiteRT needs one fixed number of frames, so a short piece would cost as much as a long"
 
 
@@ -22,7 +25,7 @@ class Config(RunConfig):
     """stop after this many epochs without improvement of the validation score"""
     batch_size: Count = 16
     """pieces per training step"""
-    learning_rate: Positive = 3e-3
+    learning_rate: LearningRate = 3e-3
     """peak learning rate"""
     average: Fraction = 0.99
     """momentum of the moving average of the weights, which is evaluated and exported; 0 = none"""
@@ -41,17 +44,17 @@ class Config(RunConfig):
     """joint = each key depends on the keys below it in the frame; independent = only on the past"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """type of the recurrent layers"""
-    units: Count = 200
+    units: Annotated[Count, Choice((100, 150, 200, 300))] = 200
     """units of each recurrent layer"""
     layers: Count = 2
     """number of recurrent layers"""
-    input_dropout: Fraction = 0.1
+    input_dropout: Dropout = 0.1
     """dropout rate of the input of the recurrent layers"""
-    dropout: Fraction = 0.3
+    dropout: Dropout = 0.3
     """dropout rate of the output of each recurrent layer"""
     key_units: Count = 64
     """units of the two hidden layers that all keys share"""
-    key_dropout: Fraction = 0.2
+    key_dropout: Dropout = 0.2
     """dropout rate of the shared hidden layers; one mask for all keys of a frame"""
     members: Count = 1
     """number of ensemble members; their probabilities are averaged"""

@@ -24,7 +24,7 @@ from common.serving.rows import MOST_ROWS
 from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.music import evaluate, habits, midi, sample_statistics
-from tasks.music.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
+from tasks.music.config import DEFAULT, MODE, MONITOR, NO_LITERT, PRESETS, TASK, Config
 from tasks.music.formats import Piece
 
 import numpy as np
@@ -89,16 +89,21 @@ def train_model(
         ),
         validation=data.validation_batches(rows["validation"]),
         score=score_batches,
-        monitor="nll",
-        mode="min",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(steps, corpus),
     )
     return built, fitted
 
 
+def read_settings(argv: list[str]) -> Config:
+    """Return the settings of a run."""
+    return cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+
+
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = read_settings(argv)
     run = start(config)
     config = run.config
     steps_per_quarter, tempo = data.grid(config)

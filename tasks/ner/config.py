@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import (
+    Choice,
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    Positive,
+    RunConfig,
+)
 from common.data import bucket_lengths
 from common.errors import InputError
 
 TASK = "ner"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "f1"
+MODE: Final = "max"
 NO_LITERT = "its outputs are places in the raw text, and LiteRT has no ops that find words in text"
 
 
@@ -32,7 +43,7 @@ class Config(RunConfig):
 
     epochs: Count = 30
     """passes over the training data; the learning rate decays to 0 along a half cosine"""
-    learning_rate: Positive = 2e-3
+    learning_rate: LearningRate = 2e-3
     """peak learning rate"""
     patience: Count = 30
     """epochs without improvement of the validation F1 after which training stops"""
@@ -61,7 +72,7 @@ class Config(RunConfig):
     """number of pretrained words, most frequent first, added to those of the training text"""
     dimension: Count = 50
     """dimension of the word vectors if none are pretrained"""
-    word_dropout: Fraction = 0.1
+    word_dropout: Dropout = 0.1
     """fraction of words replaced by the unknown word in training; their characters stay"""
     rare_word_dropout: float = 10.0
     """k; in training, the learned vector of a word seen n times has probability n / (n + k)"""
@@ -85,16 +96,16 @@ class Config(RunConfig):
     """filters of the convolution over each word's characters (width 3)"""
     character_dropout: Fraction = 0.1
     """fraction of characters replaced by the unknown character in training"""
-    embedding_dropout: Fraction = 0.4
+    embedding_dropout: Dropout = 0.4
     """fraction of each word's input features dropped in training"""
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """type of the recurrent layers"""
-    units: Count = 100
+    units: Annotated[Count, Choice((64, 100, 150, 200))] = 100
     """units of each recurrent layer, per direction"""
     layers: Count = 1
     """number of stacked bidirectional layers"""
-    dropout: Fraction = 0.5
+    dropout: Dropout = 0.5
     """fraction of each recurrent layer's outputs dropped in training"""
 
     members: Count = 1

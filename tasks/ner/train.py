@@ -29,6 +29,8 @@ from common.training.fit import Fitted, Validated, fit
 from tasks.ner import evaluate
 from tasks.ner.config import (
     DEFAULT,
+    MODE,
+    MONITOR,
     NO_LITERT,
     OFFLINE,
     PRESETS,
@@ -276,8 +278,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
         train=train,
         validation=data.to_batches(corpus.splits["validation"], reader, config),
         score=validated.score,
-        monitor="f1",
-        mode="max",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(steps, corpus, [run.folder / WORDS, run.folder / CHARACTERS]),
     )
     ensemble.outside_weight = fitted.history[fitted.best_epoch - 1]["val_outside_weight"]

@@ -5,14 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig, Settings
+from common.commands.config import (
+    Choice,
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    Positive,
+    RunConfig,
+    Settings,
+    Smoothing,
+)
 from common.data import bucket_lengths
 from common.errors import InputError
 from tasks.sentiment.formats import Layout, canonical
 
 TASK = "sentiment"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "accuracy"
+MODE: Final = "max"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +72,7 @@ class Config(RunConfig, LabelSettings):
 
     epochs: Count = 8
     """number of passes over the training data; the learning rate decays to 0 along half a cosine"""
-    learning_rate: Positive = 2e-3
+    learning_rate: LearningRate = 2e-3
     """peak learning rate"""
     patience: Count = 8
     """stop after this many epochs without improvement of the validation accuracy"""
@@ -86,7 +99,7 @@ class Config(RunConfig, LabelSettings):
     """add the ratings of VADER's lexicon to the vectors of English words, and emoji"""
     dimension: Count = 50
     """width of the word vectors, if none are pretrained"""
-    word_dropout: Fraction = 0.1
+    word_dropout: Dropout = 0.1
     """fraction of words replaced by the unknown word in training"""
     least_count: Count = 2
     """a word with fewer occurrences in the training data has no learned vector"""
@@ -100,12 +113,12 @@ class Config(RunConfig, LabelSettings):
     """features of word clusters; explosion: 20,000 of them, CC0, 33 MB from the package index"""
     cluster_dropout: Fraction = 0.2
     """fraction of words whose cluster is dropped in training"""
-    embedding_dropout: Fraction = 0.1
+    embedding_dropout: Dropout = 0.1
     """dropout rate of the features of the word vectors; one mask per text"""
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """type of the recurrent layers"""
-    units: Count = 140
+    units: Annotated[Count, Choice((64, 96, 140, 200))] = 140
     """units of each recurrent layer, per direction"""
     layers: Count = 1
     """number of bidirectional layers"""
@@ -113,12 +126,12 @@ class Config(RunConfig, LabelSettings):
     """dropout rate between layers"""
     pooling: tuple[Literal["mean", "max", "last", "attention"], ...] = ("mean", "max")
     """pooling over time; the results of several kinds are concatenated"""
-    head_dropout: Fraction = 0.5
+    head_dropout: Dropout = 0.5
     """dropout rate of the pooled features"""
 
     members: Count = 1
     """number of ensemble members; their probabilities are averaged"""
-    label_smoothing: Fraction = 0.1
+    label_smoothing: Smoothing = 0.1
     """fraction of the target distribution that is spread over all classes"""
     neighbour_smoothing: float = 0.0
     """target weight of the classes next to the true one, whose weight is 1 (ordered labels)"""

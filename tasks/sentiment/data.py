@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,26 +10,56 @@ from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare
 from common.errors import InputError
 from common.messages import say
+from tasks.sentiment import tables
 from tasks.sentiment.config import Config
 from tasks.sentiment.datasets import LICENCES, PHRASES, Sst5
 from tasks.sentiment.formats import (
     SUFFIXES,
     Layout,
     index_labels,
-    normalise,
     order_labels,
     read_rows,
+    row_key,
     split_stratified,
 )
 from tasks.sentiment.targets import Targets
 from tasks.sentiment.tokens import Reader
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 LAYOUT = Layout()
+SAMPLED = 200_000  # training texts of a table on disk from which a vocabulary is made
 
 # --- loading --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reviews(Corpus):
+    """The data of the task.
+
+    Attributes:
+      stored: the rows of each split of tables on disk; empty for data in memory.
+    """
+
+    stored: Mapping[str, tables.Rows] = dataclasses.field(default_factory=dict)
+
+    def training_texts(self) -> tf.data.Dataset:
+        """Return the training texts; `SAMPLED` random ones of a table on disk."""
+        rows = self.splits["train"]
+        if self.stored:
+            rows = self.stored["train"].sample(SAMPLED).as_dataset()
+        return rows.map(lambda review: review["text"])
+
+    def training_classes(self) -> np.ndarray:
+        """Return the frequency of each class in the training split."""
+        if self.stored:
+            labels = self.stored["train"].classes
+        else:
+            rows = self.splits["train"].as_numpy_iterator()
+            labels = np.array([int(row["label"]) for row in rows])
+        return np.bincount(labels, minlength=len(self.labels))
 
 
 def load(
@@ -38,7 +69,7 @@ def load(
     labels: tuple[str, ...] = (),
     phrases: bool = False,
     seed: int,
-) -> Corpus:
+) -> Reviews:
     """Load the data set or the files that the flags name.
 
     Args:
@@ -58,7 +89,10 @@ def load(
     if source.data is not None:
         if phrases:
             raise InputError("--phrases: your own files have no labelled phrases; omit it")
-        return _load_files(source.data, layout, labels, seed)
+        files = find_splits(source.data, SUFFIXES)
+        if sum(file.stat().st_size for file in files.values()) > tables.LARGE:
+            return _load_tables(source, files, layout, labels, seed)
+        return _load_files(source.data, files, layout, labels, seed)
     if source.dataset is None:
         raise InputError("no data: give --dataset or --data")
     name = source.dataset
@@ -78,7 +112,7 @@ def load(
     splits = {
         split: builder.as_dataset(split=part, shuffle_files=False) for split, part in parts.items()
     }
-    return Corpus(
+    return Reviews(
         name=name,
         labels=tuple(builder.info.features["label"].names),
         splits=splits,
@@ -87,18 +121,24 @@ def load(
     )
 
 
-def _load_files(path: Path, layout: Layout, labels: tuple[str, ...], seed: int) -> Corpus:
-    """Load one file, or a folder with a file for each split."""
-    files = find_splits(path, SUFFIXES)
+def _load_files(
+    path: Path, files: Mapping[str, Path], layout: Layout, labels: tuple[str, ...], seed: int
+) -> Reviews:
+    """Load one file, or a folder with a file for each split, into memory."""
     rows = {split: [*read_rows(file, layout, labelled=True)] for split, file in files.items()}
     training = "train" if "train" in rows else "all"
     labels = labels or order_labels([row.label for row in rows[training]], files[training])
     examples = {split: index_labels(rows[split], labels, files[split]) for split in rows}
+    keys = {
+        split: np.array([row_key(row.text) for row in rows[split]], np.uint64) for split in rows
+    }
     if "all" in examples:
-        examples = split_stratified(examples["all"], seed)
+        classes = np.array([label for _, label in examples["all"]])
+        parts = split_stratified(keys["all"], classes, seed)
+        examples = {split: [examples["all"][row] for row in parts[split]] for split in parts}
     else:
-        _report_repeated(examples)
-    return Corpus(
+        report_repeated(keys)
+    return Reviews(
         name=path.name,
         labels=labels,
         splits={split: as_dataset(rows) for split, rows in examples.items()},
@@ -107,13 +147,53 @@ def _load_files(path: Path, layout: Layout, labels: tuple[str, ...], seed: int) 
     )
 
 
-def _report_repeated(examples: Mapping[str, Sequence[tuple[str, int]]]) -> None:
-    """Say how many test and validation texts are training texts, too, since scores include them."""
-    keys = {split: [normalise(text) for text, _ in rows] for split, rows in examples.items()}
-    training = set(keys["train"])
+def _load_tables(
+    source: DataSource,
+    files: Mapping[str, Path],
+    layout: Layout,
+    labels: tuple[str, ...],
+    seed: int,
+) -> Reviews:
+    """Load large files from tables on disk, with the splits that files in memory would have."""
+    root = Path(source.data_dir or tfds.core.constants.DATA_DIR).expanduser() / "own_sentiment"
+    training = "train" if "train" in files else "all"
+    opened = {training: tables.open_table(files[training], layout, labels, root)}
+    labels = labels or order_labels(opened[training].labels, files[training])
+    opened[training] = opened[training].with_labels(labels)
+    for split in files.keys() - opened.keys():
+        opened[split] = tables.open_table(files[split], layout, labels, root)
+    if training == "all":
+        whole = opened["all"]
+        parts = split_stratified(whole.keys, whole.classes, seed)
+        stored = {split: tables.Rows(whole, np.sort(parts[split])) for split in SPLITS}
+    else:
+        report_repeated({split: opened[split].keys for split in SPLITS})
+        stored = {
+            split: tables.Rows(opened[split], np.arange(len(opened[split].classes)))
+            for split in SPLITS
+        }
+    assert source.data is not None
+    return Reviews(
+        name=source.data.name,
+        labels=labels,
+        splits={split: rows.as_dataset() for split, rows in stored.items()},
+        citation="",
+        licence="yours",
+        identity=" ".join([*(opened[split].folder.name for split in sorted(opened)), str(seed)]),
+        stored=stored,
+    )
+
+
+def report_repeated(keys: Mapping[str, np.ndarray]) -> None:
+    """Say how many test and validation texts are training texts, too, since scores include them.
+
+    Args:
+      keys: the `row_key` of each row of each split.
+    """
     for split in ("validation", "test"):
-        if count := sum(key in training for key in keys[split]):
-            say(f"{count} of {len(keys[split])} texts of {split} are in train, too")
+        repeated = np.isin(keys[split], keys["train"])
+        if count := int(repeated.sum()):
+            say(f"{count} of {len(repeated)} texts of {split} are in train, too")
 
 
 def as_dataset(examples: Sequence[tuple[str, int]]) -> tf.data.Dataset:
@@ -165,3 +245,37 @@ def to_batches(
     # Tokenising a thousand texts at a time is much faster than one by one.
     examples = reviews.batch(1024).map(encode, tf.data.AUTOTUNE).unbatch().map(with_length).cache()
     return batches(examples, config.bucket_lengths(), config.batch_size, shuffle_seed=shuffle_seed)
+
+
+def stored_batches(
+    rows: tables.Rows,
+    reader: Reader,
+    config: Config,
+    targets: Targets,
+    *,
+    own: tables.Own,
+    shuffle_seed: int | None = None,
+) -> tf.data.Dataset:
+    """Read and tokenise the batches of an epoch, as `to_batches` returns them.
+
+    Args:
+      rows: of a table on disk.
+      reader: see `to_batches`, as for `config`, `targets` and `shuffle_seed`.
+      config: see there.
+      targets: see there.
+      own: number of rows of a batch -> those that this worker reads; the others have length 0.
+      shuffle_seed: see there.
+    """
+    lengths = tf.constant(config.bucket_lengths())
+
+    def encode(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        _, ragged = reader(batch["text"], config.max_length)
+        length = tf.cast(ragged.row_lengths(), tf.int32)
+        ids = ragged.to_tensor()
+        # The next of the few lengths for which a step is compiled.
+        padded = lengths[tf.searchsorted(lengths, tf.reduce_max(length)[None])[0]]
+        ids = tf.pad(ids, [[0, 0], [0, padded - tf.shape(ids)[1]]])
+        return {"ids": ids, "length": length, "label": batch["label"], **targets(batch)}
+
+    texts = rows.batches(config.batch_size, seed=shuffle_seed, own=own)
+    return texts.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import itertools
 import json
 import re
@@ -83,7 +84,16 @@ def read_rows(path: Path, layout: Layout, *, labelled: bool) -> Iterator[Row]:
     """
     skipped: Skipped = []
     valid = 0
+    for row in read_valid(path, layout, skipped, labelled=labelled):
+        valid += 1
+        yield row
+    report_skipped(path, skipped, total=valid + len(skipped), unit="rows", limit=1.0)
+
+
+def read_valid(path: Path, layout: Layout, skipped: Skipped, *, labelled: bool) -> Iterator[Row]:
+    """Yield the valid rows of a file, and append the others to `skipped`; see `read_rows`."""
     columns = [layout.text_column, *[layout.label_column] * labelled]
+    valid = False
     read = _json_fields if path.suffix.lower() == ".jsonl" else _table_fields
     for line, fields in read(path, layout, columns):
         if isinstance(fields, str):
@@ -94,11 +104,10 @@ def read_rows(path: Path, layout: Layout, *, labelled: bool) -> Iterator[Row]:
         if labelled and not (text and label):
             skipped.append((f"line {line}", "no label" if text else "no text"))
         else:
-            valid += 1
+            valid = True
             yield Row(line, text, label)
     if skipped and not valid:
         raise InputError(f"no row can be used ({skipped[0][0]}: {skipped[0][1]})", path)
-    report_skipped(path, skipped, total=valid + len(skipped), unit="rows", limit=1.0)
 
 
 def canonical(label: str) -> str:
@@ -316,12 +325,15 @@ def index_labels(rows: Sequence[Row], labels: Sequence[str], path: Path) -> list
     index = {label: number for number, label in enumerate(labels)}
     for row in rows:
         if row.label not in index:
-            raise InputError(
-                f"unknown label {row.label!r}; expected {', '.join(labels)}", path, row.line
-            )
+            raise unknown_label(row, labels, path)
     if not rows:
         raise InputError("no texts in this file", path)
     return [(row.text, index[row.label]) for row in rows]
+
+
+def unknown_label(row: Row, labels: Sequence[str], path: Path) -> InputError:
+    """Return the error of a row whose label is none of the classes."""
+    return InputError(f"unknown label {row.label!r}; expected {', '.join(labels)}", path, row.line)
 
 
 def normalise(text: str) -> str:
@@ -334,37 +346,52 @@ def normalise(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def split_stratified(
-    examples: Sequence[tuple[str, int]], seed: int
-) -> dict[str, list[tuple[str, int]]]:
-    """Split examples 80/10/10 into train, validation and test, each class by itself.
+def row_key(text: str) -> int:
+    """Return a hash of 64 bits of the words of a text; of the text itself if it has none."""
+    words = normalise(text) or text
+    digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def split_stratified(keys: np.ndarray, classes: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Split rows 80/10/10 into train, validation and test, each class by itself.
 
     Texts with the same words stay together, in the place of their first label. A class of fewer
     than three distinct texts is in the training split alone.
 
     Args:
-      examples: `(text, class)` pairs.
+      keys: `<uint64>[rows]`, the `row_key` of each row.
+      classes: `<int>[rows]`.
       seed: seed of the order.
 
+    Returns:
+      The numbers of the rows of each split, in random order within a class.
+
     Raises:
-      InputError: fewer than ten examples.
+      InputError: fewer than ten rows.
     """
-    if len(examples) < 10:
-        raise InputError(f"{len(examples)} examples are too few to split; at least 10 are needed")
-    groups: dict[str, list[tuple[str, int]]] = {}
-    for text, label in examples:
-        groups.setdefault(normalise(text) or text, []).append((text, label))
-    classes: dict[int, list[list[tuple[str, int]]]] = {}
-    for group in groups.values():
-        classes.setdefault(group[0][1], []).append(group)
+    if len(keys) < 10:
+        raise InputError(f"{len(keys)} examples are too few to split; at least 10 are needed")
+    # Groups of rows with the same words, numbered by their first row.
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    by_first = np.argsort(first)
+    number = np.empty_like(by_first)
+    number[by_first] = np.arange(len(by_first))
+    group_classes = classes[first[by_first]]
     generator = np.random.default_rng(seed)
-    splits: dict[str, list[tuple[str, int]]] = {split: [] for split in SPLITS}
-    for label in sorted(classes):
-        members = classes[label]
+    places, parts = np.empty_like(number), np.zeros(len(number), np.int8)
+    start = 0
+    for label in np.unique(group_classes):
+        members = np.flatnonzero(group_classes == label)
+        members = members[generator.permutation(len(members))]
         tenth = max(1, round(len(members) / 10)) if len(members) >= 3 else 0
-        for place, number in enumerate(generator.permutation(len(members))):
-            split = SPLITS[0 if place >= 2 * tenth else 1 if place >= tenth else 2]
-            splits[split] += members[number]
-    if not splits["test"]:
+        parts[members[:tenth]] = SPLITS.index("test")
+        parts[members[tenth : 2 * tenth]] = SPLITS.index("validation")
+        places[members] = np.arange(start, start + len(members))
+        start += len(members)
+    group = number[group]
+    order = np.argsort(places[group], kind="stable")
+    parts = parts[group[order]]
+    if not (parts == SPLITS.index("test")).any():
         raise InputError("every class has fewer than 3 distinct texts: nothing is left to test on")
-    return splits
+    return {split: order[parts == index] for index, split in enumerate(SPLITS)}

@@ -11,6 +11,7 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shutil
 from pathlib import Path
 
@@ -18,13 +19,13 @@ from common.commands import cli, report
 from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, start_run, warm_start
 from common.data import epoch_seed
-from common.datasets import Corpus
 from common.serving.publish import publish
 from common.serving.rows import text_limits
 from common.serving.served import Served
+from common.training.distribution import worker_rows
 from common.training.fit import Fitted, Validated, fit
 from tasks.sentiment import evaluate, predict
-from tasks.sentiment.config import DEFAULT, OWN, PRESETS, TASK, Config
+from tasks.sentiment.config import DEFAULT, MODE, MONITOR, OWN, PRESETS, TASK, Config
 
 import numpy as np
 from etils import epy
@@ -52,7 +53,7 @@ WORDS = "vocabulary.txt"
 CLUSTER_DIMENSION = 100
 
 
-def with_clauses(reviews: Corpus, config: Config) -> Corpus:
+def with_clauses(reviews: data.Reviews, config: Config) -> data.Reviews:
     """Add clauses with words of the lexicon to the training split of rated texts.
 
     Words that occur there at least three times are used, since many others are hardly English.
@@ -75,24 +76,25 @@ def with_clauses(reviews: Corpus, config: Config) -> Corpus:
     return dataclasses.replace(reviews, splits={**reviews.splits, "train": train})
 
 
-def report_long(reviews: Corpus, config: Config) -> None:
+def report_long(reviews: data.Reviews, config: Config) -> None:
     """Say how many training texts are truncated."""
-    texts = reviews.splits["train"].map(lambda review: review["text"]).batch(1024)
-    lengths = texts.map(lambda batch: tokens.tokenize(batch).row_lengths()).unbatch()
-    count = sum(int(length > config.max_length) for length in lengths.as_numpy_iterator())
+    texts = reviews.training_texts()
+    total = int(texts.cardinality())
+    lengths = texts.batch(1024).map(lambda batch: tokens.tokenize(batch).row_lengths())
+    count = sum(int((block > config.max_length).sum()) for block in lengths.as_numpy_iterator())
     if count:
+        sampled = "" if total == reviews.size("train") else " sampled"
         cli.say(
-            f"{count} of {reviews.size('train')} training texts have more than "
+            f"{count} of {total}{sampled} training texts have more than "
             f"{config.max_length} tokens; training reads their first ones (--max_length)"
         )
 
 
 def new_embedding(
-    reviews: Corpus, config: Config, folder: Path
+    reviews: data.Reviews, config: Config, folder: Path
 ) -> tuple[word_embedding.WordEmbedding, tokens.Reader]:
     """Make the vocabulary of the training texts, and the embedding of its words."""
-    texts = reviews.splits["train"].map(lambda review: review["text"])
-    counts = text.count_words(texts, tokens.tokenize)
+    counts = text.count_words(reviews.training_texts(), tokens.tokenize)
     known = lexicon.read_lexicon() if config.lexicon else lexicon.Lexicon({}, {})
     embedding, vocabulary = word_embedding.new_embedding(
         counts,
@@ -112,7 +114,7 @@ def new_embedding(
     return embedding, tokens.Reader(vocabulary)
 
 
-def build_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.Reader]:
+def build_model(reviews: data.Reviews, run: Run[Config]) -> tuple[keras.Model, tokens.Reader]:
     """Build a new model, or with `--init` one that starts from a published model.
 
     The vocabulary of a published model is kept, and its head if the classes are the same.
@@ -150,13 +152,9 @@ def score_batches(batches: Validated, classes: int) -> dict[str, float]:
     return evaluate.metrics(truth, predicted, classes) if truth else {}
 
 
-def count_classes(reviews: Corpus) -> list[int]:
-    """Return the frequency of each class in the training split."""
-    labels = [int(row["label"]) for row in reviews.splits["train"].as_numpy_iterator()]
-    return np.bincount(labels, minlength=len(reviews.labels)).tolist()
-
-
-def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.Reader, Fitted]:
+def train_model(
+    reviews: data.Reviews, run: Run[Config]
+) -> tuple[keras.Model, tokens.Reader, Fitted]:
     """Build and fit a model, and pack it; it holds the weights of the best epoch."""
     config = run.config
     steps = run.steps(reviews.size("train"))
@@ -164,34 +162,42 @@ def train_model(reviews: Corpus, run: Run[Config]) -> tuple[keras.Model, tokens.
         built, reader = build_model(reviews, run)
         optimizer = run.make_adam(steps)
     classes = len(reviews.labels)
-    class_counts = count_classes(reviews) if config.class_weights else None
+    class_counts = reviews.training_classes().tolist() if config.class_weights else None
     teach = targets.make_targets(config, classes, class_counts)
     judge = targets.make_targets(config, classes)
+
+    def batches(split: str, made: targets.Targets, seed: int | None = None) -> tf.data.Dataset:
+        if reviews.stored:
+            own = functools.partial(worker_rows, strategy=run.strategy)
+            return data.stored_batches(
+                reviews.stored[split], reader, config, made, own=own, shuffle_seed=seed
+            )
+        return data.to_batches(reviews.splits[split], reader, config, made, shuffle_seed=seed)
+
     fitted = fit(
         built,
         optimizer=optimizer,
         losses=model.losses,
-        train=lambda epoch: data.to_batches(
-            reviews.splits["train"],
-            reader,
-            config,
-            teach,
-            shuffle_seed=epoch_seed(config.seed, epoch),
-        ),
-        validation=data.to_batches(reviews.splits["validation"], reader, config, judge),
+        train=lambda epoch: batches("train", teach, epoch_seed(config.seed, epoch)),
+        validation=batches("validation", judge),
         score=lambda batches: score_batches(batches, classes),
-        monitor="accuracy",
-        mode="max",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(steps, reviews, [run.folder / WORDS]),
     )
     return model.pack(built, config), reader, fitted
 
 
-def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(
+def read_settings(argv: list[str]) -> Config:
+    """Return the settings of a run."""
+    return cli.parse_train(
         Config, PRESETS, default=DEFAULT, own=lambda _: OWN, argv=argv, doc=__doc__
     )
+
+
+def main(argv: list[str]) -> None:
+    """Data, model, fit, export, score; see the module."""
+    config = read_settings(argv)
     run = start_run(
         TASK,
         config,
@@ -242,7 +248,7 @@ def main(argv: list[str]) -> None:
     )
 
 
-def make_card(reviews: Corpus, config: Config) -> Card:
+def make_card(reviews: data.Reviews, config: Config) -> Card:
     """Return the task's texts for the model card."""
     layers = describe_layers(config.layers, config.cell, config.units)
     is_packaged = config.vectors == word_embedding.PACKAGED_VECTORS

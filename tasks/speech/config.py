@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig, Settings
+from common.commands.config import (
+    Choice,
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    Positive,
+    RunConfig,
+    Settings,
+)
 from common.errors import InputError
 from tasks.speech.audio import Channel
 
 TASK = "speech"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "wer"
+MODE: Final = "min"
 NO_LITERT = "LiteRT needs one fixed length, and every recording would take as long as the longest"
 
 
@@ -35,7 +47,7 @@ class Config(RunConfig, FolderSettings):
     """stop after this many epochs without improvement of the validation word error rate"""
     batch_size: Count = 16
     """recordings per step, over all devices together"""
-    learning_rate: Positive = 2e-3
+    learning_rate: LearningRate = 2e-3
     """peak learning rate"""
     max_seconds: Positive = 20.0
     """longest recording in seconds; longer training data is skipped, and the export returns an
@@ -51,11 +63,11 @@ class Config(RunConfig, FolderSettings):
     """strides in time of the two convolutions: 2 2 means one RNN step every 40 ms"""
     cell: Literal["lstm", "gru", "simple_rnn"] = "lstm"
     """type of the recurrent layers"""
-    units: Count = 256
+    units: Annotated[Count, Choice((128, 192, 256, 320))] = 256
     """units of each recurrent layer, per direction"""
-    layers: Count = 3
+    layers: Annotated[Count, Choice((2, 3, 4))] = 3
     """number of bidirectional layers"""
-    dropout: Fraction = 0.3
+    dropout: Dropout = 0.3
     """dropout rate between the recurrent layers and before the softmax"""
 
     time_masks: int = 2

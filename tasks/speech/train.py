@@ -27,7 +27,16 @@ from common.serving.served import Served
 from common.training.fit import Fitted, Validated, fit
 from tasks.speech import evaluate, predict
 from tasks.speech.audio import RATE
-from tasks.speech.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config, preset_for_size
+from tasks.speech.config import (
+    DEFAULT,
+    MODE,
+    MONITOR,
+    NO_LITERT,
+    PRESETS,
+    TASK,
+    Config,
+    preset_for_size,
+)
 from tasks.speech.formats import measure_folder
 
 from etils import epy
@@ -88,7 +97,7 @@ def prepare(run: Run[Config]) -> Prepared:
     return Prepared(corpus, train, validation, letters)
 
 
-def parse(argv: list[str]) -> Config:
+def read_settings(argv: list[str]) -> Config:
     """Return the settings; the preset of the user's own recordings follows from their size."""
 
     def own(config: Config) -> Config:
@@ -169,8 +178,8 @@ def train_model(prepared: Prepared, run: Run[Config]) -> tuple[keras.Model, Fitt
         train=train,
         validation=validation_batches(prepared, config),
         score=lambda batches: score_batches(batches, prepared.letters, prepared.validation.texts),
-        monitor="wer",
-        mode="min",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(steps, prepared.corpus),
     )
     return built, fitted
@@ -198,7 +207,7 @@ def make_recognizer(built: keras.Model, prepared: Prepared, run: Run[Config]) ->
 
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = parse(argv)
+    config = read_settings(argv)
     require("jiwer", "speech")  # fail now, not after the first epoch
     run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import (
+    Choice,
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    Positive,
+    RunConfig,
+    Smoothing,
+)
 from common.data import bucket_lengths
 from common.errors import InputError
 
 TASK = "translation"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "chrf"
+MODE: Final = "max"
 NO_LITERT = "LiteRT needs fixed lengths, and every sentence would take as long as the longest one"
 # Settings of the exported search. They do not affect the weights.
 SEARCH = ("beam", "length_penalty", "candidates")
@@ -36,7 +48,7 @@ class Config(RunConfig):
     """epochs without improvement of the validation chrF after which training stops"""
     batch_size: Count = 128
     """sentence pairs per step"""
-    learning_rate: Positive = 2e-3
+    learning_rate: LearningRate = 2e-3
     """peak learning rate"""
     max_length: int = 64
     """maximum subwords per sentence; longer sources are truncated, longer training pairs dropped"""
@@ -54,7 +66,7 @@ class Config(RunConfig):
     """size of the embeddings"""
     cell: Literal["gru", "lstm"] = "gru"
     """type of the recurrent layers"""
-    units: Count = 256
+    units: Annotated[Count, Choice((128, 192, 256, 320))] = 256
     """units of each layer; each direction of the encoder has half of them"""
     encoder_layers: Count = 1
     """number of bidirectional encoder layers"""
@@ -64,12 +76,12 @@ class Config(RunConfig):
     """attention of the decoder: dot product or additive (Bahdanau et al. 2015)"""
     input_feeding: bool = False
     """last output of the decoder as part of its next input (slower)"""
-    dropout: Fraction = 0.2
+    dropout: Dropout = 0.2
     """fraction of embeddings, layer inputs and decoder outputs dropped in training"""
-    word_dropout: Fraction = 0.0
+    word_dropout: Dropout = 0.0
     """fraction of subwords on both sides whose whole embedding is dropped in training"""
 
-    label_smoothing: Fraction = 0.1
+    label_smoothing: Smoothing = 0.1
     """fraction of the target probability spread over all subwords"""
     clip_norm: Positive = 1.0
     """maximum norm of the gradients; larger ones are scaled down"""

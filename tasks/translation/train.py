@@ -32,6 +32,8 @@ from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import evaluate, predict
 from tasks.translation.config import (
     DEFAULT,
+    MODE,
+    MONITOR,
     NO_LITERT,
     OFFLINE,
     PRESETS,
@@ -255,8 +257,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
         train=train,
         validation=data.to_batches(encode("validation"), batch_size=config.batch_size),
         score=make_score(built, vocabularies, corpus.splits["validation"], config, kinds),
-        monitor="chrf",
-        mode="max",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(
             steps, corpus, [run.folder / name for name in subword_files(config)]
         ),

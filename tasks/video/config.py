@@ -5,13 +5,24 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from common.commands.config import Count, Fraction, Positive, RunConfig
+from common.commands.config import (
+    Choice,
+    Count,
+    Dropout,
+    Fraction,
+    LearningRate,
+    Positive,
+    RunConfig,
+)
 from common.data import bucket_lengths
 from common.errors import InputError
 
 TASK = "video"
+# The validation metric that selects the best epoch, and in `tune` the best settings.
+MONITOR: Final = "loss"
+MODE: Final = "min"
 NO_LITERT = "LiteRT needs one length and size, and the clips of a request have any"
 
 
@@ -21,7 +32,7 @@ class Config(RunConfig):
 
     batch_size: Count = 16
     """clips per step, over all devices together"""
-    learning_rate: Positive = 2e-3
+    learning_rate: LearningRate = 2e-3
     """peak learning rate"""
     average: Fraction = 0.99
     """momentum of the moving average of the weights, which is scored and exported; 0 for none"""
@@ -50,15 +61,15 @@ class Config(RunConfig):
 
     cell: Literal["lstm", "gru", "simple_rnn"] = "gru"
     """type of the recurrent layers"""
-    units: Count = 96
+    units: Annotated[Count, Choice((64, 96, 128))] = 96
     """units of each recurrent layer, per direction"""
     layers: Count = 1
     """number of bidirectional recurrent layers"""
-    dropout: Fraction = 0.1
+    dropout: Dropout = 0.1
     """dropout rate of the frame vectors and between recurrent layers"""
     pooling: Literal["mean", "max", "last", "attention"] = "attention"
     """pooling of the steps of a clip into one vector"""
-    head_dropout: Fraction = 0.3
+    head_dropout: Dropout = 0.3
     """dropout rate of the pooled vector"""
     label_smoothing: Fraction = 0.05
     """fraction of the target probability that is spread evenly over all classes"""

@@ -12,7 +12,7 @@ from common.datasets import SPLITS, Corpus, DataSource, split_by_hash
 from common.errors import InputError
 from common.training.fit import fit
 from tasks.video import datasets, evaluate, hdm05, model, pose_model
-from tasks.video.config import Config
+from tasks.video.config import MODE, MONITOR, Config
 from tasks.video.joints import Take, Takes, augment, read_takes, sample
 from tasks.video.serving import RATES
 
@@ -142,8 +142,8 @@ def train(run: Run[Config]) -> None:
         ),
         validation=validation,
         score=evaluate.score_batches,
-        monitor="loss",
-        mode="min",
+        monitor=MONITOR,
+        mode=MODE,
         options=run.fit_options(steps, corpus),
     )
 

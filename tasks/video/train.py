@@ -22,7 +22,7 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.training.fit import Fitted, fit
 from tasks.video import evaluate
-from tasks.video.config import DEFAULT, NO_LITERT, PRESETS, TASK, Config
+from tasks.video.config import DEFAULT, MODE, MONITOR, NO_LITERT, PRESETS, TASK, Config
 
 from etils import epy
 
@@ -88,8 +88,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
             validation=data.to_batches(clips["validation"], config),
             score=evaluate.score_batches,
             # Not the accuracy: on a small validation split it soon reaches 1.
-            monitor="loss",
-            mode="min",
+            monitor=MONITOR,
+            mode=MODE,
             options=run.fit_options(steps, corpus),
         )
     finally:
@@ -97,9 +97,14 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     return built, fitted
 
 
+def read_settings(argv: list[str]) -> Config:
+    """Return the settings of a run."""
+    return cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+
+
 def main(argv: list[str]) -> None:
     """Data, model, fit, export, score; see the module."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    config = read_settings(argv)
     run = start_run(
         TASK,
         config,

@@ -10,6 +10,7 @@ from common.errors import InputError
 from tasks.sentiment import formats
 from tasks.sentiment.formats import Layout, Row
 
+import numpy as np
 import pytest
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -178,22 +179,49 @@ def test_the_order_of_labels_does_not_depend_on_the_hash_seed(tmp_path):
     assert outputs == {b"('1', '2', 'Bad', 'bad')\n"}
 
 
+def split_stratified(examples, seed):
+    keys = np.array([formats.row_key(text) for text, _ in examples], np.uint64)
+    parts = formats.split_stratified(keys, np.array([label for _, label in examples]), seed)
+    return {split: [examples[row] for row in rows] for split, rows in parts.items()}
+
+
 def test_splits_are_stratified_and_keep_duplicates_together():
     examples = [(f"good {n}", 1) for n in range(180)] + [(f"bad {n}", 0) for n in range(20)]
     examples += [("Good 3!", 1), ("good, 7", 0), ("rare", 2), ("rare too", 2)]
-    splits = formats.split_stratified(examples, seed=3)
+    splits = split_stratified(examples, seed=3)
     assert sorted(itertools.chain(*splits.values())) == sorted(examples)
     counts = {split: collections.Counter(k for _, k in splits[split]) for split in splits}
     for split in ("validation", "test"):
         assert 18 <= counts[split][1] <= 20 and 2 <= counts[split][0] <= 3 and not counts[split][2]
     keys = [{formats.normalise(text) for text, _ in rows} for rows in splits.values()]
     assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
-    assert formats.split_stratified(examples, seed=3) == splits
-    assert formats.split_stratified(examples, seed=4) != splits
+    assert split_stratified(examples, seed=3) == splits
+    assert split_stratified(examples, seed=4) != splits
+
+
+def test_the_split_is_that_of_a_loop_over_groups():
+    """The reference, which holds all texts, made the splits of earlier releases."""
+    random = np.random.default_rng(0)
+    examples = [(f"Text {random.integers(300)}.", int(random.integers(4))) for _ in range(1000)]
+    examples += [("!?", 3), ("?", 3), ("", 3), ("one", 9), ("two", 9)]
+    groups, classes = {}, {}
+    for text, label in examples:
+        groups.setdefault(formats.normalise(text) or text, []).append((text, label))
+    for group in groups.values():
+        classes.setdefault(group[0][1], []).append(group)
+    generator = np.random.default_rng(5)
+    expected = {"train": [], "validation": [], "test": []}
+    for label in sorted(classes):
+        members = classes[label]
+        tenth = max(1, round(len(members) / 10)) if len(members) >= 3 else 0
+        for place, number in enumerate(generator.permutation(len(members))):
+            split = "test" if place < tenth else "validation" if place < 2 * tenth else "train"
+            expected[split] += members[number]
+    assert split_stratified(examples, seed=5) == expected
 
 
 def test_too_few_examples_to_split_are_refused():
     with pytest.raises(InputError, match="9 examples are too few to split"):
-        formats.split_stratified([("a", 0)] * 9, seed=1)
+        split_stratified([("a", 0)] * 9, seed=1)
     with pytest.raises(InputError, match="fewer than 3 distinct texts"):
-        formats.split_stratified([("a", 0), ("b", 1)] * 9, seed=1)
+        split_stratified([("a", 0), ("b", 1)] * 9, seed=1)
