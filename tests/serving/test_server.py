@@ -407,13 +407,13 @@ def test_the_configuration_files_parse(pytestconfig):
     assert monitoring.prometheus_config.path in readme
 
 
-def test_the_compose_file_and_the_kubernetes_example_start_the_same_server(pytestconfig):
+def test_the_compose_file_and_the_kubernetes_file_start_the_same_server(pytestconfig):
     folder = pytestconfig.rootpath / "saved_models"
     compose = yaml.safe_load((folder / "docker-compose.yml").read_text())
-    blocks = re.findall(r"```yaml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    scraped, cluster = (list(yaml.safe_load_all(block)) for block in blocks)
-    assert scraped[0]["scrape_configs"][0]["metrics_path"] == "/monitoring/prometheus/metrics"
-    deployment, service = cluster
+    (block,) = re.findall(r"```yaml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    scraped = yaml.safe_load(block)
+    assert scraped["scrape_configs"][0]["metrics_path"] == "/monitoring/prometheus/metrics"
+    deployment, service = yaml.safe_load_all((folder / "kubernetes.yaml").read_text())
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     for name, profile in compose["services"].items():
         assert profile["command"] == container["args"] and profile["profiles"] == [name]
@@ -437,7 +437,7 @@ def test_every_image_names_a_version_in_which_the_exports_were_replayed(pytestco
     """No `latest`: a restart would change the server without a word."""
     files = [*pytestconfig.rootpath.glob("*.md")]
     for folder in ("common", "tasks", "saved_models"):
-        for suffix in ("md", "yml", "py", "config"):
+        for suffix in ("md", "yml", "yaml", "py", "config"):
             files += (pytestconfig.rootpath / folder).rglob(f"*.{suffix}")
     tags = {}
     for path in files:
@@ -451,11 +451,11 @@ def test_every_image_names_a_version_in_which_the_exports_were_replayed(pytestco
 
 def test_the_labels_in_the_readme_parse(pytestconfig):
     readme = (pytestconfig.rootpath / "saved_models" / "README.md").read_text()
-    (block,) = re.findall(r"```\n(model_config_list.*?)```", readme, re.DOTALL)
+    (block,) = re.findall(r"```pbtxt\n(model_config_list.*?)```", readme, re.DOTALL)
     config = text_format.Parse(block, model_server_config_pb2.ModelServerConfig())
     (entry,) = config.model_config_list.config
     assert dict(entry.version_labels) == {"stable": 1, "canary": 2}
-    policies = re.findall(r"`model_version_policy (\{.*?\})`", readme)
+    policies = re.findall(r"`model_version_policy (\{.*?\})`", readme, re.DOTALL)
     assert len(policies) == 2
     for text in policies:
         written = f"model_version_policy {text}"

@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(3600)]
 
-# `serving_default` runs for no export; see `saved_models/README.md`. OpenVINO 2026.4.1 has faults
+# `serving_default` runs for no export; see `BENCHMARKS.md`. OpenVINO 2026.4.1 has faults
 # with these two; that of music is not seen in each run.
 FAULTS = {
     "music": "probabilities up to 1e34 in some runs, as if it read memory that nothing has written",
