@@ -15,12 +15,14 @@ import pytest
 
 pytestmark = pytest.mark.commands
 
-PAGE = Path(tasks.__file__).with_name("README.md")
+PAGE = Path(tasks.__file__).with_name("adding_a_task.md")
 ROOT = PAGE.parents[1]
 FILES = dict(
     re.findall(r"^### `(tasks/\S+\.py)`\n.*?^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
 )
-BLOCKS = re.findall(r"^```\n(.*?)^```$", PAGE.read_text().partition("### Try it")[2], re.M | re.S)
+BLOCKS = re.findall(
+    r"^```(?:sh|text)\n(.*?)^```$", PAGE.read_text().partition("## Try it")[2], re.M | re.S
+)
 
 
 @pytest.fixture(scope="module")
