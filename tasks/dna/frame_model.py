@@ -1,10 +1,26 @@
 """The gene finder for genes without introns: recurrent layers over open reading frames.
 
+    sequence -> open reading frames       both strands, every start codon, genes that run off the
+                                          record (`reading_frames`)
+      -> tables of the organism           words of six bases in each codon position, start motif,
+                                          ribosome-binding motif and its distance, start codons
+                                          (`gene_tables`)
+      -> candidates                       reading frames with a score that a gene could have
+      -> bidirectional LSTM               over the candidates in their order, both strands alike
+      -> log-odds of each gene, probability of each of its starts
+      -> dynamic program                  the best set of genes (`arrangement`)
+
 The network reads the candidates of a record in their order (`candidates.Candidates`), upstream and
 downstream, and returns the log-odds that each is a gene, and the probability of each of its starts.
 `arrangement.arrange` then chooses the genes. Both strands are alike by construction: one recurrent
 layer reads the candidates from left to right and from right to left, with all strands turned round,
-so that a sequence and its reverse complement have mirrored answers.
+so that a sequence and its reverse complement have mirrored answers, but for the borders of windows
+of 128 candidates.
+
+The network weighs the tables: the score and length of a reading frame, its strongest rival, the
+certain genes before and after it, and the amount of counted sequence. In training it reads each
+genome whole, in contigs of 400 to 12,000 bases, and in such contigs with the tables of the other
+organisms.
 """
 
 from __future__ import annotations

@@ -1,4 +1,26 @@
-"""The gene finder: convolutions over bases, recurrent layers over steps of nine bases, a CRF."""
+"""The gene finder: convolutions over bases, recurrent layers over steps of nine bases, a CRF.
+
+    sequence -> bases                in the graph; IUPAC letters as fractions of A, C, G, T
+      -> counted statistics          words of six bases in each codon position, motifs of signals
+      -> convolutions, 48 wide       at every base, over bases and statistics
+      -> strided convolution         a step every 9 bases, so that codons keep their phase
+      -> 2 bidirectional LSTMs       128 units each way: thousands of bases of context
+      -> back to bases, joined with the convolutions: what to add to the statistics
+      -> CRF                         67 states; every path is a sequence of valid genes
+
+The states of the CRF (`tasks.dna.grammar`) make every predicted gene valid: a start codon, a stop
+codon, none in frame, also not one that an intron splits, and introns GT..AG or GC..AG.
+
+Training reverses records at random; an export reads every piece in both directions and averages the
+two. The network reads pieces of 14,400 bases with 1,800 bases of context on each side, and one
+Viterbi decodes the whole record (`tasks.dna.streaming`).
+
+The model begins as a hidden Markov model: the statistics, the transitions and the ends of records
+are counted in the training genes before the first step. On a few hundred genes this is most of the
+score. Training maximises the likelihood of the known genes under the CRF with a softmax margin
+(Gimpel & Smith 2010), plus a cross-entropy of single bases, with Adam along half a cosine and a
+moving average of the weights. Genes that break the grammar are counted and excluded from the loss.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,16 @@
-"""Reading the user's own music: folders of MIDI files."""
+"""Reading the user's own music: folders of MIDI files.
+
+| file | result |
+|---|---|
+| cut off, odd meta events, wrong lengths, other chunks, RIFF around it | read as far as possible |
+| notes without an end | end with the track, after four quarter notes at most |
+| notes shorter than half a frame, or of no length | sound for one frame |
+| empty, no MIDI header, SMPTE time, only drums, no note, one frame | skipped; alone, an error |
+
+What is dropped or skipped is counted and named. Notes beyond the piano are moved by octaves, and
+silence of whole bars at the start and all silence at the end is removed. Pieces are transposed in
+training, unless four fifths of them stand in one key and its relative minor.
+"""
 
 from __future__ import annotations
 

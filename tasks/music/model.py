@@ -1,12 +1,33 @@
 """The model: a recurrent network over frames, and a network over the keys of a frame.
 
-A frame is the set of piano keys that sound during one time step. At each step the recurrent network
-(`common.rnn.stack`) reads the features of the past (`tasks.music.features`). The layer `Keys` then
-computes the probability of each key. It has the same weights for every key and sees its
-neighbourhood, as in Johnson (2017). With the head `joint`, it also sees the lower keys of the same
-frame, as in Boulanger-Lewandowski et al. (2012). This factorisation is exact:
+A frame is the set of piano keys that sound during one time step, and which of them are struck. At
+each step the recurrent network (`common.rnn.stack`) reads the features of the past
+(`tasks.music.features`). The layer `Keys` then computes the probability of each key. It has the
+same weights for every key and sees its neighbourhood, as in Johnson (2017). With the head `joint`,
+it also sees the lower keys of the same frame, as in Boulanger-Lewandowski et al. (2012). This
+factorisation is exact:
 
     P(frame | past) = product over the keys k of P(key k | keys below k, past)
+
+    frames so far
+      -> features of the past        the frames 1, 2, 3, 4, 8 and 16 steps back; the frame that
+                                     followed the longest repeat; the place in bars
+      -> two LSTM layers of 200      step by step
+      -> a network over the keys     two hidden layers whose weights all 88 keys share: 12
+                                     keys around in those frames, the state of the LSTM, the key
+           head `joint` (default)    ... and 36 keys below in the same frame, their number,
+                                     intervals and voices
+           head `independent`        nothing of the same frame
+      -> 88 probabilities            exact for both heads
+      -> a smaller network           whether each key that sounds on is held or struck again
+                                     (`strikes`)
+
+`nll` is that of the keys alone, as in the published results; `strike_nll` is that of the strikes.
+Keys that never sound in the training data have the probability 1 / (frames + 2).
+
+It is trained with Adam, a learning rate that falls along half a cosine, dropout, and a moving
+average of the weights, which is scored and exported. `--members N` trains several networks and
+averages the probabilities of each key.
 
 References:
   - Boulanger-Lewandowski, Bengio and Vincent, 2012: Modeling temporal dependencies in

@@ -1,7 +1,27 @@
 """The tagger: features of words, letters and shapes, bidirectional recurrent layers, a CRF.
 
-With `config.members` above 1 the model is an ensemble: each member has its own character layer,
-recurrent layers and CRF, and `Committee` combines their predictions.
+    text -> tokens, with their places     in the graph: one tokeniser for training and serving
+      -> word vectors                     pretrained and fixed (GloVe 6B, 50-d), + learned for each
+                                          training word
+      -> word clusters                    the vector of the cluster of each word, fixed; names of
+                                          places (`--gazetteer`)
+      -> characters                       a convolution over three, the maximum over the word
+      -> shape                            capitals, digits, marks: nine features
+      -> bidirectional LSTM               --units each way; --layers for more
+      -> CRF                              a tag may only follow where IOB2 allows it
+      -> probabilities -> tags            the mean over ensemble members; the best valid path
+
+With `config.members` above 1 the model is an ensemble: each of its networks has its own character
+layer, recurrent layers and CRF, and `Committee` combines their predictions.
+
+It is trained by the likelihood of the true tags, Adam with a learning rate that falls along half a
+cosine, word, character, cluster and feature dropout, and a moving average of the weights, which is
+scored and exported. In each epoch some names may be replaced by others of their type
+(`--exchange`), some get a title (`--titles`), and some sentences are lower-cased (`--lower_case`).
+A CRF that is trained on few names finds too few, so the probability of "no name" is multiplied by
+a factor before the best path is chosen. The factor with the best F1 on the validation data is
+chosen after each epoch, at no cost; `--outside_weight` sets another one. The confidence of a name
+does not depend on this factor.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 A row without a text, without a label (where labels are read) or with a wrong number of fields is
 skipped; the rows are counted and the first ones are named on standard error.
+
+Quotes follow RFC 4180 in `.csv`. In `.tsv` a quote is a character, unless quotes enclose the whole
+field. `1` and `1.0` are one class. Texts with the same words stay in one split.
 """
 
 from __future__ import annotations

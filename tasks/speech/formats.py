@@ -8,6 +8,10 @@
 | `validated.tsv`, or `train.tsv`, `dev.tsv` and `test.tsv` of Common Voice | `clips/` |
 
 A line that cannot be used is skipped, with its place and the reason; see `read_folder`.
+
+Pipes of Kaldi are not run: the file that they name is read. Without a header, a third column is the
+speaker if equal texts differ in it or if it repeats few values. Recordings are split by speaker if
+at least ten are named.
 """
 
 from __future__ import annotations

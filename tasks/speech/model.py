@@ -1,4 +1,25 @@
-"""The recogniser: log-mel frames, strided convolutions, a deep bidirectional RNN and CTC."""
+"""The recogniser: log-mel frames, strided convolutions, a deep bidirectional RNN and CTC.
+
+    any sound file -> mono, 16 kHz         soundfile and soxr, outside the graph
+      -> log-mel frames                    in the graph (`features`)
+      -> two strided convolutions          over time and frequency; a step every 30 or 40 ms
+      -> bidirectional LSTM or GRU, deep   192 or 256 units each way, residual, dropout between
+      -> softmax over letters and blank    CTC (Graves et al. 2006), true lengths
+      -> prefix beam search                with a letter n-gram model of the training transcripts,
+                                           as tables inside the graph (`language_model`)
+
+In training (`augmentation`) a recording is played up to 10 % faster or slower. Half of the
+recordings get silence around them (up to `--silence` seconds), four of five noise of a random
+colour, and stretches of time and frequency are hidden (SpecAugment, Park et al. 2019). Some get the
+echo of a room (`--rooms`) or lose the frequencies that a telephone does not have (`--telephone`).
+A few (`--nothing`) are replaced by noise or silence without a text, so that a model leaves noise
+without one. Adam, a learning rate that rises and falls along half a cosine, and a moving average of
+the weights, which is scored and exported.
+
+Recordings from which nothing can be learned are skipped, counted and listed: too long, without a
+letter, or too short for their transcripts (CTC needs a step for each letter and one more between
+equal letters). A recording that would be too short when played faster keeps its speed.
+"""
 
 from __future__ import annotations
 

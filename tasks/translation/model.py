@@ -1,4 +1,34 @@
-"""The translation model, its loss and its search."""
+"""The translation model, its loss and its search.
+
+    text -> one form               in the graph (`sources`): accents composed, quotes unified, small
+                                   letters; links, numbers and rare names as placeholders
+      -> subwords                  the longest known pieces from the left; every byte is a piece
+      -> embedding, encoder        bidirectional GRUs with residual connections; --cell lstm,
+                                   --encoder_layers for more
+      -> memory                    the encoding of each subword, and the subword itself
+      -> decoder                   first layer -> attention over the steps of the encoder -> further
+                                   layers, which receive the context -> scores (tied embedding)
+      -> beam search               5 hypotheses, length normalisation of Wu et al. 2016
+      -> text                      placeholders replaced by their words, capitals restored
+
+The layers above the attention receive the contexts, so the previous output is not fed back, and all
+steps of a layer are one fused scan in training. `--input_feeding` feeds the output back (Luong et
+al. 2015) and runs step by step.
+
+Training uses teacher forcing with smoothed labels, dropout, clipped gradients, and Adam with a
+learning rate that rises over 5 % of the run and falls along half a cosine. A moving average of the
+weights is scored and exported. The best epoch is the one with the best chrF of greedy translations
+of the first 1,000 validation sources. `--subword_dropout` skips some matching pieces on both sides
+(MaxMatch-Dropout, Hiraoka 2022), and `--word_dropout` drops the embeddings of whole subwords.
+
+The search ends when no unfinished hypothesis can still beat the best finished one. Translated
+sentences leave the batch. A run of up to eight subwords never begins for the third time ("no, no,
+no"), unless one does so in the source. A translation ends at the maximum of the source, or at twice
+the subwords of its source plus ten. With `--candidates`, the search writes only subwords of a
+short-list (`shortlist`): the most likely translations of each subword of the source, the subword
+itself, and the 256 most frequent subwords. The list of a sentence does not depend on the other
+sentences of its batch. With `--init`, the lists of both models are merged.
+"""
 
 from __future__ import annotations
 

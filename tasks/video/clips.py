@@ -2,6 +2,17 @@
 
 PyAV decodes files frame by frame, so memory does not grow with their length. Frames are sampled by
 the rule of `tasks.video.resampling`. Nothing here imports TensorFlow.
+
+| file | result |
+|---|---|
+| no video, empty, sound only, a text, a playlist | a message; other files are read |
+| broken off or damaged | damaged packets are skipped and counted, the rest has its true time |
+| an mp4 file without its end | cannot be read at all |
+| times of decoding only, as in AVI | the n-th time belongs to the n-th visible frame |
+| several video streams | of the default ones, that with the largest pictures |
+| grey, alpha channel, odd sizes, turned or mirrored by its metadata | as a player shows it |
+| sides above 256 pixels | reduced while reading |
+| time stamps of unequal distance | frames last as long as they are visible, 5 seconds at most |
 """
 
 from __future__ import annotations

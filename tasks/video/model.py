@@ -1,4 +1,27 @@
-"""The classifier: a residual network on each frame, recurrent layers, pooling, softmax."""
+"""The classifier: a residual network on each frame, recurrent layers, pooling, softmax.
+
+    frames -> sampled by time, resized      in the graph (`resampling`), for training and serving
+      -> 5 channels                         colours, scaled down, and the distance of each pixel
+                                            from the frame before it and from the mean of the
+                                            clip, scaled up
+      -> residual network on each frame     time folded into the batch; stem and three blocks, each
+                                            halves the picture: 64 -> 4 (default: 32 -> 2); group
+                                            normalisation, so that pictures stay independent
+      -> bidirectional GRU                  96 units each way
+      -> attention pooling over valid steps --pooling mean, max, last
+      -> softmax
+
+It is trained with cross-entropy on smoothed labels, Adam with a learning rate that falls along half
+a cosine, dropout, and a moving average of the weights, which is scored and exported. Training clips
+are mirrored, zoomed, moved, made faster or slower, brighter or darker, each clip as a whole. With
+`--negatives` a part of them is replaced by still pictures and moving test patterns, of which the
+model learns to be unsure. The graph samples the frame that is visible at the middle of each step
+and fits pictures into the size of the model in proportion, with black bars.
+
+`--backbone mobilenet_v3 --backbone_weights PATH` adds a frozen MobileNetV3Small on each frame. PATH
+is the weights file without its top that `keras.applications` publishes; nothing is downloaded. It
+was tried with random weights only.
+"""
 
 from __future__ import annotations
 
