@@ -57,7 +57,7 @@ METRICS = {
     "video": "accuracy",
 }
 # Published scores on the test split of the default data. The other default data sets belong to this
-# project or have no published score; tasks/<task>/README.md has the benchmarks.
+# project or have no published score; BENCHMARKS.md has the others.
 PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
 
 
