@@ -24,9 +24,8 @@ from etils import epy
 
 with epy.lazy_imports():
     import matplotlib
-    import matplotlib.colors
-    import matplotlib.figure  # not pyplot: no window system, no global state
-    import matplotlib.rcsetup
+    from matplotlib import colors, rcsetup
+    from matplotlib import figure as figures  # not pyplot: no window system, no global state
 
 Theme = Literal["light", "dark"]
 
@@ -56,7 +55,7 @@ def _settings(theme: Theme) -> Any:
         **dict.fromkeys(inks, ink),
         **dict.fromkeys(papers, paper),
         "axes.edgecolor": ink,
-        "axes.prop_cycle": matplotlib.rcsetup.cycler(color=CYCLES[theme]),
+        "axes.prop_cycle": rcsetup.cycler(color=CYCLES[theme]),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.titlesize": "medium",
@@ -87,7 +86,7 @@ def theme_of(path: Path) -> Theme:
 @contextlib.contextmanager
 def picture(
     target: Path | BinaryIO, size: tuple[float, float], *, theme: Theme | None = None
-) -> Iterator[matplotlib.figure.Figure]:
+) -> Iterator[figures.Figure]:
     """Return a figure to draw on, which is written at the end of the block.
 
     The same drawing yields the same bytes of a PNG.
@@ -100,7 +99,7 @@ def picture(
     if theme is None:
         theme = theme_of(target) if isinstance(target, Path) else "light"
     with _lock, matplotlib.rc_context(_settings(theme)):
-        figure = matplotlib.figure.Figure(figsize=size)
+        figure = figures.Figure(figsize=size)
         yield figure
         known = {"dpi": 120, "metadata": {"Software": None}}  # the version would change the bytes
         is_png = not isinstance(target, Path) or target.suffix.lower() == ".png"
@@ -114,5 +113,5 @@ def contrasting(colour: Any) -> str:
       >>> contrasting("navy"), contrasting("#ffeecc")
       ('white', 'black')
     """
-    red, green, blue = matplotlib.colors.to_rgb(colour)
+    red, green, blue = colors.to_rgb(colour)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
