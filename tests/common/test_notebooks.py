@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import common
+from tests.common import notebook_results
 
 import nbformat
 import pytest
@@ -13,6 +14,7 @@ pytestmark = pytest.mark.notebooks
 
 FOLDER = Path(common.__file__).with_name("notebooks")
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+LONGEST_CELL = 20  # lines of code
 
 
 def read(name):
@@ -23,59 +25,28 @@ def code(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def text(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
 def printed(notebook):
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
-def check(name, text):
-    """Check the results that the text of the notebook states."""
-    if name == "vanishing_gradient":
-        solved = dict(re.findall(r"^(plain RNN|GRU|LSTM) +(solved|not solved) after", text, re.M))
-        assert solved == {"plain RNN": "not solved", "GRU": "solved", "LSTM": "solved"}
-        norms = re.findall(r"(\S+) at the last step, (\S+) at the first", text)
-        assert len(norms) == 3
-        assert all(float(first) < 1e-4 * float(last) for last, first in norms)
-    elif name == "sequence_types":
-        percentages = dict(
-            re.findall(r"^(one to many|many to one|of another length): (\S+)%", text, re.M)
-        )
-        assert len(percentages) == 3 and min(map(float, percentages.values())) > 80
-        assert float(re.search(r"^as long: F1 of the ends of words (\S+)$", text, re.M)[1]) > 0.75
-    elif name == "bidirectional_and_deep":
-        row = r"^(forwards|backwards|both ways) +(\S+)% of the \( right, +(\S+)% of the \)"
-        right = {way: (float(a), float(b)) for way, a, b in re.findall(row, text, re.M)}
-        assert right["forwards"][0] < 93 < 95 < right["forwards"][1]
-        assert right["backwards"][1] < 93 < 95 < right["backwards"][0]
-        assert min(right["both ways"]) > 95
-        depth = dict(re.findall(r"^((?:one|two) layers?, \S+).*? (\S+)% of the blanks", text, re.M))
-        assert float(depth["one layer, 24"]) < 90 and float(depth["two layers, forwards"]) < 90
-        assert float(depth["two layers, 12"]) > 95
-    elif name == "attention":
-        accuracies = re.findall(r"^(additive|dot) +attention: +(\S+)% of 500", text, re.M)
-        assert len(accuracies) == 2 and all(float(percent) > 90 for _, percent in accuracies)
-        changes = re.findall(r"(?:changes the answer by|shares changed by) (\S+)", text)
-        assert len(changes) == 4 and all(float(change) < 1e-5 for change in changes)
-    elif name == "transfer":
-        row = r"^(transfer|shuffled|words), (\d+) letters: (\S+)% right"
-        right = {(kind, int(n)): float(percent) for kind, n, percent in re.findall(row, text, re.M)}
-        assert len(right) == 12 and right["transfer", 16] > 90
-        assert max(right["shuffled", 256], right["words", 256]) < 75
-    else:
-        groups = re.findall(r"^(.+?) +(\d+)% valid, (\d+) copies of \d+$", text, re.M)
-        valid = {group: int(percent) for group, percent, _ in groups}
-        assert valid["held-out tunes"] >= 90
-        assert valid["shuffled characters"] < 10
-        assert valid["written, temperature 0.5"] > 25
-        assert valid["written, temperature 0.5"] > valid["written, temperature 1.0"]
-        assert not any(int(copies) for _, _, copies in groups)
+def solutions(notebook):
+    """Return the code of the hidden solutions."""
+    hidden = re.findall(r"<details>.*?</details>", text(notebook), re.S)
+    return [part for block in hidden for part in re.findall(r"```python\n(.*?)```", block, re.S)]
 
 
-def test_all_notebooks_are_listed():
-    assert set(NOTEBOOKS) == {
-        *("sequence_types", "vanishing_gradient", "bidirectional_and_deep"),
-        *("sampling", "attention", "transfer"),
-    }
+def test_the_index_lists_all_notebooks_in_an_order_that_respects_what_each_needs():
+    order = re.findall(r"\]\((\w+)\.ipynb\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    assert sorted(order) == NOTEBOOKS == sorted(notebook_results.CHECKS)
+    for name in order:
+        needed = re.search(r"Needed before: (.*)", text(read(name)))
+        for other in re.findall(r"\]\((\w+)\.ipynb\)", needed[1] if needed else ""):
+            assert order.index(other) < order.index(name), f"{name} needs {other}"
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -84,9 +55,12 @@ def test_a_notebook_runs_and_supports_its_text(name, command_environment, monkey
     notebook = read(name)
     for cell in code(notebook):
         cell.outputs = []
+    hidden = [nbformat.v4.new_code_cell(source) for source in solutions(notebook)]
+    notebook.cells += hidden
     place = {"metadata": {"path": str(FOLDER)}}  # where Jupyter starts it
     NotebookClient(notebook, timeout=500, kernel_name="python3", resources=place).execute()
-    check(name, printed(notebook))
+    assert all(cell.outputs for cell in hidden)
+    notebook_results.CHECKS[name](printed(notebook))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -98,7 +72,30 @@ def test_stored_outputs_are_complete_and_small(name):
     outputs = [output for cell in cells for output in cell.outputs]
     assert not any(o.output_type == "error" or o.get("name") == "stderr" for o in outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
-    check(name, printed(notebook))
+    results = printed(notebook)
+    assert "WARNING" not in results and "Warning" not in results
+    # The solutions' outputs stand in the text.
+    hidden = re.findall(r"<details>.*?</details>", text(notebook), re.S)
+    notebook_results.CHECKS[name](results + "\n".join(hidden))
     assert (FOLDER / f"{name}.ipynb").stat().st_size < 400_000
     for output in outputs:  # no paths of the machine that ran it
         assert not re.search(r"/(?:home|root|tmp|usr|var|work|Users)/", output.get("text", ""))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_has_the_parts_of_a_lesson(name):
+    notebook = read(name)
+    words = text(notebook)
+    assert re.search(
+        r"^Expected time: \d+ minutes of reading, \d+ seconds of computing", words, re.M
+    )
+    for cell in code(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= LONGEST_CELL, lines[0]
+        assert not re.search(r"^\s*assert ", cell.source, re.M)
+    exercises = words.partition("\n## Exercises\n")[2].partition("\n## Sources\n")[0]
+    assert re.findall(r"^\*\*(\d)\.\*\*", exercises, re.M) == ["1", "2"]
+    assert exercises.count("<details><summary>Solution</summary>") == 2 == words.count("<details>")
+    assert "{{" not in words
+    sources = re.findall(r"^\* (.*)$", words.partition("\n## Sources\n")[2], re.M)
+    assert len(sources) >= 2 and all(re.search(r", (19|20)\d\d, \*", line) for line in sources)
