@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from common import plots
 from common.errors import InputError, require
@@ -24,8 +25,10 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    import matplotlib.axes
     import scipy.io.wavfile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 KEYS = 88  # keys of a piano
 LOWEST = 21  # MIDI number of key 0, the A0
@@ -405,7 +408,7 @@ def first_bar(song: Song) -> float:
 
 
 def draw_piano_roll(
-    axes: matplotlib.axes.Axes,
+    axes: Axes,
     frames: np.ndarray,
     *,
     steps_per_quarter: int,

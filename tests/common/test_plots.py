@@ -1,6 +1,8 @@
 """Pictures: light and dark themes, the same bytes each time, no trace in global settings."""
 
 import io
+import subprocess
+import sys
 import threading
 
 from common import plots
@@ -34,6 +36,17 @@ def test_the_name_chooses_the_theme(tmp_path, name, theme):
         assert np.abs(corner(tmp_path / name) - paper).max() < 0.01
     else:
         assert plots.PAPER[theme] in (tmp_path / name).read_text()
+
+
+def test_a_picture_is_drawn_in_a_process_that_has_not_imported_matplotlib(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from common import plots\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "with plots.picture(Path('a-dark.png'), (3, 2)) as figure:\n"
+        "    figure.subplots().text(0, 0, 'a', color=plots.contrasting('C0'))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert corner(tmp_path / "a-dark.png").mean() < 0.5
 
 
 def luminance(colour):
