@@ -20,7 +20,7 @@ TASKS = sorted(path.parent.name for path in ROOT.glob("tasks/*/train.py"))
 def pages():
     """Return the paths of the pages."""
     patterns = ("*.md", "common/*.md", "docs/*.md", "saved_models/*.md", "tests/*.md")
-    patterns += ("tasks/*.md", "tasks/*/*.md", "tasks/*/*/*.md")
+    patterns += ("common/*/*.md", "tasks/*.md", "tasks/*/*.md", "tasks/*/*/*.md")
     return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
 
 
