@@ -13,10 +13,9 @@ import json
 import math
 from pathlib import Path
 
+from common import plots
 from common.commands import report
 from tests.benchmarks.rnn import interleaved, train_calls
-
-from matplotlib.figure import Figure
 
 SIZES = {
     "length": (50, 100, 200, 400, 800, 1600, 3200),
@@ -24,7 +23,7 @@ SIZES = {
     "batch": (1, 2, 4, 8, 16, 32, 64, 128, 256),
 }
 USUAL = {"length": 100, "units": 128, "batch": 32}
-COLOURS = {"keras": "tab:orange", "ours": "tab:blue", "torch": "tab:green"}
+COLOURS = {"keras": "C1", "ours": "C0", "torch": "C2"}
 
 
 def measure(name, size, repeats):
@@ -38,19 +37,18 @@ def measure(name, size, repeats):
 
 def draw(rows, path):
     """Draw one panel for each size; both axes are logarithmic."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
-        mine = [row for row in rows if row["varied"] == name]
-        for kind, colour in COLOURS.items():
-            if kind in mine[0]:
-                sizes, times = [r["size"] for r in mine], [r[kind] for r in mine]
-                axes.plot(sizes, times, marker=".", color=colour, label=kind)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
-        axes.set(xlabel=name, ylabel="ms per training step")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with plots.picture(path, (12, 3.6)) as figure:
+        for axes, name in zip(figure.subplots(1, len(SIZES)), SIZES, strict=True):
+            mine = [row for row in rows if row["varied"] == name]
+            for kind, colour in COLOURS.items():
+                if kind in mine[0]:
+                    sizes, times = [r["size"] for r in mine], [r[kind] for r in mine]
+                    axes.plot(sizes, times, marker=".", color=colour, label=kind)
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set(xlabel=name, ylabel="ms per training step")
+            axes.grid(alpha=0.3)
+            axes.legend()
 
 
 def main():
