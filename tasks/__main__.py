@@ -4,7 +4,7 @@
     sequence-suite train --quick                    # all seven, a few minutes on 2 cores
     sequence-suite train --score test speech video  # two of them, with their full defaults
     sequence-suite demo                             # a page in the browser, for the exports
-    sequence-suite ner predict "Ada lives in Rome." # or train, evaluate; and each other task
+    sequence-suite ner predict "Ada lives in Rome." # or train, tune, evaluate; each other task
     source <(sequence-suite completion)             # the Tab key completes tasks and flags
 
 `python -m tasks` does the same as `sequence-suite`, and `python -m tasks.ner.predict` as
@@ -418,7 +418,7 @@ def _on_scoreboard(row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-COMMANDS = ("train", "evaluate", "predict")  # of each task
+COMMANDS = ("train", "tune", "evaluate", "predict")  # of each task
 FRONT = ("train", "demo", "completion")  # of all tasks together
 
 

@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Iterable
 
 from common.commands import cli
+from common.commands.tune import TuneConfig
 from tasks.__main__ import COMMANDS, FRONT, TASKS, List, Train
 
 FUNCTION = """\
@@ -33,10 +34,10 @@ class Completion:
     """There are no flags."""
 
 
-def flags_of(config: type) -> list[str]:
+def flags_of(*configs: type) -> list[str]:
     """Return the flags of a command, sorted."""
-    fields = (field.name for field in dataclasses.fields(config))
-    return sorted(f"--{name}" for name in [*fields, "help"])
+    fields = {field.name for config in configs for field in dataclasses.fields(config)}
+    return sorted(f"--{name}" for name in fields | {"help"})
 
 
 def case(pattern: str, words: Iterable[str]) -> str:
@@ -44,19 +45,21 @@ def case(pattern: str, words: Iterable[str]) -> str:
     return f'    {pattern}) words="{" ".join(words)}" ;;'
 
 
-def config_of(task: str, command: str) -> type:
-    """Return the dataclass of a command's flags."""
+def configs_of(task: str, command: str) -> list[type]:
+    """Return the dataclasses of a command's flags."""
     module, name = {
         "train": ("config", "Config"),
+        "tune": ("config", "Config"),
         "evaluate": ("evaluate", "Evaluate"),
         "predict": ("predict", "Predict"),
     }[command]
-    return getattr(importlib.import_module(f"tasks.{task}.{module}"), name)
+    config = getattr(importlib.import_module(f"tasks.{task}.{module}"), name)
+    return [config, TuneConfig] if command == "tune" else [config]
 
 
 def switches() -> list[str]:
     """Return the names of flags without a value."""
-    configs = [config_of(task, command) for task in TASKS for command in COMMANDS]
+    configs = [c for task in TASKS for command in COMMANDS for c in configs_of(task, command)]
     fields = (field for config in [List, Train, *configs] for field in dataclasses.fields(config))
     return sorted({field.name for field in fields if field.type == "bool"})
 
@@ -69,7 +72,7 @@ def branches() -> list[str]:
         lines.append(case(f'"{task} "*" --dataset"', config.PRESETS))
     for task in TASKS:
         for command in COMMANDS:
-            lines.append(case(f'"{task} {command}"*', flags_of(config_of(task, command))))
+            lines.append(case(f'"{task} {command}"*', flags_of(*configs_of(task, command))))
         lines.append(case(f'"{task}"', COMMANDS))
     lines.append(case('"train"*', [*TASKS, *flags_of(Train)]))
     lines.append(case('""', [*FRONT, *TASKS, *flags_of(List), "--version"]))

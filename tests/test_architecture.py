@@ -24,6 +24,7 @@ FILES_OF_A_TASK = (
     "predict.py",
     "serving.py",
     "train.py",
+    "tune.py",
 )
 
 

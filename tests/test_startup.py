@@ -65,7 +65,7 @@ WRONG = ("--no_such_flag", "1")
 @pytest.mark.parametrize("task", ["", *TASKS])
 def test_a_config_help_and_a_wrong_flag_import_nothing_heavy(task, command_environment):
     """Without a task, of the command that trains them all."""
-    commands = [f"tasks.{task}.{m}" for m in ("train", "evaluate", "predict")]
+    commands = [f"tasks.{task}.{m}" for m in ("train", "tune", "evaluate", "predict")]
     steps = [(f"tasks.{task}.config",)] if task else [("tasks.__main__", "--help")]
     for command in commands if task else ():
         steps += [(command, "--help"), (command, *WRONG)]

@@ -106,6 +106,18 @@ def parse(config: type[C], argv: list[str], doc: str | None) -> C:
     return parsed
 
 
+def parse_first(config: type[C], argv: list[str], doc: str | None) -> tuple[C, list[str]]:
+    """Parse the flags of a command that passes all other words on to another command.
+
+    Returns:
+      The flags, and the other words.
+    """
+    parsed, words = tyro.cli(
+        config, args=argv, description=doc, prog=_program(), return_unknown_args=True
+    )
+    return parsed, words
+
+
 def _module_of(config: type) -> str:
     """Return the name under which the module of a command's flags is imported."""
     if config.__module__ != "__main__":
@@ -150,7 +162,7 @@ def command_line() -> str:
     return f"{program} {shlex.join(sys.argv[1 + len(_subcommand) :])}".rstrip()
 
 
-def _flag(argv: list[str], name: str) -> str | None:
+def _flag(argv: Sequence[str], name: str) -> str | None:
     for index, word in enumerate(argv):
         if word == f"--{name}" and index + 1 < len(argv):
             return argv[index + 1]
@@ -227,9 +239,9 @@ def _is_lost_worker(error: Exception) -> bool:
 
 
 def _how_to_resume() -> str:
-    """Return the message of a stopped command; for `train`, with the command that resumes it."""
+    """Return the message of a stopped command, with the command that resumes it if there is one."""
     program = _program() or ""
-    if not program.endswith((".train", " train")):
+    if not program.endswith((".train", " train", ".tune", " tune")):
         return "stopped."
     words = [word for word in sys.argv[1 + len(_subcommand) :] if word != "--resume"]
     again = f"{program} {shlex.join([*words, '--resume'])}"

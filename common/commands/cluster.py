@@ -25,18 +25,10 @@ OK, INVALID_INPUT = 0, 2  # exit codes; see `common.commands.cli.run`
 GRACE = 60.0  # seconds in which the other workers end by themselves after one is lost
 
 
-class Worker:
-    """The process of one worker, on some machine of the cluster."""
+class Process:
+    """A command that runs on some machine of the cluster, started by an actor of Ray."""
 
-    def __init__(self) -> None:
-        """Choose a port; no process runs yet."""
-        self.process: subprocess.Popen[str] | None = None
-        self.host = _own_address()
-        self.port = _free_port(self.host)
-
-    def address(self) -> str:
-        """Return the `HOST:PORT` by which the other workers find this one."""
-        return f"{self.host}:{self.port}"
+    process: subprocess.Popen[str] | None = None
 
     def start(self, command: Sequence[str], folder: str, variables: Mapping[str, str]) -> int:
         """Start the command; return the number of its process."""
@@ -68,6 +60,19 @@ class Worker:
             self.process.wait(GRACE)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+class Worker(Process):
+    """The process of one worker of a training."""
+
+    def __init__(self) -> None:
+        """Choose a port; no process runs yet."""
+        self.host = _own_address()
+        self.port = _free_port(self.host)
+
+    def address(self) -> str:
+        """Return the `HOST:PORT` by which the other workers find this one."""
+        return f"{self.host}:{self.port}"
 
 
 def _own_address() -> str:
@@ -128,13 +133,21 @@ def connected(ray: Any, workers: int, address: str | None) -> Iterator[int]:
 
     Yields:
       The number of cores of a process: an equal part of this machine's.
+
+    Raises:
+      TrainingError: Ray cannot be started or reached.
     """
     cores = max(1, (os.cpu_count() or 1) // workers)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        ray.init(num_cpus=cores * workers, include_dashboard=False, **quiet)
-    else:
-        ray.init(address=address, **quiet)
+        quiet |= {"num_cpus": cores * workers, "include_dashboard": False}
+        # Ray runs processes at the lowest priority; beside other work they would hardly run at all.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        ray.init(address=address or "local", **quiet)
+    except Exception as error:  # Ray raises nothing more special
+        where = f"Ray at {address} cannot be reached" if address else "Ray did not start"
+        raise TrainingError(f"{where}: {error}") from error
     try:
         yield cores
     finally:

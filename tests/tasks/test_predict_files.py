@@ -1,6 +1,8 @@
 """Many files predicted by several processes, stopped, and gone on with."""
 
 import json
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +74,31 @@ def test_every_file_has_its_part_also_after_a_stop(folder, command_environment):
     done = start(folder, command_environment)
     _, errors = done.communicate()
     assert done.returncode == 0 and errors == "6 of 6 files have a part in out\n"
+
+
+@pytest.mark.commands
+@pytest.mark.distribution
+@pytest.mark.timeout(1200)
+def test_ten_kills_at_random_moments_lose_no_row_and_repeat_none(folder, command_environment):
+    moments, kills, rounds = random.Random(28), 0, 0
+    begin = time.monotonic()
+    process = start(folder, command_environment)
+    process.communicate()
+    longest = time.monotonic() - begin
+    while kills < 10 or read(folder) != expected():
+        if read(folder) == expected():
+            shutil.rmtree(folder / "out")
+            rounds += 1
+        process = start(folder, command_environment)
+        try:
+            process.wait(moments.uniform(0, longest) if kills < 10 else None)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        for part, texts in read(folder).items():  # never a part that is not whole
+            assert texts == expected()[part]
+    print(f"{kills} kills in {rounds} rounds: 0 of {FILES * ROWS} rows lost or twice")
 
 
 def test_flags_are_passed_on_and_wrong_ones_refused(tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import textwrap
 
+from common.commands import cluster
 from common.commands.config import RunConfig
-from common.errors import InputError
+from common.errors import InputError, TrainingError
 from tests.tasks.own import sentiment as own
 
 import numpy as np
@@ -99,6 +100,44 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         RunConfig(**settings)
     assert RunConfig(workers=2).strategy == "multiworker"
+
+
+class Ray:
+    """Stands for the library: it keeps the settings of its start, or does not start."""
+
+    def __init__(self, error=None):
+        self.error, self.settings, self.is_running = error, None, False
+
+    def init(self, **settings):
+        if self.error:
+            raise self.error
+        self.settings, self.is_running = settings, True
+
+    def shutdown(self):
+        self.is_running = False
+
+
+def test_a_cluster_of_its_own_is_started_unless_one_is_named():
+    own, named = Ray(), Ray()
+    with cluster.connected(own, 2, None) as cores:
+        assert own.is_running and own.settings["num_cpus"] == 2 * cores
+    # Without an address Ray would join a cluster that happens to run on this machine.
+    assert own.settings["address"] == "local" and not own.is_running
+    with cluster.connected(named, 2, "10.0.0.1:6379"):
+        assert named.settings["address"] == "10.0.0.1:6379"
+        assert "num_cpus" not in named.settings
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [(None, "Ray did not start: timed out"), ("a:1", "Ray at a:1 cannot be reached: timed out")],
+)
+def test_ray_that_does_not_start_is_reported(address, message):
+    with (
+        pytest.raises(TrainingError, match=message),
+        cluster.connected(Ray(ConnectionError("timed out")), 2, address),
+    ):
+        raise AssertionError
 
 
 def weights(folder):
