@@ -224,8 +224,10 @@ def run(plan: Plan, *, workers: int, address: str | None) -> None:
             raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    if any(read_ended(Path(plan.folder), n) is None for n in range(len(plan.flags))):
-        raise TrainingError("Ray ended before all trials had ended; go on with --resume")
+    for number in range(len(plan.flags)):
+        if read_ended(Path(plan.folder), number) is None:
+            raise TrainingError("Ray ended before all trials had ended; go on with --resume")
+        shutil.rmtree(plan.output(number), ignore_errors=True)  # Ray may have been faster
 
 
 def _stop_trainings(plan: Plan) -> None:
