@@ -283,6 +283,38 @@ def test_narrow_beam_beats_greedy_and_bounds_the_truth():
     assert (wide.log_probability[:, 0] >= narrow.log_probability[:, 0] - 1e-3).numpy().all()
 
 
+def test_frames_that_are_surely_blank_change_no_search():
+    log_probs = random_log_probs((6, 40, 4), seed=5)
+    rng = np.random.default_rng(5)
+    blank = np.log([1e-9, 1e-9, 1e-9, 1.0])
+    log_probs[rng.uniform(size=(6, 40)) < 0.7] = blank
+    log_probs[3] = blank  # nothing is said
+    log_probs[4, :, 0], log_probs[4, :, 3] = 0.0, -30.0  # no blank at all
+    frames = np.array([40, 33, 1, 40, 40, 0])
+    ngram = ctc.Ngram(TRANSCRIPTS, symbols=3, order=3)
+    less, count, removed = ctc.skip_blanks(log_probs, frames)
+    assert less.shape[1] == max(count) == count[4] == 40 and count[0] < 28
+    assert count[2:].numpy().tolist() == [1, 1, 40, 0]
+    options = {"width": 8, "language_model": ngram, "weight": 0.4, "bonus": 0.2}
+    whole, short = (
+        ctc.beam_search(log_probs, frames, **options),
+        ctc.beam_search(less, count, **options),
+    )
+    best, found = ([texts_of(search, row)[0][0] for row in range(6)] for search in (whole, short))
+    assert found == best and len(best[0]) > 3
+    np.testing.assert_allclose(
+        short.log_probability[:, 0] + removed, whole.log_probability[:, 0], atol=1e-3
+    )
+
+
+def test_a_run_of_blanks_still_separates_equal_symbols():
+    log_probs = np.log(np.full((1, 5, 2), [1e-6, 1.0 - 1e-6]))
+    log_probs[0, [0, 4]] = np.log([1.0 - 1e-6, 1e-6])
+    less, count, _ = ctc.skip_blanks(log_probs, [5])
+    assert int(count[0]) == 3
+    assert ctc.beam_search(less, count, width=4).length[0, 0] == 2
+
+
 def test_search_compiles_and_is_saved(tmp_path):
     """Results are equal eagerly, by XLA with static shapes, and from a SavedModel."""
     log_probs = random_log_probs((3, 12, 4), seed=7)
