@@ -113,7 +113,7 @@ def adapt(published: versions.Published, flags: Adapt) -> Path:
         serving.signatures(recognizer),
         model=published.model,
         resources=recognizer.resources,
-        examples=serving.examples([settings["max_samples"] // 2, settings["max_samples"]]),
+        examples=serving.examples(serving.example_lengths(settings["max_samples"]), recognizer),
         settings={**settings, "lm_weight": weight, "bonus": bonus, "lm_text": made_of},
         directory=published.path.parent,
         finish=finish,

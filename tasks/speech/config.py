@@ -39,7 +39,7 @@ class FolderSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(RunConfig, FolderSettings):
-    """A bidirectional recurrent recogniser with CTC and a letter language model."""
+    """A recurrent recogniser with CTC and a letter language model."""
 
     epochs: Count = 40
     """passes over the training data; the learning rate falls to 0 along half a cosine"""
@@ -66,7 +66,10 @@ class Config(RunConfig, FolderSettings):
     units: Annotated[Count, Choice((128, 192, 256, 320))] = 256
     """units of each recurrent layer, per direction"""
     layers: Annotated[Count, Choice((2, 3, 4))] = 3
-    """number of bidirectional layers"""
+    """number of recurrent layers"""
+    streaming: bool = False
+    """read forwards only, with running statistics, for a model that transcribes while one speaks;
+    --units 320 has as many weights as 192 in both directions"""
     dropout: Dropout = 0.3
     """dropout rate between the recurrent layers and before the softmax"""
 
@@ -112,6 +115,10 @@ class Config(RunConfig, FolderSettings):
         super().__post_init__()
         if min(self.strides) < 1:
             raise InputError(f"--strides must be 1 or more, got {self.strides}")
+        if self.streaming and (self.strides[0] > 5 or self.strides[1] > 3):
+            raise InputError(f"--streaming needs --strides of at most 5 3, got {self.strides}")
+        if self.streaming and self.target != "portable":
+            raise InputError(f"--streaming is for --target portable, not {self.target}")
         if not 0 <= self.band_width <= self.bands:
             raise InputError(f"--band_width must be in 0..{self.bands}, got {self.band_width}")
         if self.order < 0:
@@ -135,6 +142,7 @@ PRESETS = {
         rooms=0.4,
         telephone=0.2,
         order=6,
+        min_count=2,  # the export has 10 MB
     ),
     "an4": Config(
         dataset="an4", epochs=60, patience=60, average=0.99, strides=(3, 1), max_seconds=10.0

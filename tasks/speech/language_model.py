@@ -147,13 +147,14 @@ def predict(
     """Run the network on the first batches, until there are `MAX_RECORDINGS` recordings.
 
     Returns:
-      The outputs of each batch, and the numbers of all recordings in order.
+      The outputs of each batch without certain blanks, and the numbers of all recordings in order.
     """
 
     @tf.function(reduce_retracing=True)
     def run(inputs: Mapping[str, tf.Tensor]) -> Predictions:
         outputs = model(inputs, training=False)
-        return Predictions(outputs["log_probs"], outputs["frames"])
+        log_probs, frames, _ = ctc.skip_blanks(outputs["log_probs"], outputs["frames"])
+        return Predictions(log_probs, frames)
 
     predictions, numbers = [], []
     for batch in batches:

@@ -1,12 +1,15 @@
-"""The recogniser: log-mel frames, strided convolutions, a deep bidirectional RNN and CTC.
+"""The recogniser: log-mel frames, strided convolutions, a deep RNN and CTC.
 
     any sound file -> mono, 16 kHz         soundfile and soxr, outside the graph
       -> log-mel frames                    in the graph (`features`)
       -> two strided convolutions          over time and frequency; a step every 30 or 40 ms
       -> bidirectional LSTM or GRU, deep   192 or 256 units each way, residual, dropout between
       -> softmax over letters and blank    CTC (Graves et al. 2006), true lengths
-      -> prefix beam search                with a letter n-gram model of the training transcripts,
-                                           as tables inside the graph (`language_model`)
+      -> prefix beam search                over the frames that are not certainly blank, with a
+                                           letter n-gram model of the training transcripts, as
+                                           tables inside the graph (`language_model`)
+
+With `--streaming` the RNN reads forwards alone; see `tasks.speech.streaming`.
 
 In training (`augmentation`) a recording is played up to 10 % faster or slower. Half of the
 recordings get silence around them (up to `--silence` seconds), four of five noise of a random
@@ -57,7 +60,7 @@ def build(config: Config, *, symbols: int) -> keras.Model:
     """
     audio = keras.Input((None,), dtype="float32", name="audio")
     length = keras.Input((), dtype="int32", name="length")
-    log_mel, frames = LogMel(config.bands, name="log_mel")(audio, length)
+    log_mel, frames = LogMel(config.bands, running=config.streaming, name="log_mel")(audio, length)
     x = SpecAugment(
         config.time_masks,
         config.time_share,
@@ -66,17 +69,23 @@ def build(config: Config, *, symbols: int) -> keras.Model:
         seed=config.seed,
         name="augment",
     )(log_mel, frames)
-    x, steps = Subsample(config.channels, config.strides, name="subsample")(x, frames)
+    subsample = Subsample(
+        config.channels, config.strides, causal=config.streaming, name="subsample"
+    )
+    x, steps = subsample(x, frames)
     x = keras.layers.LayerNormalization(name="norm")(x)
-    x = stack(
+    encoder = stack(
         config.cell,
         config.units,
         config.layers,
-        bidirectional=True,
+        bidirectional=not config.streaming,
         dropout=config.dropout,
         residual=True,
+        return_state=config.streaming,
         name="encoder",
-    )(x, mask=length_mask(steps, x))
+    )
+    x = encoder(x, mask=length_mask(steps, x))
+    x = x[0] if config.streaming else x
     x = keras.layers.Dropout(config.dropout, name="dropout")(x)
     logits = keras.layers.Dense(symbols + 1, dtype="float32", name=HEAD)(x)
     return keras.Model(

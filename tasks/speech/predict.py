@@ -5,6 +5,7 @@
     python -m tasks.speech.predict --output texts.jsonl recordings/*.flac
     python -m tasks.speech.predict --subtitles film.srt film.mp4
     python -m tasks.speech.predict --results texts recordings      # a folder, resumable
+    python -m tasks.speech.predict --microphone                    # until Ctrl-C
 
 Files may be WAV, FLAC, OGG, MP3 or any other format of libsndfile, with any sample rate and number
 of channels, or M4A, MP4 or WebM where PyAV is installed. Long recordings are split at their
@@ -16,6 +17,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,10 +28,10 @@ from common import plots
 from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
-from common.files import make_public_folder, write_atomically
+from common.files import make_public_folder, open_output, write_atomically
 from common.serving.model import Model
 from common.serving.served import Served, load_export
-from tasks.speech import audio, subtitles
+from tasks.speech import audio, microphone, subtitles
 from tasks.speech.audio import Channel
 from tasks.speech.config import TASK
 from tasks.speech.subtitles import Word
@@ -56,10 +59,21 @@ class Predict(BatchPredictConfig):
     """write the words of the one recording to this file of subtitles, .srt or .vtt"""
     results: Path | None = None
     """write the prediction of each file to this folder, as JSON; files with one are skipped"""
+    microphone: bool = False
+    """transcribe the microphone until Ctrl-C, with the text so far every 320 ms (extra
+    [microphone])"""
 
     def __post_init__(self) -> None:
         """Validate settings that the type system cannot express."""
         super().__post_init__()
+        if self.microphone:
+            others = (self.files, self.plot, self.subtitles, self.results, self.workers > 1)
+            if any(others):
+                raise InputError(
+                    "--microphone takes no files, and no --plot, --subtitles, --results or "
+                    "--workers"
+                )
+            return
         if not self.files:
             raise InputError("no recording given: name a sound file, as in `predict greeting.wav`")
         if self.subtitles is not None and self.subtitles.suffix not in subtitles.FORMATS:
@@ -390,6 +404,9 @@ def list_unfinished(files: Mapping[Path, Path], folder: Path, model: str) -> lis
 def main(argv: list[str]) -> None:
     """Predict and print; see the module."""
     flags = cli.parse(Predict, argv, doc=__doc__)
+    if flags.microphone:
+        transcribe_microphone(flags)
+        return
     files = list_files(flags.files)
     served = load_export(flags.model, TASK)
     paths, unreadable = list(files), 0
@@ -427,6 +444,27 @@ def main(argv: list[str]) -> None:
         longest = served.settings["max_samples"]
         _, sound = next(audio.split_at_silences(paths[0], longest, flags.channel))
         draw(served, sound, flags.plot)
+
+
+def transcribe_microphone(flags: Predict) -> None:
+    """Print the texts of the microphone until Ctrl-C.
+
+    A terminal shows the text so far on one line, which the final one replaces. JSON has both.
+    """
+    served = load_export(flags.model, TASK)
+    blocks = microphone.record(microphone.block_samples(served))
+    as_json, is_shown = flags.json or flags.output is not None, sys.stdout.isatty()
+    clear = "\r\033[K" if is_shown else ""
+    cli.say("listening until Ctrl-C")
+    with open_output(flags.output) as out:
+        for heard in microphone.listen(served, blocks):
+            if as_json:
+                print(json.dumps(heard.describe(), ensure_ascii=False), file=out, flush=True)
+            elif heard.is_final:
+                print(f"{clear}{heard.to_line()}", file=out, flush=True)
+            elif is_shown:
+                shown = heard.text[1 - shutil.get_terminal_size().columns :]
+                print(f"{clear}{shown}", end="", file=out, flush=True)
 
 
 def write_result(path: Path, prediction: Mapping[str, Any]) -> None:

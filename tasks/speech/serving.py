@@ -21,6 +21,7 @@ from common.serving.targets import (
 from tasks.speech import words
 from tasks.speech.audio import RATE, SHORTEST, SILENCE
 from tasks.speech.features import WINDOW, count_padded_frames, count_steps
+from tasks.speech.streaming import Stream
 
 import keras
 import numpy as np
@@ -67,6 +68,11 @@ class Recognizer:
         self.weight, self.bonus, self.beam = weight, bonus, beam
         self.max_samples = max_samples
         self.target = target
+
+    @property
+    def stream(self) -> Stream | None:
+        """The network chunk by chunk, if it is one of `--streaming`."""
+        return Stream(self.model) if self.model.get_layer("log_mel").running else None
 
     @property
     def resources(self) -> list[tf.Module]:
@@ -122,6 +128,7 @@ class Recognizer:
         """Return the best texts by the network and the language model; "" for no frames."""
 
         def run(log_probs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+            log_probs, length, blanks = ctc.skip_blanks(log_probs, length)
             hypotheses = ctc.beam_search(
                 log_probs,
                 length,
@@ -130,7 +137,8 @@ class Recognizer:
                 weight=self.weight,
                 bonus=self.bonus,
             )
-            return hypotheses._asdict()
+            total = hypotheses.log_probability + blanks[:, None]
+            return hypotheses._replace(log_probability=total)._asdict()
 
         valid = frames > 0
         inputs = {"log_probs": log_probs, "length": frames}
@@ -215,6 +223,8 @@ def signatures(recognizer: Recognizer) -> Signatures:
     below 0.1 s, above the maximum or above `samples`. It has the text "" and confidence 0 (0
     frames), and never affects the other rows. So has a row beyond the budget of `MOST` samples; see
     `common.serving.rows.within_budget`.
+
+    A model of `--streaming` has two more; see `stream_signatures`.
     """
     run, search = shared(recognizer.run), shared(recognizer.search)
 
@@ -247,13 +257,69 @@ def signatures(recognizer: Recognizer) -> Signatures:
             "alignment": alignment,
         }
 
-    return {"serving_default": serving_default, "tensors": tensors, "explain": explain}
+    found = {"serving_default": serving_default, "tensors": tensors, "explain": explain}
+    stream = recognizer.stream
+    return found if stream is None else {**found, **stream_signatures(recognizer, stream)}
 
 
-def examples(lengths: Sequence[int]) -> Examples:
-    """Return requests for each signature: one per bucket length, the first with a silent row.
+def stream_signatures(recognizer: Recognizer, stream: Stream) -> Signatures:
+    """Make the functions of a model of `--streaming`.
+
+    - `stream`: `audio` `<float32>[batch, samples]`, the next chunk of each row, and `state`
+      `<float32>[batch, size]`, zeros at the start of an utterance -> `log_probs`
+      `<float32>[batch, steps, letters + 1]` of the chunk and the next `state`.
+    - `decode`: `log_probs` `<float32>[batch, steps, letters + 1]`, those of all chunks so far, and
+      `frames` `<int32>[batch]`, the steps of each row -> the outputs of `serving_default`.
+
+    A chunk that contains NaN or a sample beyond +-`LOUDEST` counts as silence. A row of `decode`
+    without steps, with more than the tensor or the maximum, or with NaN has the text "". Rows
+    beyond the budget get zeros and "".
+    """
+    specs = {
+        "audio": tf.TensorSpec([None, None], tf.float32, name="audio"),
+        "state": tf.TensorSpec([None, stream.size], tf.float32, name="state"),
+        "log_probs": tf.TensorSpec(
+            [None, None, len(recognizer.letters) + 1], tf.float32, name="log_probs"
+        ),
+        "frames": tf.TensorSpec([None], tf.int32, name="frames"),
+    }
+
+    def advance(audio: tf.Tensor, state: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+        log_probs, state = stream(audio, state, LOUDEST)
+        return {"log_probs": log_probs, "state": state}
+
+    @tf.function(input_signature=[specs["audio"], specs["state"]])
+    def read(audio: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
+        length = tf.fill(tf.shape(state)[:1], tf.shape(audio)[1])
+        return run_valid(
+            advance,
+            {"audio": audio, "state": state, "length": length},
+            within_budget(tf.ones_like(length, tf.bool), length, MOST),
+            fill={"length": stream.step},
+            timed=["audio"],
+            steps={"log_probs": lambda samples: tf.maximum(samples // stream.step, 1)},
+        )
+
+    @tf.function(input_signature=[specs["log_probs"], specs["frames"]])
+    def decode(log_probs: tf.Tensor, frames: tf.Tensor) -> dict[str, tf.Tensor]:
+        real = tf.sequence_mask(frames, tf.shape(log_probs)[1])[:, :, None]
+        log_probs = tf.where(real, log_probs, 0.0)
+        valid = length_fits(frames, log_probs, at_most=recognizer.max_samples // stream.step + 1)
+        valid &= tf.reduce_all(log_probs <= 0.0, axis=[1, 2])  # false for NaN
+        valid = within_budget(valid, frames, MOST // stream.step)
+        return recognizer.to_text(recognizer.search(log_probs, tf.where(valid, frames, 0)))
+
+    return {"stream": read, "decode": decode}
+
+
+def examples(lengths: Sequence[int], recognizer: Recognizer | None = None) -> Examples:
+    """Return requests for each signature: one per length, the first with a silent row.
 
     The others have one row, since recordings fill most of an export's warm-up file.
+
+    Args:
+      lengths: in samples.
+      recognizer: adds those for the signatures of a model of `--streaming`.
     """
     requests: list[Example] = []
     for samples in lengths:
@@ -264,4 +330,31 @@ def examples(lengths: Sequence[int]) -> Examples:
             rows.append(np.zeros(samples))
         length = np.full(len(rows), samples, np.int32)
         requests.append({"audio": np.stack(rows).astype(np.float32), "length": length})
-    return {"serving_default": requests, "tensors": requests, "explain": requests}
+    found: Examples = {name: requests for name in ("serving_default", "tensors", "explain")}
+    stream = None if recognizer is None else recognizer.stream
+    if recognizer is None or stream is None:
+        return found
+    audio = requests[-1]["audio"][:, : stream.chunk]
+    states = [np.full((1, stream.size), value, np.float32) for value in (0.0, 0.1)]
+    chunks: list[Example] = [{"audio": audio, "state": state} for state in states]
+    symbols = len(recognizer.letters) + 1
+    log_probs = np.log(np.random.default_rng(0).dirichlet(np.ones(symbols), (1, 8)))
+    decoded = {"log_probs": log_probs.astype(np.float32), "frames": np.array([8], np.int32)}
+    return {**found, "stream": chunks, "decode": [decoded]}
+
+
+def stream_settings(recognizer: Recognizer) -> dict[str, int]:
+    """Return the settings of an export that a client of `stream_signatures` needs."""
+    stream = recognizer.stream
+    return {} if stream is None else {"chunk_samples": stream.chunk, "state_size": stream.size}
+
+
+def example_lengths(max_samples: int, target: Target = PORTABLE) -> list[int]:
+    """Return the lengths of the requests for an export.
+
+    One with static shapes is verified at each of its lengths, others at short ones, since a second
+    takes 200 kB of the export.
+    """
+    if target.name == "tpu":
+        return list(target.lengths)
+    return [min(RATE, max_samples), min(3 * RATE, max_samples)]

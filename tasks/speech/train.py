@@ -50,7 +50,7 @@ with epy.lazy_imports():
 
 
 # Settings that `--init` copies from the published model.
-ARCHITECTURE = ("bands", "channels", "strides", "cell", "units", "layers")
+ARCHITECTURE = ("bands", "channels", "strides", "cell", "units", "layers", "streaming")
 
 
 class Prepared(NamedTuple):
@@ -233,7 +233,9 @@ def main(argv: list[str]) -> None:
         signatures=serving.signatures(recognizer),
         model=built,
         resources=recognizer.resources,
-        examples=serving.examples(lengths),
+        examples=serving.examples(
+            serving.example_lengths(recognizer.max_samples, run.target), recognizer
+        ),
         settings={
             "letters": prepared.letters,
             "sample_rate": RATE,
@@ -243,6 +245,7 @@ def main(argv: list[str]) -> None:
             "step_seconds": 0.01 * math.prod(config.strides),
             "lm_weight": recognizer.weight,
             "bonus": recognizer.bonus,
+            **serving.stream_settings(recognizer),
         },
         score=score,
         card=make_card(prepared, config, recognizer),
@@ -252,6 +255,8 @@ def main(argv: list[str]) -> None:
 def make_card(prepared: Prepared, config: Config, recognizer: serving.Recognizer) -> Card:
     """Return the task's texts for the model card."""
     layers = describe_layers(config.layers, config.cell, config.units)
+    if config.streaming:
+        layers = f"{config.layers} {config.cell} layers of {config.units} units that read forwards"
     hours = prepared.train.samples.sum() / RATE / 3600
     language = (
         f"a {config.order}-gram model of the training transcripts (weight {recognizer.weight}, "

@@ -28,8 +28,11 @@ def test_features_equal_their_definition_in_numpy():
     energies = mel_by_numpy(sound.astype(np.float64), 40)
     computed = features.mel_energies(tf.constant(sound[None]), 40)[0].numpy()
     np.testing.assert_allclose(computed, energies, rtol=2e-3, atol=1e-5 * energies.max())
-    smooth = np.convolve(energies.sum(1), np.ones(5), "same")
-    speech = energies.sum(1) > 1e-3 * smooth.max() / 5
+    totals = energies.sum(1)
+    smooth = np.convolve(totals, np.ones(5), "same")
+    smooth /= np.convolve(np.ones(len(totals)), np.ones(5), "same")
+    noise, loudest = np.sort(smooth)[len(totals) // 20], smooth.max()
+    speech = totals >= np.clip(4.0 * noise, 1e-3 * loudest, 0.1 * loudest)
     assert 0 < speech.sum() < len(speech)
     values = np.log(energies / energies[speech].mean() + 1e-6)
     values = (values - values[speech].mean(0)) / np.sqrt(values[speech].var(0) + 1e-2)
@@ -64,6 +67,25 @@ def test_silence_around_speech_changes_no_feature_of_the_speech(noise):
         shifted = values[0, start : start + int(frames[0])]
         tolerance = 0.3 if len(before) == len(click) else 1e-3
         np.testing.assert_allclose(shifted[inside], plain[0, inside], atol=tolerance)
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-2, 3e-2])
+def test_noise_before_and_after_changes_no_feature_of_speech_in_noise(level):
+    rng = np.random.default_rng(1)
+    sound = np.pad(speak("abc", rng), 2 * RATE)
+    longer = (sound + level * rng.normal(size=len(sound))).astype(np.float32)[None]
+    plain, frames = features.log_mel(tf.constant(longer[:, 2 * RATE : -2 * RATE]), [10**6], 32)
+    values, _ = features.log_mel(tf.constant(longer), [longer.shape[1]], 32)
+    shifted = values[0, 200 : 200 + int(frames[0])]
+    assert np.abs(shifted - plain[0]).mean() < 0.05
+
+
+def test_speech_stands_out_of_noise():
+    energies = tf.constant([[[0.03]] * 10 + [[1.0]] * 10 + [[0.03]] * 10 + [[9.0]] * 5])
+    found = features.find_speech(energies, [30]).numpy()[0]
+    assert found[10:20].all() and not found[:10].any() and not found[20:].any()
+    steady = features.find_speech(tf.ones([1, 20, 3]), [20]).numpy()
+    assert steady.all()  # as loud as the loudest, whatever the noise is
 
 
 @pytest.mark.parametrize("samples", [0, 399, 400, 559, 560, 7777])

@@ -4,6 +4,7 @@ import itertools
 import math
 
 from common import ctc
+from common.serving.targets import Target
 from common.serving.versions import find
 from tasks.speech import audio, serving
 from tests.tasks import commands
@@ -152,8 +153,10 @@ def test_the_keras_model_equals_the_export(served):
         np.testing.assert_array_equal(row[frames:], 0.0)  # the export blanks the padding
 
 
-def test_example_requests_have_every_bucket_length():
-    requests = serving.examples([6000, 9000])
+def test_example_requests_have_every_length_of_a_static_export():
+    lengths = serving.example_lengths(160_000, Target("tpu", lengths=(6000, 9000)))
+    assert serving.example_lengths(32_000) == [16_000, 32_000]
+    requests = serving.examples(lengths)
     for name in ("serving_default", "tensors", "explain"):
         assert [row["audio"].shape for row in requests[name]] == [(2, 6000), (1, 9000)]
 
