@@ -79,7 +79,13 @@ PRESETS = {
         dataset="jsb_chorales", key_units=96, transpose=0, samples=32, members=3
     ),
     "nottingham": Config(
-        dataset="nottingham", batch_size=8, epochs=3, key_dropout=0.1, transpose=0, samples=32
+        dataset="nottingham",
+        batch_size=8,
+        epochs=3,
+        key_dropout=0.1,
+        transpose=0,
+        samples=32,
+        members=3,
     ),
 }
 DEFAULT = "bach_chorales"

@@ -137,13 +137,14 @@ PRESETS = {
     ),
     "tatoeba": Config(
         dataset="tatoeba",
-        epochs=8,
-        patience=8,
+        epochs=11,
+        patience=11,
         batch_size=128,
-        learning_rate=2.5e-3,
+        learning_rate=1.5e-3,
         source_subwords=4000,
         target_subwords=3000,
         embedding=192,
+        units=320,
         encoder_layers=2,
         dropout=0.1,
         candidates=24,
@@ -189,7 +190,7 @@ def preset_for_size(pairs: int) -> Config:
       >>> [preset_for_size(pairs).target_subwords for pairs in (1_000, 20_000, 100_000)]
       [1000, 4000, 3000]
       >>> [preset_for_size(pairs).epochs for pairs in (1_000, 20_000, 100_000, 600_000)]
-      [12, 18, 8, 2]
+      [12, 18, 11, 2]
     """
     name = "phrase_book" if pairs < 10_000 else "multi30k" if pairs < 60_000 else "tatoeba"
     preset = PRESETS[name]
