@@ -1,7 +1,8 @@
 """Candidates for genes without introns, as the network reads them.
 
-A candidate is a reading frame with the best of its starts. All numbers are relative to its strand,
-so a sequence and its reverse complement have the same candidates.
+A candidate is a reading frame that may be a gene, by its codons or by its length alone, with the
+best of its starts. All numbers are relative to its strand, so a sequence and its reverse complement
+have the same candidates.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tasks.dna.reading_frames import Frames, Span, Starts, Strands, find, lay_ou
 import tensorflow as tf
 
 FOREIGN = 8.0  # log-odds against a gene that is not the organism's own, as of a phage
+LENGTH = 0.5  # weight of the length of a reading frame whose codons no table knows
 STARTS = 8  # of a reading frame that are compared
 FLOOR = -12.0  # score of a reading frame that is a candidate
 NEAREST = (-4, -1, 0, 10, 30, 100, 300)  # bounds of distances from the gene before, in bases
@@ -71,7 +73,9 @@ def make(
     strands = lay_out(bases, length)
     frames, starts = find(strands, start_codons, is_stop)
     sites = gene_tables.start_sites(strands, starts)
-    scored = _score(strands, frames, starts, sites, (tables, similar))
+    content = gene_tables.gc_content(bases, length)
+    open_codon = open_codon_score(content, is_stop)
+    scored = _score(strands, frames, starts, sites, (tables, similar), open_codon)
     best = gene_tables.best_starts(frames, starts, scored.total)
     off = starts.kind == len(start_codons)
     likely, spans = _in_order(strands, frames, starts, best, off)
@@ -79,7 +83,7 @@ def make(
     described = _Described(
         strands,
         tables,
-        tf.gather(gene_tables.gc_content(bases, length), row),
+        tf.gather(content, row),
         Frames(*(tf.gather(value, likely) for value in frames)),
         starts,
         Best(*(tf.gather(value, likely) for value in best)),
@@ -113,11 +117,33 @@ def make(
     )
 
 
+def open_codon_score(content: tf.Tensor, is_stop: tf.Tensor) -> tf.Tensor:
+    """Return the log-odds of a codon that is no stop codon, relative to independent bases.
+
+    Args:
+      content: `<float32>[batch]`, fraction of G and C.
+      is_stop: `<bool>[batch, 65]`, which codons are stop codons.
+
+    Returns:
+      `<float32>[batch]`.
+
+    Example:
+      >>> stops = tf.constant([[codon in (48, 50, 56) for codon in range(65)]])  # TAA, TAG, TGA
+      >>> float(open_codon_score(tf.constant([0.5]), stops)[0])  # log(64 / 61)
+      0.048009...
+    """
+    weak, strong = (1.0 - content) / 2.0, content / 2.0
+    single = tf.stack([weak, strong, strong, weak], axis=1)
+    codons = tf.einsum("ba,bc,bd->bacd", single, single, single)
+    probability = tf.reshape(codons, [-1, 64])
+    return -tf.math.log1p(-tf.reduce_sum(tf.where(is_stop[:, :64], probability, 0.0), axis=1))
+
+
 class _Scored(NamedTuple):
     """The score of the gene from each start, and its parts."""
 
     parts: tf.Tensor  # of the start, `gene_tables.start_scores`
-    coding: tf.Tensor  # of the codons, by the better table
+    coding: tf.Tensor  # of the codons, by the better table, or by their number
     foreign: tf.Tensor  # of the codons, by the tables of similar organisms
     total: tf.Tensor
 
@@ -128,8 +154,13 @@ def _score(
     starts: Starts,
     sites: gene_tables.StartSites,
     tables: tuple[Tables, Tables],
+    open_codon: tf.Tensor,
 ) -> _Scored:
-    """Return the scores of all starts, by the tables of the organism and of similar ones."""
+    """Return the scores of all starts, by the tables of the organism and of similar ones.
+
+    A gene may be unlike both, as one of a phage or a mobile element. Its length still counts: few
+    reading frames are as long by chance. As in Prodigal, half of these log-odds are a lower bound.
+    """
     row = tf.gather(strands.rows, strands.position(starts.codon))
     parts = gene_tables.start_scores(tables[0], sites, starts.kind, row)
     stop = tf.gather(frames.stop, starts.frame)
@@ -139,7 +170,8 @@ def _score(
         return gene_tables.coding_score(sums, starts.codon, stop)
 
     native, foreign = map(coding_by, tables)
-    coding = tf.maximum(native, foreign - FOREIGN)
+    by_length = tf.cast(stop - starts.codon, tf.float32) * tf.gather(open_codon, row)
+    coding = tf.maximum(native, tf.maximum(foreign, LENGTH * by_length) - FOREIGN)
     return _Scored(parts, coding, foreign, coding + tf.reduce_sum(parts, axis=1) + CONSTANT)
 
 
