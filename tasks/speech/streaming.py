@@ -3,7 +3,16 @@
 A chunk has up to 320 ms, a whole number of steps of the network. Its log-probabilities are those
 that the network has for the whole recording, since no layer looks ahead. What later chunks need of
 earlier ones is one vector a row, which the caller keeps: zeros at the start of an utterance. So a
-server keeps nothing between two requests.
+server keeps nothing between two requests. Two signatures of the export do this:
+
+    stream    audio [batch, samples], the next `chunk_samples` of each row
+              state [batch, state_size]
+              -> log_probs [batch, steps, letters + 1] of the chunk, the next state
+    decode    log_probs of all chunks so far, frames [batch], how many steps are real
+              -> text, confidence
+
+`chunk_samples` and `state_size` stand in `assets.extra/config.json`. The text so far is as old as a
+chunk and its computation.
 """
 
 from __future__ import annotations

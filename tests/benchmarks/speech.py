@@ -3,10 +3,14 @@
     pip install -e '.[speech,bench]'
     python -m tests.benchmarks.speech                          # untrained weights, equally fast
     python -m tests.benchmarks.speech --model saved_models/speech
+    python -m tests.benchmarks.speech --model NEW --against OLD --sounds DIR
 
 The real-time factor is the computing time per second of sound, for one recording of 4 s and for a
-batch of 16. Where librosa is installed, its mel energies are compared with ours. Each figure is the
-median of several runs after a warm-up. The last line is one JSON object.
+batch of 16. With `--against` the requests alternate between two exports, and the ratio of their
+times is that of one process on one machine, whatever else runs there. `--sounds` takes the first 16
+sound files of a folder, cut or repeated to 4 s, instead of noise. For a model of `--streaming` the
+time of a chunk is measured, too. Where librosa is installed, its mel energies are compared with
+ours. Each figure is the median of several runs after a warm-up. The last line is one JSON object.
 """
 
 import argparse
@@ -18,8 +22,8 @@ from pathlib import Path
 from common import ctc, rnn_kernels
 from common.commands import cli
 from common.serving.served import load_export
-from tasks.speech import features, model, serving
-from tasks.speech.audio import request
+from tasks.speech import features, microphone, model, serving
+from tasks.speech.audio import SUFFIXES, read, request
 from tasks.speech.config import PRESETS
 
 import numpy as np
@@ -29,15 +33,48 @@ SECONDS = 4.0
 LETTERS = (" ", *"abcdefghijklmnopqrstuvwxyz")
 
 
+def medians(functions, runs=7, clock=time.perf_counter):
+    """Return the median time of a call of each function, in seconds; the calls alternate."""
+    times = [[] for _ in functions]
+    for run in range(runs + 2):
+        for function, seconds in zip(functions, times, strict=True):
+            start = clock()
+            function()
+            if run >= 2:  # after a warm-up
+                seconds.append(clock() - start)
+    return [statistics.median(seconds) for seconds in times]
+
+
 def median(function, runs=7):
-    """Return the median wall time of a call, in seconds."""
-    function()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    """Return the median time of a call, in seconds."""
+    return medians([function], runs)[0]
+
+
+def read_sounds(folder, samples):
+    """Return 16 sounds of a folder, cut or repeated to some samples."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES)[:16]
+    return [np.resize(read(path), samples) for path in paths]
+
+
+def make_noises(samples):
+    """Return 16 noises of changing loudness, so that no step of the search is trivial."""
+    rng = np.random.default_rng(0)
+    swell = np.sin(np.arange(samples) / 3000.0)
+    return [(0.1 * swell * rng.normal(size=samples)).astype(np.float32) for _ in range(16)]
+
+
+def measure_chunks(served, sound):
+    """Return the CPU seconds of each chunk of a sound, with the text so far after each."""
+    size = served.settings["chunk_samples"]
+    seconds = []
+    for _ in range(2):  # the first is a warm-up
+        seconds.clear()
+        utterance = microphone.begin(served)
+        for start in range(0, len(sound) - size + 1, size):
+            before = time.process_time()
+            utterance.add(sound[start : start + size])
+            seconds.append(time.process_time() - before)
+    return seconds
 
 
 def untrained():
@@ -56,6 +93,11 @@ def untrained():
     with rnn_kernels.portable():
         traced = serving.signatures(recognizer)["serving_default"].get_concrete_function()
     return lambda inputs: traced(tf.constant(inputs["audio"]), tf.constant(inputs["length"]))
+
+
+def calling(served):
+    """Return a function that calls `serving_default` of an export."""
+    return lambda inputs: served.call("serving_default", **inputs)
 
 
 def against_librosa(audio):
@@ -114,26 +156,32 @@ def main():
         description="Measure the speed of a speech model and of its features.",
     )
     parser.add_argument("--model", type=Path, help="export (default: untrained weights)")
-    path = parser.parse_args().model
-    if path is None:
-        call = untrained()
-    else:
-        served = load_export(path)
-        call = lambda inputs: served.call("serving_default", **inputs)  # noqa: E731
-    rng = np.random.default_rng(0)
+    parser.add_argument("--against", type=Path, help="another export, to which times are compared")
+    parser.add_argument("--sounds", type=Path, help="folder of sound files (default: noise)")
+    flags = parser.parse_args()
+    served = None if flags.model is None else load_export(flags.model)
+    calls = [untrained() if served is None else calling(served)]
+    if flags.against is not None:
+        calls.append(calling(load_export(flags.against)))
     samples = int(SECONDS * features.RATE)
-    # Noise of changing loudness, so that no step of the search is trivial.
-    swell = np.sin(np.arange(samples) / 3000.0)
-    sounds = [(0.1 * swell * rng.normal(size=samples)).astype(np.float32) for _ in range(16)]
+    sounds = make_noises(samples) if flags.sounds is None else read_sounds(flags.sounds, samples)
     result = {}
     for count in (1, 16):
         inputs = request(sounds[:count])
-        seconds = median(lambda inputs=inputs: call(inputs))
+        runs = [lambda call=call, inputs=inputs: call(inputs) for call in calls]
+        seconds, *others = medians(runs, runs=15)
         result[f"real_time_factor_{count}"] = seconds / (count * SECONDS)
         print(
             f"{count:3d} x {SECONDS:g} s: {seconds:.3f} s, real-time factor "
             f"{seconds / (count * SECONDS):.4f}"
         )
+        for other in others:
+            result[f"ratio_{count}"] = seconds / other
+            print(f"    against {other:.3f} s: ratio {seconds / other:.3f}")
+    if served is not None and "chunk_samples" in served.settings:
+        chunks = measure_chunks(served, sounds[0])
+        result["chunk_cpu_seconds"] = [statistics.median(chunks), max(chunks)]
+        print(f"a chunk: {statistics.median(chunks):.3f} CPU s, the longest {max(chunks):.3f}")
     compared = against_librosa(sounds[0])
     if compared is None:
         print("librosa is not installed: features not compared")
