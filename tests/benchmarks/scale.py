@@ -3,7 +3,7 @@
     python -m tests.benchmarks.scale --rows 10000 100000 1000000
     python -m tests.benchmarks.scale --rows 10000000 --tasks sentiment --predict_rows 0
 
-Tables are made by formula: reviews of about 480 bytes, pairs of sentences of about 60 bytes each.
+Tables are made by formula: reviews of about 590 bytes, pairs of sentences of about 145.
 For each size the `train` command of a task starts twice with its defaults, in a process of its own,
 which ends after `--steps` steps: "first" is the first start, which also prepares the table if it is
 large, "again" is the second. Seconds count from the start of the process to the end of the first
