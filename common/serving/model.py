@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from common.serving.served import Served
 from common.serving.versions import find
 
+import numpy as np
+
 if TYPE_CHECKING:
     import keras
 
-Input = TypeVar("Input", bound=str | Path)
+Input = TypeVar("Input", bound="str | Path | int | np.ndarray")
 Result = TypeVar("Result")
 
 
@@ -46,8 +48,8 @@ class Model(Generic[Input, Result]):
 
     def __call__(self, inputs: Input | Iterable[Input]) -> Result | list[Result]:
         """Return the result for one input, or the list of those for several."""
-        if isinstance(inputs, str | Path):
-            (result,) = self.answer([inputs])
+        if isinstance(inputs, str | Path | int | np.ndarray):
+            (result,) = self.answer([inputs])  # type: ignore[list-item]  # narrowed to the union
             return result
         return list(self.answer(inputs))
 

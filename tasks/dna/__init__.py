@@ -1,1 +1,8 @@
-"""DNA task: predict the genes of a sequence, base by base."""
+"""DNA: from a sequence to its genes and the label of each base."""
+
+from etils import epy
+
+with epy.lazy_api_imports(globals()):
+    from tasks.dna.predict import Annotation, load
+
+__all__ = ["Annotation", "load"]

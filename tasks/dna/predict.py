@@ -31,12 +31,13 @@ from common.commands import cli
 from common.commands.config import BatchPredictConfig, Count, Picture
 from common.errors import InputError
 from common.files import open_output
+from common.serving.model import Model
 from common.serving.served import Served, load_export
 from tasks.dna import formats, outputs
 from tasks.dna.config import TASK
 from tasks.dna.genes import LABELS, Gene, Record, to_text
 from tasks.dna.nucleotides import encode
-from tasks.dna.predictions import Prediction, Reading
+from tasks.dna.predictions import PredictedGene, Prediction, Reading, predict
 
 import numpy as np
 import tyro
@@ -84,6 +85,64 @@ class Predict(BatchPredictConfig):
             raise InputError("no sequence given: write it on the command line, or pass --file PATH")
         if self.workers > 1 and (self.proteins or self.genes or self.genbank):
             raise InputError("--proteins, --genes and --genbank need --workers 1: files share them")
+
+
+# --- From Python ----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """A sequence with its genes and the label of each base.
+
+    Attributes:
+      sequence: the bases, in capital letters.
+      genes: in ascending order; positions are 0-based, the end is excluded.
+      labels: a letter of `.CcIi` per base: intergenic, coding and intron, in small letters on the
+        reverse strand.
+      genetic_code: NCBI's number of the code by which the genes were read.
+
+    Example:
+      >>> from tasks.dna.genes import Gene
+      >>> gene = PredictedGene(Gene(((0, 12),), 1), confidence=0.9)
+      >>> found = Annotation("GTGAAACCCTGA", (gene,), "CCCCCCCCCCCC")
+      >>> (found.genes[0].start, found.genes[0].end, found.genes[0].strand), found.proteins
+      ((0, 12, 1), ('MKP',))
+    """
+
+    sequence: str
+    genes: tuple[PredictedGene, ...]
+    labels: str
+    genetic_code: int = 11
+
+    @property
+    def proteins(self) -> tuple[str, ...]:
+        """The protein of each gene, without the stop codon."""
+        code = self.genetic_code
+        return tuple(outputs.translate(found.gene, self.sequence, code) for found in self.genes)
+
+
+def load(
+    path: str | Path | None = None, *, batch_size: int = 8, adapt: bool = True
+) -> Model[str, Annotation]:
+    """Load a published model as a function of sequences; see `common.serving.model`.
+
+    The sequences of a call are of one organism, from which the model learns, unless `adapt` is
+    false.
+
+    Example::
+
+        model = load()
+        model("AGCCCCTGTGAGGAACTAG").labels  # one letter per base
+    """
+    served, reading = load_export(path, TASK), Reading(adapt)
+
+    def answer(sequences: Iterable[str]) -> Iterator[Annotation]:
+        rows = (checked(text, f"sequence {n}") for n, text in enumerate(sequences, start=1))
+        for sequence, found in predict(served, rows, batch_size=batch_size, reading=reading):
+            labels = to_text(found.labels)
+            yield Annotation(sequence, found.genes, labels, found.genetic_code)
+
+    return Model(served, answer)
 
 
 # --- Input ----------------------------------------------------------------------------------------
@@ -278,8 +337,6 @@ class Writer:
 
 def write(flags: Predict, served: Served, writer: Writer) -> tuple[Record, list[Gene]] | None:
     """Predict and write record by record; return the first one for the picture."""
-    from tasks.dna import predictions  # here, since it imports what predictions need
-
     pending: list[tuple[Record, bool]] = []
 
     def sequences() -> Iterator[str]:
@@ -289,9 +346,7 @@ def write(flags: Predict, served: Served, writer: Writer) -> tuple[Record, list[
 
     reading = Reading(flags.adapt, flags.genetic_code, flags.mask)
     first = None
-    for _, prediction in predictions.predict(
-        served, sequences(), batch_size=flags.batch_size, reading=reading
-    ):
+    for _, prediction in predict(served, sequences(), batch_size=flags.batch_size, reading=reading):
         record, is_plain = pending.pop(0)
         first = first or (record, prediction.plain)
         writer.write(record, prediction, is_plain=is_plain)

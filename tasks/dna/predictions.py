@@ -38,6 +38,21 @@ class PredictedGene:
     start_codon: str | None = None
     motif: str | None = None
 
+    @property
+    def start(self) -> int:
+        """Position of the leftmost base, from 0."""
+        return self.gene.start
+
+    @property
+    def end(self) -> int:
+        """Position after the rightmost base."""
+        return self.gene.end
+
+    @property
+    def strand(self) -> int:
+        """1, or -1 for the reverse strand."""
+        return self.gene.strand
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:

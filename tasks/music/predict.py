@@ -13,9 +13,9 @@ quarter note has.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from common import plots
 from common.commands import cli
@@ -23,10 +23,11 @@ from common.commands.config import Count, PredictConfig
 from common.errors import InputError
 from common.files import write_together
 from common.messages import say
+from common.serving.model import Model
 from common.serving.served import Served, load_export
 from tasks.music import midi
 from tasks.music.config import TASK
-from tasks.music.midi import KEYS, Recording
+from tasks.music.midi import KEYS, LOWEST, Recording
 
 import numpy as np
 
@@ -109,6 +110,135 @@ class Predict(PredictConfig):
         if self.count == 1:
             return [self.out]
         return [self.out.with_stem(f"{self.out.stem}-{n + 1}") for n in range(self.count)]
+
+
+# --- From Python ----------------------------------------------------------------------------------
+
+
+class Tone(NamedTuple):
+    """A note of a piece: a MIDI pitch, its first frame, and the frame after its last one."""
+
+    pitch: int
+    start: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition:
+    """A piece of music.
+
+    Attributes:
+      frames: `<float32>[time, 88]`, a piano roll; see `tasks.music.midi`.
+      given: how many of the frames are those of the prime.
+      seed: the seed of the random numbers.
+      steps_per_quarter: frames per quarter note.
+      tempo: quarter notes per minute.
+      prime: the MIDI file that the piece continues; None if there is none.
+
+    Example:
+      >>> piece = Composition(np.eye(4, 88, 39), given=0, seed=7, steps_per_quarter=2, tempo=120.0)
+      >>> piece.notes[0], piece.seconds
+      (Tone(pitch=60, start=0, end=1), 1.0)
+    """
+
+    frames: np.ndarray = dataclasses.field(repr=False)
+    given: int
+    seed: int
+    steps_per_quarter: int
+    tempo: float
+    prime: Recording | None = dataclasses.field(default=None, repr=False)
+
+    @property
+    def notes(self) -> list[Tone]:
+        """The notes, sorted by start and then by pitch."""
+        return [Tone(LOWEST + key, start, end) for key, start, end in midi.to_notes(self.frames)]
+
+    @property
+    def seconds(self) -> float:
+        """The duration."""
+        return round(len(self.frames) * 60.0 / self.tempo / self.steps_per_quarter, 3)
+
+    def write(self, path: str | Path) -> dict[str, Path]:
+        """Write a MIDI file, and a picture and the sound next to it.
+
+        Returns:
+          The paths of `midi`, `picture` and `sound`.
+        """
+        return write_music(
+            Path(path),
+            self.frames,
+            steps_per_quarter=self.steps_per_quarter,
+            tempo=self.tempo,
+            prime=self.prime,
+        )
+
+
+Start: TypeAlias = "int | str | Path | np.ndarray"  # of a piece; see `load`
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    steps: int = 128,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Model[Start, Composition]:
+    """Load a published model as a function of the start of a piece; see `common.serving.model`.
+
+    The start is a number, and the model composes as many frames from nothing; or a MIDI file or its
+    frames `<float>[time, 88]`, and the model adds `steps` frames. The pieces of one call have the
+    seeds `seed`, `seed + 1` and so on. `temperature` and `top_p` are those of the command.
+
+    Example::
+
+        model = load(seed=7)
+        model(64).write("new.mid")          # 64 frames from nothing
+        model("my.mid").write("more.mid")   # a continuation
+    """
+    served = load_export(path, TASK)
+
+    def answer(starts: Iterable[Start]) -> Iterator[Composition]:
+        for number, start in enumerate(starts):
+            count = start if isinstance(start, int) else steps
+            flags = Predict(
+                steps=count,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed + number,
+                prime=Path(start) if isinstance(start, str | Path) else None,
+            )
+            given = start if isinstance(start, np.ndarray) else None
+            yield from compose_pieces(served, flags, given)
+
+    return Model(served, answer)
+
+
+def compose_pieces(
+    served: Served, flags: Predict, given: np.ndarray | None = None
+) -> Iterator[Composition]:
+    """Generate the pieces that the flags ask for.
+
+    Args:
+      served: the export.
+      flags: what to generate.
+      given: `<float>[time, 88]`, the frames to continue, instead of the file `flags.prime`.
+    """
+    settings = served.settings
+    prime = record_prime(flags, settings)
+    if prime is not None and flags.tempo is not None:
+        prime = prime.at_tempo(flags.tempo)
+    if given is None:
+        given = np.zeros((0, KEYS)) if prime is None else prime.frames
+    tempo = flags.tempo or settings["tempo"]
+    if prime is not None and prime.song.tempos:
+        tempo = prime.song.tempos[-1][1]
+    pieces = generate_all(served, given.astype(np.float32), flags)
+    for number, frames in enumerate(pieces, start=flags.seed):
+        yield Composition(frames, len(given), number, settings["steps_per_quarter"], tempo, prime)
+
+
+# --- Generation -----------------------------------------------------------------------------------
 
 
 def read_prime(flags: Predict, settings: Mapping[str, Any]) -> np.ndarray:
@@ -292,30 +422,18 @@ def to_line(prediction: Mapping[str, Any]) -> str:
 
 def predict_all(served: Served, flags: Predict) -> Iterator[dict[str, Any]]:
     """Generate and write all pieces; yield plain values about each."""
-    settings = served.settings
-    prime = record_prime(flags, settings)
-    if prime is not None and flags.tempo is not None:
-        prime = prime.at_tempo(flags.tempo)
-    given = np.zeros((0, KEYS)) if prime is None else prime.frames
-    pieces = generate_all(served, given.astype(np.float32), flags)
-    tempo = flags.tempo or settings["tempo"]
-    if prime is not None and prime.song.tempos:
-        tempo = prime.song.tempos[-1][1]
-    steps_per_quarter = settings["steps_per_quarter"]
-    for number, (path, frames) in enumerate(zip(flags.paths(), pieces, strict=True)):
-        files = write_music(
-            path, frames, steps_per_quarter=steps_per_quarter, tempo=tempo, prime=prime
-        )
-        notes = midi.to_notes(frames)
-        if not notes:
+    pieces = compose_pieces(served, flags)
+    for path, piece in zip(flags.paths(), pieces, strict=True):
+        files = piece.write(path)
+        if not piece.notes:
             cli.say("the model generated only silence; try another --seed")
         yield {
             **files,
-            "frames": len(frames),
-            "prime_frames": len(given),
-            "notes": len(notes),
-            "seconds": round(len(frames) * 60.0 / tempo / steps_per_quarter, 3),
-            "seed": flags.seed + number,
+            "frames": len(piece.frames),
+            "prime_frames": piece.given,
+            "notes": len(piece.notes),
+            "seconds": piece.seconds,
+            "seed": piece.seed,
             "model": served.path,
         }
 

@@ -10,6 +10,7 @@ from common.errors import InputError
 from tasks.dna import formats, predict, streaming
 from tasks.dna.genes import LABELS, Gene, Record
 from tasks.dna.paths import genes_of
+from tasks.dna.predict import load
 from tests.tasks import commands
 from tests.tasks.own.dna import spliced_record, write_fasta
 
@@ -34,6 +35,23 @@ def test_predict_labels_the_sequences_on_the_command_line(trained, capsys, monke
         predict.main(["ACGT", "ACJT"])
     with pytest.raises(InputError, match="sequence 1 is empty"):
         predict.main([""])
+
+
+def test_load_answers_one_sequence_and_several_with_genes_and_labels(served):
+    random = np.random.default_rng(9)
+    sequence = spliced_record(random, "chr", genes_wanted=2).sequence
+    model = load(served.path)
+    found = model(sequence.lower())
+    assert found.sequence == sequence and len(found.labels) == len(sequence)
+    assert found.genes and set(found.labels) <= set(LABELS)
+    for gene in found.genes:
+        inside = found.labels[gene.start : gene.end]
+        assert set(inside) <= set("CI" if gene.strand == 1 else "ci")
+    assert len(found.proteins) == len(found.genes) and all(found.proteins)
+    other, again = model(["ACGT", sequence])
+    assert other.labels == "...." and other.genes == () and again == found
+    with pytest.raises(InputError, match=r"sequence 2: 'J' at base 3 is no IUPAC letter"):
+        model(["ACGT", "ACJT"])
 
 
 def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, served):

@@ -7,6 +7,7 @@ from pathlib import Path
 from common.commands import cli
 from common.errors import InputError
 from tasks.music import data, evaluate, midi, predict, smf
+from tasks.music.predict import load
 from tasks.music.smf import Meter, Note, Song
 from tests.tasks.own.music import chord_piece, write_midi
 
@@ -56,6 +57,28 @@ def test_a_continuation_keeps_the_frames_of_the_prime(trained, tmp_path, capsys)
     assert np.array_equal(midi.read_midi(out, 1)[:4], frames[:4])
     predict.main([*words, "--steps", "0"])
     assert np.array_equal(midi.read_midi(out, 1), frames)
+
+
+def test_load_composes_from_nothing_and_continues_files_and_frames(served, tmp_path):
+    frames = chord_piece(np.random.default_rng(5), 2)
+    prime = write_midi(tmp_path / "prime.mid", frames)
+    model = load(served.path, steps=6, seed=7)
+    piece = model(12)
+    assert len(piece.frames) == 12 and (piece.given, piece.seed) == (0, 7) and piece.notes
+    assert {tone.pitch - midi.LOWEST for tone in piece.notes} == set(
+        np.flatnonzero(piece.frames.any(axis=0))
+    )
+    assert piece.seconds == pytest.approx(12 * 60 / data.OWN_TEMPO)
+    again, other, more, same = model([12, 12, str(prime), frames])
+    np.testing.assert_array_equal(again.frames, piece.frames)
+    assert other.seed == 8 and not np.array_equal(other.frames, piece.frames)
+    for continued in (more, same):
+        assert (continued.given, len(continued.frames)) == (len(frames), len(frames) + 6)
+        np.testing.assert_array_equal(continued.frames[: len(frames)] > 0, frames > 0)
+    written = more.write(tmp_path / "more.mid")
+    assert np.array_equal(midi.read_midi(written["midi"], 1)[: len(frames)], frames)
+    with pytest.raises(InputError, match=r"--steps must be 0 or more, got -1"):
+        model(-1)
 
 
 def test_music_of_several_requests_is_that_of_one(served):
