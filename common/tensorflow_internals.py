@@ -8,12 +8,13 @@ of TensorFlow that moves one of them costs a change here and nowhere else.
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 
 import tensorflow as tf
 from tensorflow.python.eager import record
-from tensorflow.python.saved_model import save_context
+from tensorflow.python.saved_model import fingerprinting_utils, save_context
 
-__all__ = ["UnsharedFile", "is_compiling", "is_recording", "is_saving"]
+__all__ = ["UnsharedFile", "is_compiling", "is_recording", "is_saving", "write_fingerprint"]
 
 
 def is_recording() -> bool:
@@ -50,6 +51,11 @@ def is_compiling() -> bool:
       (6, [True])
     """
     return tf.__internal__.get_enclosing_xla_context() is not None
+
+
+def write_fingerprint(directory: Path) -> None:
+    """Write `fingerprint.pb` of a SavedModel anew, after its graph was changed."""
+    fingerprinting_utils.write_fingerprint(str(directory))
 
 
 class UnsharedFile(tf.lookup.TextFileInitializer):

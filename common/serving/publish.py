@@ -1,10 +1,10 @@
 """Publish a model as a TF Serving version folder, or not at all.
 
-`publish` traces the signatures, saves them, scans the graph for what a server cannot run, and
-records the warm-up requests with the outputs of the live model. A process without Keras and without
-this project (`common/serving/check.py`) then runs these requests, compares its outputs with the
-recorded ones, and records its own. The task scores the export. Only then does the export get a
-version number and a place in TF Serving's list of models.
+`publish` traces the signatures, saves them, scans the graph for what a server cannot run, removes
+from it what nothing reads, and records the warm-up requests with the outputs of the live model. A
+process without Keras and without this project (`common/serving/check.py`) then runs these requests,
+compares its outputs with the recorded ones, and records its own. The task scores the export. Only
+then does the export get a version number and a place in TF Serving's list of models.
 
 A version folder holds `saved_model.pb`, `variables/`, `assets/` (vocabularies),
 `assets.extra/config.json` (the settings), `assets.extra/architecture.json` (the Keras layers, for
@@ -29,6 +29,7 @@ from typing import Any
 
 from common.errors import ExportError
 from common.files import make_public, make_public_folder, remove_abandoned, unique_path
+from common.serving.compact import compact
 from common.serving.models_config import list_version
 from common.serving.scan import scan
 from common.serving.targets import PORTABLE, Example, Function, Target
@@ -132,6 +133,7 @@ def publish(
         with disable_cudnn(*layers), rnn_kernels.portable():
             live = _save_graph(signatures, model, resources, target, staged)
             scan(staged, target)
+            compact(staged)
             with without_tf32():
                 _record(live, examples, model_name=directory.name, path=staged / WARM_UP)
         requests = sum(map(len, examples.values()))
