@@ -1,10 +1,12 @@
 """List the seven tasks, train all of them, or open a page to try them.
 
     sequence-suite                                  # data, model, last score, versions
+    sequence-suite examples                         # seven inputs and the answers to them
     sequence-suite train --quick                    # all seven, a few minutes on 2 cores
     sequence-suite train --score test speech video  # two of them, with their full defaults
     sequence-suite demo                             # a page in the browser, for the exports
     sequence-suite ner predict "Ada lives in Rome." # or train, tune, evaluate; each other task
+    sequence-suite ner push hf://ada/names          # upload a model to the Hugging Face Hub
     source <(sequence-suite completion)             # the Tab key completes tasks and flags
 
 `python -m tasks` does the same as `sequence-suite`, and `python -m tasks.ner.predict` as
@@ -18,6 +20,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -37,7 +40,14 @@ from typing import IO, Any, Literal, get_args
 import common
 from common.commands import cli
 from common.errors import InputError, TrainingError
-from common.serving.versions import card_scores, latest, read_settings, versions
+from common.serving.versions import (
+    MODELS,
+    card_scores,
+    latest,
+    read_settings,
+    task_folder,
+    versions,
+)
 from common.start_up import LINES, cores
 
 import tyro
@@ -56,6 +66,17 @@ METRICS = {
     "speech": "wer",
     "video": "accuracy",
 }
+# What `predict` of a task is called with.
+INPUTS = {
+    "sentiment": '"A warm and funny film."',
+    "ner": '"Ada lives in Rome."',
+    "dna": "genome.fa",
+    "translation": '"Où est la gare ?"',
+    "music": "--out new.mid",
+    "speech": "recording.wav",
+    "video": "clip.mp4",
+}
+QUICK_MODELS = Path("quick_models")  # apart, since the newest version is what `load` returns
 # Published scores on the test split of the default data. The other default data sets belong to this
 # project or have no published score; BENCHMARKS.md has the others.
 PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
@@ -65,7 +86,7 @@ PUBLISHED = {"dna": "0.976 on test (Prodigal)"}
 class List:
     """Flags of the list."""
 
-    models: Path = Path("saved_models")
+    models: Path = MODELS
     """folder of the exports"""
     json: bool = False
     """print one JSON object per line"""
@@ -82,8 +103,9 @@ class Train:
     jobs: int | None = None
     """tasks trained at a time, each on its own cores (default: from cores and memory; 1 on a
     GPU)"""
-    output: Path = Path("saved_models")
-    """exports are written to OUTPUT/<task>/<n>/, checkpoints and logs to OUTPUT/<task>/run/"""
+    output: Path | None = None
+    """exports are written to OUTPUT/<task>/<n>/, checkpoints and logs to OUTPUT/<task>/run/
+    (default: saved_models; quick_models with --quick)"""
     data_dir: Path | None = None
     """folder of prepared data sets (default: that of tensorflow-datasets)"""
     score: Literal["validation", "test", "none"] = "validation"
@@ -91,9 +113,14 @@ class Train:
     resume: bool = False
     """continue the interrupted run of each task after its last checkpoint"""
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the exports."""
+        return self.output or (QUICK_MODELS if self.quick else MODELS)
+
     def words(self, task: str) -> list[str]:
         """Return the flags for the command of a task."""
-        words = ["--output", str(self.output), "--score", self.score, "--verbose", "2"]
+        words = ["--output", str(self.folder), "--score", self.score, "--verbose", "2"]
         words += [] if self.data_dir is None else ["--data_dir", str(self.data_dir)]
         words += ["--resume"] if self.resume else []
         if self.quick:
@@ -104,7 +131,7 @@ class Train:
     def resuming_command(self, tasks: Sequence[str]) -> str:
         """Return the command that resumes some tasks."""
         words = ["python", "-m", "tasks", "train", *["--quick"][: self.quick], "--resume"]
-        words += ["--output", str(self.output), "--score", self.score]
+        words += ["--output", str(self.folder), "--score", self.score]
         words += [] if self.data_dir is None else ["--data_dir", str(self.data_dir)]
         words += [] if self.jobs is None else ["--jobs", str(self.jobs)]
         return shlex.join([*words, *tasks])
@@ -121,10 +148,10 @@ def describe(task: str, models: Path) -> dict[str, Any]:
         "data": f"{config.DEFAULT} (default)",
         "model": config.Config.__doc__.splitlines()[0].rstrip("."),
         "scores": {},
-        "versions": versions(models / task),
+        "versions": versions(task_folder(task, models)),
     }
     if row["versions"]:
-        newest = latest(models / task)
+        newest = latest(task_folder(task, models))
         settings = read_settings(newest)
         trained = settings["training_data"]
         row["data"] = trained["dataset"] or Path(trained["data"]).name
@@ -186,6 +213,8 @@ def train(argv: list[str]) -> None:
     start = time.monotonic()
     rows = train_side_by_side(tasks, flags)
     print(aligned([_on_scoreboard(row) for row in rows]))
+    if asked := next((row["task"] for row in rows if "error" not in row), None):
+        print(f"\nto call one: {calling_command(asked, flags.folder)}\n")
     failed = [row["task"] for row in rows if "error" in row]
     seconds = round(time.monotonic() - start, 1)
     cli.print_result({"tasks": rows, "failed": failed, "seconds": seconds})
@@ -194,6 +223,18 @@ def train(argv: list[str]) -> None:
             f"{len(failed)} of {len(tasks)} tasks failed: {', '.join(failed)}. When that is fixed:"
             f"\n  {flags.resuming_command(failed)}"
         )
+
+
+def calling_command(task: str, models: Path) -> str:
+    """Return the command that calls the newest export of a task.
+
+    Example:
+      >>> calling_command("ner", Path("quick_models"))
+      'python -m tasks.ner.predict --model quick_models/ner "Ada lives in Rome."'
+    """
+    model = [] if models == MODELS else ["--model", str(models / task)]
+    words = shlex.join(["python", "-m", f"tasks.{task}.predict", *model])
+    return f"{words} {INPUTS[task]}"
 
 
 def train_side_by_side(tasks: Sequence[str], flags: Train) -> list[dict[str, Any]]:
@@ -419,7 +460,7 @@ def _on_scoreboard(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 COMMANDS = ("train", "tune", "evaluate", "predict")  # of each task
-FRONT = ("train", "demo", "completion")  # of all tasks together
+FRONT = ("examples", "train", "demo", "completion")  # of all tasks together
 
 
 def run_task(task: str, words: Sequence[str]) -> None:
@@ -428,11 +469,17 @@ def run_task(task: str, words: Sequence[str]) -> None:
     Raises:
       InputError: the task has no such command.
     """
+    if words and words[0] == "push":
+        from common.commands import push
+
+        main = functools.partial(push.main, task)
+        cli.run_subcommand([task, "push"], main, words[1:])
+        return
     if not words or words[0] not in COMMANDS:
         problem = (
             f"{task} has no command {words[0]!r}; use" if words else f"{task} needs a command:"
         )
-        raise InputError(f"{problem} {', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}")
+        raise InputError(f"{problem} {', '.join(COMMANDS)} or push")
     module = importlib.import_module(f"tasks.{task}.{words[0]}")
     cli.run_subcommand([task, words[0]], module.main, words[1:])
 
@@ -445,6 +492,10 @@ def run_front(command: str, words: Sequence[str]) -> None:
         from tasks import demo  # needs the extra [demo]
 
         run = demo.main
+    elif command == "examples":
+        from tasks import examples
+
+        run = examples.main
     else:
         from tasks import completion
 

@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Iterable
 
 from common.commands import cli
+from common.commands.push import Push
 from common.commands.tune import TuneConfig
 from tasks.__main__ import COMMANDS, FRONT, TASKS, List, Train
 
@@ -60,7 +61,8 @@ def configs_of(task: str, command: str) -> list[type]:
 def switches() -> list[str]:
     """Return the names of flags without a value."""
     configs = [c for task in TASKS for command in COMMANDS for c in configs_of(task, command)]
-    fields = (field for config in [List, Train, *configs] for field in dataclasses.fields(config))
+    configs += [List, Train, Push]
+    fields = (field for config in configs for field in dataclasses.fields(config))
     return sorted({field.name for field in fields if field.type == "bool"})
 
 
@@ -73,7 +75,8 @@ def branches() -> list[str]:
     for task in TASKS:
         for command in COMMANDS:
             lines.append(case(f'"{task} {command}"*', flags_of(*configs_of(task, command))))
-        lines.append(case(f'"{task}"', COMMANDS))
+        lines.append(case(f'"{task} push"*', flags_of(Push)))
+        lines.append(case(f'"{task}"', [*COMMANDS, "push"]))
     lines.append(case('"train"*', [*TASKS, *flags_of(Train)]))
     lines.append(case('""', [*FRONT, *TASKS, *flags_of(List), "--version"]))
     return lines

@@ -18,13 +18,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from common.commands import cli
 from common.errors import ExportError, InputError, require
 from common.files import write_together
 from common.serving.served import Served, connect, load_export, text_request
-from common.serving.versions import versions
+from common.serving.versions import task_folder, versions
 
 import PIL.Image
 
@@ -35,7 +35,6 @@ else:
     gr = require("gradio", "demo")
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 TITLE = "Sequence Suite"
 # System fonts, so that the page needs no network.
@@ -74,11 +73,11 @@ class Demo:
 # --- Helpers of the tabs --------------------------------------------------------------------------
 
 
-def readable(predict: Callable[P, R]) -> Callable[P, R]:
-    """Show invalid input, or the error of a server, as a message on the page."""
+def readable(predict: Callable[P, Any]) -> Callable[P, Any]:
+    """Show invalid input as a warning, and the error of a server as an error, on the page."""
 
     @functools.wraps(predict)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             return predict(*args, **kwargs)
         except (InputError, ExportError) as error:
@@ -86,7 +85,10 @@ def readable(predict: Callable[P, R]) -> Callable[P, R]:
             for word in args:  # the path of an upload is internal
                 if isinstance(word, str) and os.path.isabs(word):
                     message = message.replace(word, Path(word).name)
-            raise gr.Error(message, print_exception=False) from error
+            if isinstance(error, ExportError):
+                raise gr.Error(message, print_exception=False) from error
+            gr.Warning(message)
+            return gr.skip()  # all outputs stay
 
     return wrapped
 
@@ -144,7 +146,7 @@ def sentiment(model: Served) -> None:
         stars = gr.Textbox(label="Stars", elem_id="stars", interactive=False)
         probabilities = gr.Label(label="Probabilities", elem_id="sentiment_probabilities")
     marked = gr.HighlightedText(
-        label="Attention (darker means more)", elem_id="looked_at", show_legend=False
+        label="Attention weight of each word", elem_id="looked_at", show_legend=False
     )
     gr.on([button.click, text.submit], rate, text, [stars, probabilities, marked])
 
@@ -182,7 +184,9 @@ def dna(model: Served) -> None:
     def annotate(sequence: str) -> tuple[Any, ...]:
         name = "sequence"
         if sequence.lstrip().startswith(">"):
-            name, sequence = next(formats.read_fasta(sequence.splitlines(), "the text"))
+            (name, sequence), *others = formats.read_fasta(sequence.splitlines(), "the text")
+            if others:
+                gr.Info(f"{len(others)} more records are in the text; this page reads the first.")
         sequence = predict.checked("".join(sequence.split()), "The sequence")
         if len(sequence) > model.settings["max_bases"]:
             raise InputError(
@@ -203,6 +207,7 @@ def dna(model: Served) -> None:
         placeholder="AGCCCCTGTGAGGAACTAG",
         elem_id="dna_input",
     )
+    gr.Examples(["AGCCCCTGTGAGGAACTAG", two_genes()], text)
     button = gr.Button("Find genes", variant="primary", elem_id="dna_button")
     drawn = Picture(label="Tracks", elem_id="tracks")
     labels = gr.Textbox(
@@ -216,6 +221,19 @@ def dna(model: Served) -> None:
         label="GFF3", elem_id="gff", lines=3, max_lines=10, interactive=False, buttons=["copy"]
     )
     button.click(annotate, text, [labels, drawn, gff])
+
+
+def two_genes() -> str:
+    """Return a made-up record of FASTA with a gene on each strand, as bacteria write genes."""
+    first = (
+        "ATGAAACTGGCGGAAGATCTGACCGTGAAAGGCATTCCGCTGGAACGTGCGATTGAACTGGGCAAACGTATTGCG" * 2 + "TAA"
+    )
+    second = (
+        "ATGAGCGATATCCTGAACAAAGCGGTTGAACAGCTGCGTGAAGCGGGCTATACCGTGGATCTGATTAAACCGCAG" * 3 + "TAA"
+    )
+    gap = "TTTATTATCAATTAGGAGGTATTATC"
+    reverse = f"{gap}{second}"[::-1].translate(str.maketrans("ACGT", "TGCA"))
+    return f">two made-up genes\n{gap}{first}ATAATTATTTAATAAT{reverse}TTATATTAAT"
 
 
 def translation(model: Served) -> None:
@@ -363,15 +381,27 @@ def load(flags: Demo) -> dict[str, Served]:
       InputError: no task has a version.
       ExportError: the server does not respond.
     """
-    folders = {task: flags.models / task for task in TABS if versions(flags.models / task)}
+    every = {task: task_folder(task, flags.models) for task in TABS}
+    folders = {task: folder for task, folder in every.items() if versions(folder)}
     if not folders:
         raise InputError(
-            f"{flags.models} holds no export. Make some: python -m tasks train --quick "
-            f"--output {flags.models}"
+            f"{flags.models} holds no export. Make some: python -m tasks train --quick --output "
+            f"{flags.models}"
         )
-    if flags.server is not None:
-        return {task: connect(flags.server, path) for task, path in folders.items()}
-    return {task: load_export(path) for task, path in folders.items()}
+    models: dict[str, Served] = {}
+    for task, folder in folders.items():
+        cli.say(f"{len(models) + 1}/{len(folders)} {task}")
+        models[task] = connect(flags.server, folder) if flags.server else load_export(folder)
+    return models
+
+
+def describe(task: str, model: Served) -> str:
+    """Return what stands above a tab: what it does, the model, and its limits."""
+    trained = model.settings["training_data"]
+    data = trained["dataset"] or Path(trained["data"]).name
+    summary = f"{TABS[task].__doc__} *Version {model.path.name}, trained on {data}.*"
+    limits = model.settings.get("limits")  # not in earlier exports
+    return f"{summary}\n\n**What it knows, and where it fails.** {limits}" if limits else summary
 
 
 def build(models: Mapping[str, Served]) -> gr.Blocks:
@@ -381,10 +411,7 @@ def build(models: Mapping[str, Served]) -> gr.Blocks:
         with gr.Tabs():
             for task, model in models.items():
                 with gr.Tab(task.upper() if task in ("ner", "dna") else task.title(), id=task):
-                    summary = TABS[task].__doc__
-                    trained = model.settings["training_data"]
-                    data = trained["dataset"] or Path(trained["data"]).name
-                    gr.Markdown(f"{summary} *Version {model.path.name}, trained on {data}.*")
+                    gr.Markdown(describe(task, model))
                     TABS[task](model)
     return page
 

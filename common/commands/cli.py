@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from common.commands import cluster
-from common.commands.config import BatchPredictConfig, PredictConfig, RunConfig, jsonable
+from common.commands.config import (
+    PLACES,
+    BatchPredictConfig,
+    PredictConfig,
+    RunConfig,
+    jsonable,
+    without_place,
+)
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
 from common.messages import say
@@ -21,7 +28,7 @@ from common.messages import say
 import tyro
 
 __all__ = ["Scored", "command_line", "parse", "parse_train", "print_predictions", "print_result"]
-__all__ += ["print_scored", "run", "run_subcommand", "say"]
+__all__ += ["run", "run_subcommand", "say", "to_result"]
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
@@ -74,6 +81,7 @@ def parse_train(
     if name is not None and name not in presets:
         raise InputError(f"no data set {name!r}; known: {', '.join(presets)}")
     start = presets[name or default]
+    doc = f"{doc}\n\nData sets for --dataset: {', '.join(presets)} (default: {default})."
     if name is None and _flag(argv, "data") is not None:
         if own is None:
             start = dataclasses.replace(start, dataset=None)
@@ -157,9 +165,24 @@ def _words_after_python() -> list[str]:
 
 
 def command_line() -> str:
-    """Return the command that was typed."""
-    program = _program() or f"python {sys.argv[0]}"
-    return f"{program} {shlex.join(sys.argv[1 + len(_subcommand) :])}".rstrip()
+    """Return the command that was typed, as somebody else may type it; "" for a call from Python.
+
+    Flags that name folders of this machine or only resume the run are left out, and of other
+    absolute paths the last names are kept.
+    """
+    program = _program() or f"python {'/'.join(Path(sys.argv[0]).parts[-3:])}"
+    if not program.removesuffix(".py").endswith("train"):
+        return ""
+    words, typed = [], iter(sys.argv[1 + len(_subcommand) :])
+    for word in typed:
+        name, equals, value = word.partition("=")
+        flag = name.removeprefix("--").replace("-", "_") if name.startswith("--") else ""
+        if flag in PLACES:
+            if not equals:
+                next(typed, None)
+        elif flag != "resume":
+            words.append(name + equals + without_place(value) if equals else without_place(word))
+    return f"{program} {shlex.join(words)}".rstrip()
 
 
 def _flag(argv: Sequence[str], name: str) -> str | None:
@@ -260,19 +283,17 @@ def print_result(result: Mapping[str, Any]) -> None:
     print(json.dumps(jsonable(result)), flush=True)
 
 
-def print_scored(task: str, dataset: str, split: str, scored: Scored, model: Path) -> None:
-    """Print the last line of `train` and `evaluate`, with its fields in a fixed order."""
-    print_result(
-        {
-            "task": task,
-            "dataset": dataset,
-            "split": split,
-            "examples": scored.examples,
-            "seconds": round(scored.seconds, 3),
-            "model": model,
-            **scored.metrics,
-        }
-    )
+def to_result(task: str, dataset: str, split: str, scored: Scored, model: Path) -> dict[str, Any]:
+    """Return the result of `train` and `evaluate`, with its fields in a fixed order."""
+    return {
+        "task": task,
+        "dataset": dataset,
+        "split": split,
+        "examples": scored.examples,
+        "seconds": round(scored.seconds, 3),
+        "model": model,
+        **scored.metrics,
+    }
 
 
 def print_predictions(

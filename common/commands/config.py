@@ -40,6 +40,8 @@ NOT_IN_CHECKPOINT = (
     *("output", "resume", "score", "manual_dir", "data_dir", "verbose", "target"),
     *("workers", "cluster", "max_failures", "callbacks", "checkpoint_minutes"),
 )
+# Settings that name folders of the machine that trains.
+PLACES = ("output", "manual_dir", "data_dir")
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps", ".ps")
 
 
@@ -254,6 +256,15 @@ class RunConfig(Settings):
         settings = jsonable(dataclasses.asdict(self))
         return {name: settings[name] for name in settings if name not in NOT_IN_CHECKPOINT}
 
+    def published_settings(self) -> dict[str, Any]:
+        """Return the settings that are published with a model, without places of this machine."""
+        settings = jsonable(dataclasses.asdict(self))
+        settings = {name: value for name, value in settings.items() if name not in PLACES}
+        for name in ("data", "init"):
+            if settings[name] is not None:
+                settings[name] = without_place(settings[name])
+        return settings
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
@@ -405,6 +416,17 @@ def make_callback(name: str) -> Any:
     if not isinstance(made, keras.callbacks.Callback):
         raise InputError(f"--callbacks {name}: it returns no keras.callbacks.Callback but {made!r}")
     return made
+
+
+def without_place(path: str) -> str:
+    """Return an absolute path by its last two names, as others may find it; else the path.
+
+    Example:
+      >>> without_place("/home/ada/saved_models/ner/1"), without_place("my/reviews.csv")
+      ('ner/1', 'my/reviews.csv')
+    """
+    place = Path(path)
+    return str(Path(*place.parts[1:][-2:])) if place.is_absolute() else path
 
 
 def _require_one_source(dataset: str | None, data: Path | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from common.commands import cli, report
 from common.commands.cli import Scored
-from common.commands.config import RunConfig, jsonable
+from common.commands.config import NOT_IN_CHECKPOINT, RunConfig, without_place
 from common.commands.run import Run
 from common.datasets import Corpus
 from common.serving.publish import Example, Function, publish
@@ -31,7 +31,8 @@ class Card:
     title: str
     summary: str  # input, output and architecture
     scores: str  # the meaning of the scores, and the task's plots: `![...](assets.extra/name.png)`
-    usage: str  # inputs and outputs of `serving_default`, a curl, the limits
+    usage: str  # inputs and outputs of `serving_default`, a curl, the largest requests
+    limits: str  # what the model is for, and where it fails; `python -m tasks demo` shows it, too
     data: str = ""  # remarks in addition to name, licence and citation
 
 
@@ -92,6 +93,7 @@ def release(
         wait_for_all(run.strategy)
         return None
     scored = Scored(examples=0, seconds=0.0, metrics={})
+    published_settings = config.published_settings()
 
     def finish(staged: Path) -> None:
         nonlocal scored
@@ -110,13 +112,14 @@ def release(
         settings={
             "task": run.task,
             **settings,
+            "limits": card.limits,
             "training_data": {
                 "dataset": config.dataset,
                 "data": None if config.data is None else str(config.data.resolve()),
-                "init": None if config.init is None else str(config.init),
+                "init": published_settings["init"],
                 "examples": corpus.size("train"),
             },
-            "config": jsonable(dataclasses.asdict(config)),
+            "config": published_settings,
         },
         directory=config.output / run.target.folder(run.task),
         target=run.target,
@@ -124,7 +127,7 @@ def release(
     )
     wait_for_all(run.strategy)
     trained = Scored(scored.examples, round(fitted.seconds, 1), scored.metrics)
-    cli.print_scored(run.task, corpus.name, config.score, trained, published)
+    cli.print_result(cli.to_result(run.task, corpus.name, config.score, trained, published))
     return published
 
 
@@ -140,6 +143,10 @@ def _write_card(
     size = sum(file.stat().st_size for file in staged.rglob("*") if file.is_file())
     citation = f"```bibtex\n{corpus.citation}\n```" if corpus.citation else ""
     licence = f"`{corpus.name}`, licence: {corpus.licence}."
+    folder = without_place(str(staged.parent))
+    python = f'```python\nfrom tasks.{task} import load\n\nmodel = load("{folder}")\n```'
+    typed = cli.command_line()
+    command = f"```\n{typed}\n```" if typed else "Called from Python, with the settings below."
     shown = {"split": config.score, "examples": scored.examples, **scored.metrics}
     report.model_card(
         staged / "model_card.md",
@@ -163,13 +170,18 @@ def _write_card(
             "Training": (
                 f"{corpus.size('train'):,} examples; {len(fitted.history)} epochs in "
                 f"{fitted.seconds:.0f} s, epoch {fitted.best_epoch} kept by its validation score."
-                f"\n\n```\n{cli.command_line()}\n```"
+                f"\n\n{command}"
                 "\n\n![learning curves](assets.extra/learning_curves.png)"
             ),
             "Data and licence": "\n\n".join(filter(None, (licence, citation, card.data))),
-            "Usage": card.usage,
+            "Intended use and limits": card.limits,
+            "Usage": f"{python}\n\n{card.usage}",
             "Target": f"`{config.target}`.",
             "Size": f"{size / 1e6:.1f} MB in all.",
         },
-        settings=config.checkpoint_settings(),
+        settings={
+            name: value
+            for name, value in config.published_settings().items()
+            if name not in NOT_IN_CHECKPOINT
+        },
     )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.errors import ExportError, InputError
+from common.errors import CLONE, ExportError, InputError
 
 from etils import epy
 
@@ -28,6 +28,7 @@ OWN_MODULE = re.compile(r'"module": "((?:common|tasks)\.[\w.]+)"')  # of a layer
 ARCHITECTURE = Path("assets.extra", "architecture.json")
 LITERT = "model.tflite"
 MODELS = Path("saved_models")  # where commands look for the models of the tasks
+SHIPPED = Path(__file__).resolve().parents[2] / MODELS  # of a clone; a wheel has none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def find(path: str | Path | None, task: str | None = None) -> Published:
 
     Args:
       path: a version folder, or the folder of a task's versions, of which the newest is taken. None
-        means `saved_models/<task>`.
+        means `saved_models/<task>`, or the same folder of the clone if the working folder has none.
       task: the task that the model must be of. None accepts any.
 
     Raises:
@@ -82,7 +83,7 @@ def find(path: str | Path | None, task: str | None = None) -> Published:
 
         find("saved_models/sentiment").settings["labels"]
     """
-    folder = MODELS / str(task) if path is None else Path(path)
+    folder = task_folder(str(task)) if path is None else Path(path)
     if not _looks_like_version(folder):
         folder = latest(folder, task)
     if not ((folder / GRAPH).is_file() or (folder / LITERT).is_file()):
@@ -91,6 +92,20 @@ def find(path: str | Path | None, task: str | None = None) -> Published:
     if task is not None and settings.get("task", task) != task:
         raise InputError(f"{folder} is a {settings['task']} model; this command needs {task}")
     return Published(folder, settings)
+
+
+def task_folder(task: str, models: Path = MODELS) -> Path:
+    """Return the folder of a task's versions.
+
+    Args:
+      task: its name.
+      models: the folder of these folders. The default, in the working folder, gives way to that of
+        the clone for a task that has no version in it.
+    """
+    folder = models / task
+    if models == MODELS and not versions(folder) and versions(SHIPPED / task):
+        return SHIPPED / task
+    return folder
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -139,7 +154,11 @@ def latest(directory: Path, task: str | None = None) -> Path:
         advice = f"python -m tasks.{name}.train {flags}"
     else:
         advice = f"python -m tasks.{task}.train"
-    raise FileNotFoundError(f"{directory} holds no published model. Train one with `{advice}`")
+    where = "" if directory.is_absolute() else f" (in {Path.cwd()})"
+    shipped = "" if CLONE.exists() else f" The pretrained ones are in {MODELS}/ of a clone."
+    raise FileNotFoundError(
+        f"{directory} holds no published model{where}.{shipped} Train one with `{advice}`"
+    )
 
 
 def card_scores(path: Path) -> dict[str, str]:

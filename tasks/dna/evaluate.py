@@ -203,16 +203,20 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, list[Record]]
     return corpus.name, flags.split, data.records(corpus.splits[flags.split])
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, records = load_split(served, flags)
     scored = score(served, records, batch_size=flags.batch_size)
     print_report(scored, ceiling(records, served.settings["config"]))
     if flags.plot:
         draw_confusion(scored.confusion, flags.plot)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

@@ -127,8 +127,19 @@ def read_settings(argv: list[str]) -> Config:
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv))
+
+
+def train(config: Config) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config
     with run.chief_first():
@@ -143,7 +154,7 @@ def main(argv: list[str]) -> None:
         evaluate.draw_confusion(scored.confusion, plots / "confusion_matrix.png")
         return scored
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -191,12 +202,21 @@ def make_card(corpus: Corpus, config: Config) -> Card:
     if config.spliced:
         states = grammars.make_grammar(config.start_codons).states
         kind, most = "genes with introns", serving.MOST
+        limits = (
+            f"DNA of the organism of `{corpus.name}`, whose start codons, codon usage and splice "
+            "sites it knows. Only coding exons: untranslated exons are intergenic or intron."
+        )
         network = (
             f"{config.convolutions} convolutions over bases, {layers} over steps of nine bases, "
             f"and a CRF of {states} states, whose paths are sequences of valid genes."
         )
     else:
         kind, most = "genes without introns", frame_serving.MOST
+        limits = (
+            "DNA of bacteria and archaea; it learns the habits of an organism from 20,000 bases "
+            "and more of it. Genes of fewer than 90 bases (60 at the edge of a record), genes "
+            "inside others, frame shifts and selenocysteine are not found."
+        )
         network = (
             "Counted tables score open reading frames and their starts; signature `adapt` counts "
             f"those of another organism in its genome, without annotation. {layers} over open "
@@ -223,6 +243,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             f"request whose rows, times the longest of them, are more than {most:,} bases. "
             "`predict` accepts any length."
         ),
+        limits=limits,
         data=f"Start codons: {', '.join(config.start_codons)}.",
     )
 

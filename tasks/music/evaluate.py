@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from common.commands import cli
 from common.commands.cli import Scored
@@ -174,9 +175,8 @@ def load_training_pieces(served: Served, flags: Evaluate) -> list[Piece]:
         return []
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, rows = load_split(served, flags)
     scored = score(served, rows, batch_size=flags.batch_size)
@@ -186,7 +186,12 @@ def main(argv: list[str]) -> None:
         print_comparison(compared)
         if flags.plot:
             draw_comparison(compared, flags.plot)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

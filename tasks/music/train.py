@@ -102,8 +102,19 @@ def read_settings(argv: list[str]) -> Config:
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv))
+
+
+def train(config: Config) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     run = start(config)
     config = run.config
     steps_per_quarter, tempo = data.grid(config)
@@ -128,7 +139,7 @@ def main(argv: list[str]) -> None:
             sample_statistics.draw_comparison(compared, plots / "samples.png")
         return scored
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -161,6 +172,11 @@ def make_card(corpus: Corpus, config: Config, steps_per_quarter: int) -> Card:
         "independent": "each key given the past alone",
     }
     return Card(
+        limits=(
+            f"Music of the kind of `{corpus.name}`, on a grid of {steps_per_quarter} frames per "
+            "quarter note. It does not know when to end; new notes have one loudness and one "
+            "instrument."
+        ),
         title=f"Music: {corpus.name}",
         summary=(
             "Continues the first frames of a piece, or generates a piece from nothing. A frame is "

@@ -307,9 +307,8 @@ def print_report(scored: ScoredTags) -> None:
     print(f"\nWords by the type of their entity:\n\n{report.confusion_table(counts, types)}\n")
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, rows, types = load_split(served, flags)
     model_types = entity_types(served.settings["labels"])
@@ -326,7 +325,12 @@ def main(argv: list[str]) -> None:
     if flags.plot:
         word_types, truth, predicted = scored.confusion()
         report.confusion_matrix(truth, predicted, word_types, flags.plot)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

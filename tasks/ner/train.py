@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.commands import cli, report
@@ -88,20 +88,21 @@ def read_settings(argv: list[str]) -> Config:
     return cli.parse_train(Config, presets, default=DEFAULT, own=own, argv=argv, doc=__doc__)
 
 
-def with_obtainable_data(run: Run[Config], argv: list[str]) -> Run[Config]:
-    """Return the run, on other data with their preset if those of `DEFAULT` cannot be had.
+def read_offline_settings(argv: list[str]) -> Callable[[], Config] | None:
+    """Return a function that returns the settings for `OFFLINE`; None if the user named data."""
+    if any(word.partition("=")[0] in ("--dataset", "--data") for word in argv):
+        return None
+    return lambda: cli.parse_train(Config, PRESETS, default=OFFLINE, argv=argv, doc=__doc__)
 
-    Data that the user named are never replaced.
-    """
-    config = run.config
-    if config.data is not None or any(word.partition("=")[0] == "--dataset" for word in argv):
-        return run
-    reasons = data.not_obtainable(DEFAULT.split("+"), config)
-    if not reasons:
+
+def with_obtainable_data(run: Run[Config], offline: Callable[[], Config] | None) -> Run[Config]:
+    """Return the run, on other data with their preset if those of `DEFAULT` cannot be had."""
+    reasons = data.not_obtainable(DEFAULT.split("+"), run.config) if offline else {}
+    if offline is None or not reasons:
         return run
     cli.say(f"training on {OFFLINE} alone, since {' and '.join(reasons)} cannot be had:")
     cli.say("\n".join(f"  {reason}" for reason in reasons.values()))
-    config = cli.parse_train(Config, PRESETS, default=OFFLINE, argv=argv, doc=__doc__)
+    config = offline()
     if run.published is not None:
         config = config.with_architecture(run.published.settings["config"], ARCHITECTURE)
     return dataclasses.replace(run, config=config)
@@ -287,8 +288,21 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Rea
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv), offline=read_offline_settings(argv))
+
+
+def train(config: Config, *, offline: Callable[[], Config] | None = None) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+      offline: returns the settings for data that need no network, which replace those of `DEFAULT`
+        if they cannot be had. None: that is an error.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     require("seqeval", "ner")  # fail now, not after the first epoch
     run = start_run(
         TASK,
@@ -298,7 +312,7 @@ def main(argv: list[str]) -> None:
         no_litert=NO_LITERT,
     )
     with run.chief_first():
-        run = with_obtainable_data(run, argv)
+        run = with_obtainable_data(run, offline)
         config = run.config
         columns = Columns(config.token_column, config.tag_column)
         corpus = data.load(config, seed=config.seed, columns=columns)
@@ -316,7 +330,7 @@ def main(argv: list[str]) -> None:
         evaluate.print_report(scored)
         return scored
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -363,6 +377,10 @@ def make_card(corpus: Corpus, config: Config, outside_weight: float) -> Card:
             "  http://localhost:8501/v1/models/ner:predict\n```\n\n"
             f"Tokens after the first {config.max_length} of a text are ignored. A text without a "
             "word has length 0. `tokens` accepts text that is already tokenised."
+        ),
+        limits=(
+            f"English sentences like those of `{corpus.name}`, and the types {types} alone; names "
+            "are neither nested nor discontinuous."
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")

@@ -172,9 +172,8 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     return reviews.name, flags.split, reviews.splits[flags.split]
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_model(flags.model)
     name, split, reviews = load_split(served, flags)
     scored = score(served, reviews, batch_size=flags.batch_size)
@@ -186,7 +185,12 @@ def main(argv: list[str]) -> None:
         with open_output(flags.errors) as file:
             for error in scored.errors(labels):
                 print(json.dumps(error, ensure_ascii=False), file=file)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

@@ -196,8 +196,19 @@ def read_settings(argv: list[str]) -> Config:
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv))
+
+
+def train(config: Config) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     run = start_run(
         TASK,
         config,
@@ -228,7 +239,7 @@ def main(argv: list[str]) -> None:
         report.confusion_matrix(scored.truth, scored.predicted, reviews.labels, picture)
         return scored
 
-    release(
+    return release(
         run,
         corpus=reviews,
         fitted=fitted,
@@ -272,6 +283,10 @@ def make_card(reviews: data.Reviews, config: Config) -> Card:
             f"A text of more than {config.max_length} tokens is read in windows; `truncated` "
             f"[batch] bool marks one of more than {serving.WINDOWS} windows, of which the rest is "
             'ignored. An empty text has the label "", 0 stars and probabilities of 0.'
+        ),
+        limits=(
+            f"English texts with an opinion, like those of `{reviews.name}`. Irony, and negation "
+            "over a distance, are often missed."
         ),
         data=(
             (f"Word vectors: `{config.vectors}`." if config.vectors else "")

@@ -66,7 +66,11 @@ DATASETS = {
     "speech_commands": NamedDataset(_SAME, "audio", _label_name, "CC BY 4.0"),
     "an4": NamedDataset(_SAME, "speech", lambda row, _: row["text"], "free for any use"),
     "spoken_commands": NamedDataset(
-        _SAME, "speech", lambda row, _: row["text"], "yours: made on your machine"
+        _SAME,
+        "speech",
+        lambda row, _: row["text"],
+        "no recordings of people: made by speech synthesizers, whose licences (eSpeak NG: "
+        "GPL-3.0-or-later; Pico, Hibari: Apache-2.0; Piper's voice Joe: CC0) do not extend to it",
     ),
 }
 

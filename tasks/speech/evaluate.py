@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from common.commands import cli
 from common.commands.cli import Scored
@@ -147,14 +148,18 @@ def print_report(scored: ScoredTexts, count: int) -> None:
     print(f"{scored.audio_seconds:.0f} s of sound in {scored.seconds:.1f} s")
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, recordings = load_split(served, flags)
     scored = score(served, recordings, batch_size=flags.batch_size)
     print_report(scored, flags.show)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

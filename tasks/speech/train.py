@@ -206,8 +206,19 @@ def make_recognizer(built: keras.Model, prepared: Prepared, run: Run[Config]) ->
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv))
+
+
+def train(config: Config) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     require("jiwer", "speech")  # fail now, not after the first epoch
     run = start_run(TASK, config, architecture=ARCHITECTURE, no_litert=NO_LITERT)
     config = run.config
@@ -226,7 +237,7 @@ def main(argv: list[str]) -> None:
         predict.draw(served, first["audio"], plots / "alignment.png")
         return scored
 
-    release(
+    return release(
         run,
         corpus=prepared.corpus,
         fitted=fitted,
@@ -283,6 +294,11 @@ def make_card(prepared: Prepared, config: Config, recognizer: serving.Recognizer
             'than 0.1 s, or is longer than the maximum or its tensor has the text "" and '
             "confidence 0. `python -m tasks.speech.predict FILE...` reads any sound file, "
             "resamples it, and splits long recordings."
+        ),
+        limits=(
+            "English, in lower-case letters without punctuation. Words and voices like those of "
+            f"`{prepared.corpus.name}` are transcribed best; it reads a recording as a whole, and "
+            "does not transcribe while one speaks."
         ),
         data=f"{hours:.1f} h of sound in the training split.",
     )

@@ -15,7 +15,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from common.commands import cli
 from common.commands.cli import Scored
@@ -203,14 +203,18 @@ def print_report(scored: ScoredTranslations) -> None:
     print("\n".join(scored.signatures))
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, pairs = load_split(served, flags)
     scored = score(served, pairs, batch_size=flags.batch_size)
     print_report(scored)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -282,28 +282,47 @@ def read_settings(argv: list[str]) -> Config:
     return cli.parse_train(Config, presets, default=min(presets), argv=argv, doc=__doc__)
 
 
-def with_obtainable_data(run: Run[Config], argv: list[str]) -> Run[Config]:
-    """Return the run, on the data set `OFFLINE` if that of `DEFAULT` cannot be had.
+def read_offline_settings(argv: list[str]) -> Callable[[], Config] | None:
+    """Return a function that returns the settings for `OFFLINE`; None if the user named data."""
+    if any(word.partition("=")[0] in ("--dataset", "--data") for word in argv):
+        return None
 
-    Data that the user named are never replaced.
-    """
-    config = run.config
-    if config.data is not None or any(word.partition("=")[0] == "--dataset" for word in argv):
-        return run
-    reason = data.why_not_obtainable(DEFAULT, config)
-    if not reason:
+    def read() -> Config:
+        named = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__).preset
+        presets = {OFFLINE: dataclasses.replace(PRESETS[named or OFFLINE], dataset=OFFLINE)}
+        return cli.parse_train(Config, presets, default=OFFLINE, argv=argv, doc=__doc__)
+
+    return read
+
+
+def with_obtainable_data(run: Run[Config], offline: Callable[[], Config] | None) -> Run[Config]:
+    """Return the run, on the data set `OFFLINE` if that of `DEFAULT` cannot be had."""
+    reason = data.why_not_obtainable(DEFAULT, run.config) if offline else None
+    if offline is None or not reason:
         return run
     cli.say(f"training on {OFFLINE} instead of {DEFAULT}: {reason}")
-    preset = dataclasses.replace(PRESETS[config.preset or OFFLINE], dataset=OFFLINE)
-    config = cli.parse_train(Config, {OFFLINE: preset}, default=OFFLINE, argv=argv, doc=__doc__)
+    config = offline()
     if run.published is not None:
         config = config.with_architecture(run.published.settings["config"], ARCHITECTURE)
     return dataclasses.replace(run, config=config)
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv), offline=read_offline_settings(argv))
+
+
+def train(config: Config, *, offline: Callable[[], Config] | None = None) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+      offline: returns the settings for data that need no network, which replace those of `DEFAULT`
+        if they cannot be had. None: that is an error.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     require("sacrebleu", "translation")  # fail now, not after the first epoch
     run = start_run(
         TASK,
@@ -312,7 +331,7 @@ def main(argv: list[str]) -> None:
         lengths=Config.bucket_lengths,
         no_litert=NO_LITERT,
     )
-    run = with_obtainable_data(run, argv)
+    run = with_obtainable_data(run, offline)
     config = run.config
     languages = (config.source, config.target_language)
     columns = (config.source_column, config.target_column)
@@ -327,7 +346,7 @@ def main(argv: list[str]) -> None:
         predict.draw(served, max(scored.sources[:50], key=len), plots / "attention.png")
         return scored
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -379,6 +398,11 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "  http://localhost:8501/v1/models/translation:predict\n```\n\n"
             f"Texts and translations are truncated to {config.max_length} subwords. The "
             'translation of an empty text is "" with score 0.'
+        ),
+        limits=(
+            f"Sentences like those of `{corpus.name}`. It never refuses: words that it does not "
+            "know, and texts in another language, get a fluent but wrong translation "
+            "with a low score."
         ),
     )
 

@@ -169,9 +169,8 @@ def print_report(scored: ScoredClips, labels: Sequence[str]) -> None:
     print(report.classification_report(scored.truth, scored.predicted, labels))
 
 
-def main(argv: list[str]) -> None:
-    """Score and print; see the module."""
-    flags = cli.parse(Evaluate, argv, doc=__doc__)
+def evaluate(flags: Evaluate) -> dict[str, Any]:
+    """Score an export, print the report, and return the result of the command."""
     served = load_export(flags.model, TASK)
     name, split, examples = load_split(served, flags)
     scored = score(served, examples, batch_size=flags.batch_size)
@@ -179,7 +178,12 @@ def main(argv: list[str]) -> None:
     print_report(scored, labels)
     if flags.plot:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
-    cli.print_scored(TASK, name, split, scored, served.path)
+    return cli.to_result(TASK, name, split, scored, served.path)
+
+
+def main(argv: list[str]) -> None:
+    """Score and print; see the module."""
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
 
 
 if __name__ == "__main__":

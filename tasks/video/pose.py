@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from common.commands.release import Card, describe_layers, release
 from common.commands.run import Run, same_labels, warm_start
@@ -119,7 +120,7 @@ def to_batches(
 # --- training -------------------------------------------------------------------------------------
 
 
-def train(run: Run[Config]) -> None:
+def train(run: Run[Config]) -> Path | None:
     """Train on joints, export, and score the export; as `tasks.video.train` does on pixels."""
     config = run.config
     takes = load(config, config.seed)
@@ -147,7 +148,7 @@ def train(run: Run[Config]) -> None:
         options=run.fit_options(steps, corpus),
     )
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -191,5 +192,6 @@ def _make_card(corpus: Corpus, config: Config, joints: int) -> Card:
             "coordinate is the height), `length` [batch] int32, `frame_rate` [batch] float32 -> "
             "`activity` [batch] string, `probabilities` [batch, classes] float32."
         ),
+        limits=f"One of its activities a motion, of one person, as in `{corpus.name}`.",
         data=datasets.REMARKS.get(corpus.name, ""),
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from pathlib import Path
 
 from common.commands import cli
 from common.commands.release import Card, describe_layers, release
@@ -103,8 +104,19 @@ def read_settings(argv: list[str]) -> Config:
 
 
 def main(argv: list[str]) -> None:
-    """Data, model, fit, export, score; see the module."""
-    config = read_settings(argv)
+    """Train as the flags say; see the module."""
+    train(read_settings(argv))
+
+
+def train(config: Config) -> Path | None:
+    """Train a model, publish it, and score its export, as the command does.
+
+    Args:
+      config: the settings; those of a data set are `PRESETS[name]`.
+
+    Returns:
+      The version folder; None on workers that are not the chief.
+    """
     run = start_run(
         TASK,
         config,
@@ -114,14 +126,13 @@ def main(argv: list[str]) -> None:
     )
     config = run.config
     if config.pose:
-        pose.train(run)
-        return
+        return pose.train(run)
     side, rate, longest = config.image_size, config.frame_rate, config.max_length
     with run.chief_first():
         corpus = data.load(config, rate=rate, longest=longest, seed=config.seed, group=config.group)
     built, fitted = train_model(corpus, run)
 
-    release(
+    return release(
         run,
         corpus=corpus,
         fitted=fitted,
@@ -181,6 +192,11 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "```\npython -m tasks.video.predict clip.mp4\n```\n\n"
             'A row with an invalid length, size or frame rate has the activity "" and '
             "probabilities of 0."
+        ),
+        limits=(
+            "One of its activities a clip, by one person who fills the picture, as in "
+            f"`{corpus.name}`. People in the distance are small in {config.image_size} x "
+            f"{config.image_size} pixels."
         ),
         data=datasets.REMARKS.get(corpus.name, ""),
     )

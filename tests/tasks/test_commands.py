@@ -6,6 +6,7 @@ import re
 import shutil
 
 from common.errors import TrainingError
+from common.serving import versions
 from tests.tasks import commands
 from tests.tasks.exports import TASKS
 
@@ -53,6 +54,7 @@ def test_a_model_of_another_task_is_refused(task, command, capsys, monkeypatch, 
 @pytest.mark.parametrize("task", TASKS)
 def test_without_a_model_the_message_says_how_to_train(task, command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(versions, "SHIPPED", tmp_path / "none")
     inputs = INPUTS[task] if command == "predict" else []
     with pytest.raises(FileNotFoundError, match=rf"python -m tasks\.{task}\.train"):
         main(task, command)(inputs)

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -93,9 +94,27 @@ def test_quick_settings_are_valid_and_smaller_than_the_defaults(task):
     )
     dataset = module.QUICK.get("dataset", module.DEFAULT)  # a part of the default data
     default = module.PRESETS[dataset]
-    assert config == dataclasses.replace(default, **module.QUICK, verbose=2, resume=True)
+    expected = dataclasses.replace(default, **module.QUICK, verbose=2, resume=True)
+    assert config == dataclasses.replace(expected, output=front.QUICK_MODELS)
     assert config.epochs < default.epochs
     assert dataset in (*module.DEFAULT.split("+"), getattr(module, "OFFLINE", None))
+
+
+def test_the_quick_run_has_a_folder_of_its_own():
+    quick, default = front.Train(quick=True), front.Train()
+    assert quick.words("ner")[:2] == ["--output", "quick_models"]
+    assert default.words("ner")[:2] == ["--output", "saved_models"]
+    assert "--quick --resume --output quick_models " in quick.resuming_command(["ner"])
+    assert front.Train(quick=True, output=Path("own")).folder == Path("own")
+
+
+@pytest.mark.parametrize("task", front.TASKS)
+def test_the_command_that_calls_a_new_export_is_valid(task):
+    words = shlex.split(front.calling_command(task, front.QUICK_MODELS))
+    assert words[:3] == ["python", "-m", f"tasks.{task}.predict"]
+    module = importlib.import_module(words[2])
+    assert cli.parse(module.Predict, words[3:], doc="").model == Path("quick_models", task)
+    assert "--model" not in front.calling_command(task, Path("saved_models"))
 
 
 def test_flags_are_passed_on(tmp_path):
@@ -112,14 +131,18 @@ def test_flags_are_passed_on(tmp_path):
         (["--version"], 0, f"sequence-suite {common.__version__}"),
         (["ner", "predict", "--help"], 0, "usage: sequence-suite ner predict "),
         (["train", "--help"], 0, "usage: sequence-suite train "),
-        (["ner"], 2, "error: ner needs a command: train, tune, evaluate or predict"),
+        (["ner"], 2, "error: ner needs a command: train, tune, evaluate, predict or push"),
         (
             ["ner", "guess"],
             2,
-            "error: ner has no command 'guess'; use train, tune, evaluate or predict",
+            "error: ner has no command 'guess'; use train, tune, evaluate, predict or push",
         ),
-        (["ner", "predict", "x"], 1, "error: saved_models/ner holds no published model."),
-        (["trian"], 2, "error: no command 'trian'; use train, demo, completion, sentiment, "),
+        (
+            ["ner", "predict", "--model", "gone", "x"],
+            1,
+            "error: gone holds no published model (in /",
+        ),
+        (["trian"], 2, "error: no command 'trian'; use examples, train, demo, completion, sentim"),
     ],
 )
 def test_the_script_runs_the_commands(words, code, message, tmp_path, command_environment):
@@ -149,7 +172,7 @@ def test_another_backend_of_keras_is_refused(command_environment):
 
 
 def test_wrong_commands_are_refused_without_colours(tmp_path, command_environment):
-    with pytest.raises(InputError, match=r"no command 'trian'; use train, demo, .*ner.*, or"):
+    with pytest.raises(InputError, match=r"no command 'trian'; use examples, train, .*ner.*, or"):
         front.main(["trian"])
     environment = {**command_environment, "PYTHONPATH": os.getcwd()}
     done = command("train", "--help", folder=tmp_path, environment=environment)
@@ -248,6 +271,7 @@ def test_the_quick_run_trains_all_seven_on_their_default_data(tmp_path, command_
     for row in result["tasks"]:
         assert front.METRICS[row["task"]] in row and row["split"] == "validation"
         assert (tmp_path / row["model"] / GRAPH).is_file()
+        assert row["model"] == f"quick_models/{row['task']}/1"
 
 
 def test_ctrl_c_names_all_tasks_that_are_not_trained(monkeypatch):

@@ -69,6 +69,21 @@ def test_underscores_and_hyphens_both_work():
     assert parse("--learning_rate", "0.1") == parse("--learning-rate", "0.1")
 
 
+def test_the_command_of_a_card_names_no_place_of_this_machine(monkeypatch):
+    words = ["--dataset", "btc", "--manual_dir", "/home/ada/btc", "--data-dir=/home/ada/tfds"]
+    words += ["--output", "/tmp/x", "--resume", "--init", "/home/ada/saved_models/ner/1"]
+    words += ["--data=/home/ada/my.conll", "--epochs", "3", "--callbacks", "a b:c"]
+    monkeypatch.setattr(sys, "argv", ["/home/ada/clone/tasks/ner/train.py", *words])
+    shown = "--dataset btc --init ner/1 --data=ada/my.conll --epochs 3 --callbacks 'a b:c'"
+    for program, expected in (
+        ("python -m tasks.ner.train", f"python -m tasks.ner.train {shown}"),
+        (None, f"python tasks/ner/train.py {shown}"),
+        ("python -m notebook", ""),
+    ):
+        monkeypatch.setattr(cli, "_program", lambda program=program: program)
+        assert cli.command_line() == expected
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -215,7 +230,7 @@ def test_output_appears_whole_or_not_at_all(tmp_path):
 
 def test_scores_have_their_fields_in_a_fixed_order(capsys, tmp_path):
     scored = cli.Scored(examples=7, seconds=1.23456, metrics={"f1": 0.5})
-    cli.print_scored("ner", "mine.conll", "all", scored, tmp_path)
+    cli.print_result(cli.to_result("ner", "mine.conll", "all", scored, tmp_path))
     line = json.loads(capsys.readouterr().out)
     assert list(line) == ["task", "dataset", "split", "examples", "seconds", "model", "f1"]
     assert line["seconds"] == 1.235 and line["examples"] == 7

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -117,6 +118,15 @@ def test_settings_of_a_published_model_replace_those_of_the_flags():
     assert (config.seed, config.batch_size) == (5, 3)
     older = RunConfig(batch_size=3).with_architecture({}, ["batch_size"])  # published before it was
     assert older.batch_size == RunConfig.batch_size
+
+
+def test_published_settings_name_no_place_of_this_machine(tmp_path):
+    own = tmp_path / "my.csv"
+    config = RunConfig(data=own, manual_dir=tmp_path, data_dir=tmp_path, output=tmp_path, epochs=7)
+    published = config.published_settings()
+    assert str(tmp_path) not in json.dumps(published)
+    assert published["data"] == f"{tmp_path.name}/my.csv" and published["epochs"] == 7
+    assert config.checkpoint_settings()["data"] == str(own)  # a resumed run needs the same data
 
 
 def test_values_become_plain_json(tmp_path):

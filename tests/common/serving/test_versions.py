@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from common.errors import ExportError, InputError
-from common.serving.versions import GRAPH, LITERT, SETTINGS, find, latest, versions
+from common.serving import versions as folders
+from common.serving.versions import GRAPH, LITERT, SETTINGS, find, latest, task_folder, versions
 
 import pytest
 
@@ -28,6 +29,35 @@ def test_the_newest_version_of_a_folder_is_found(tmp_path, monkeypatch):
     assert find(directory).asset("words.txt") == directory / "10" / "assets" / "words.txt"
     monkeypatch.chdir(tmp_path)
     assert find(None, "ner").path == Path("saved_models/ner/10")
+
+
+def test_a_task_without_own_version_is_found_among_those_of_the_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "SHIPPED", tmp_path / "clone" / "saved_models")
+    own, shipped = tmp_path / "own" / "saved_models", tmp_path / "clone" / "saved_models"
+    for version in (shipped / "ner" / "1", shipped / "dna" / "1", own / "ner" / "2"):
+        make_version(version, task=version.parent.name)
+    monkeypatch.chdir(own.parent)
+    assert find(None, "dna").path == shipped / "dna" / "1"
+    assert find(None, "ner").path == Path("saved_models/ner/2")
+    assert task_folder("dna", Path("other")) == Path("other/dna")  # a named folder is the user's
+    monkeypatch.chdir(tmp_path)
+    assert find(None, "ner").path == shipped / "ner" / "1"
+
+
+@pytest.mark.parametrize(("is_wheel", "shown"), [(True, True), (False, False)])
+def test_without_a_model_the_message_says_where_the_pretrained_ones_are(
+    is_wheel, shown, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(folders, "SHIPPED", tmp_path / "none")
+    if is_wheel:
+        monkeypatch.setattr(folders, "CLONE", tmp_path / "setup.cfg")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        find(None, "ner")
+    assert str(missing.value).startswith(
+        f"saved_models/ner holds no published model (in {tmp_path})."
+    )
+    assert ("pretrained ones are in saved_models/ of a clone" in str(missing.value)) is shown
 
 
 def test_a_version_folder_may_have_any_name(tmp_path):

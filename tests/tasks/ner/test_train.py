@@ -39,7 +39,7 @@ def without(monkeypatch):
             data, "not_obtainable", lambda names, _: {n: f"no {n}" for n in names if n in missing}
         )
         run = Run("ner", train.read_settings(words), None, None, published)
-        return train.with_obtainable_data(run, words).config
+        return train.with_obtainable_data(run, train.read_offline_settings(words)).config
 
     return start
 

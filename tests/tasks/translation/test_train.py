@@ -92,14 +92,14 @@ def test_the_phrase_book_takes_the_place_of_what_cannot_be_downloaded(
     monkeypatch.setattr("requests.head", refuse)
     words = ["--data_dir", str(tmp_path), "--source", "en", "--target_language", "fr"]
     run = Run("translation", train.read_settings(words), strategy=None, target=None)
-    config = train.with_obtainable_data(run, words).config
+    config = train.with_obtainable_data(run, train.read_offline_settings(words)).config
     assert (config.dataset, config.units, config.source) == ("phrase_book", 128, "en")
     assert "training on phrase_book instead of tatoeba: data set 'tatoeba' needs" in (
         capsys.readouterr().err
     )
     named = [*words, "--dataset", "tatoeba"]
     run = Run("translation", train.read_settings(named), strategy=None, target=None)
-    assert train.with_obtainable_data(run, named) is run
+    assert train.with_obtainable_data(run, train.read_offline_settings(named)) is run
 
 
 @pytest.mark.slow  # the same test of sentiment is not
