@@ -241,3 +241,22 @@ def test_predictions_are_those_of_the_published_models(
         )
         assert done.returncode == 0, done.stderr
     assert done.stdout == output.code
+
+
+@pytest.mark.commands
+def test_the_examples_of_the_front_page_are_those_of_the_models(command_environment):
+    (shown,) = [b.code for b in BLOCKS if b.page == "README.md" and " ms)" in b.code]
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks", "examples"],
+        cwd=ROOT,
+        env=command_environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    *lines, _ = done.stdout.splitlines()  # the last line is a JSON object
+    numbers = re.compile(r"([\d.]+) %, \d+ ms")  # times differ, and last digits of confidences
+    texts = [numbers.sub("", text.strip()) for text in ("\n".join(lines), shown)]
+    assert texts[0] == texts[1]
+    printed = [float(number) for number in numbers.findall("\n".join(lines))]
+    assert printed == pytest.approx([*map(float, numbers.findall(shown))], abs=0.5)
