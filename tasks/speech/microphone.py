@@ -157,7 +157,8 @@ def listen(served: Served, blocks: Iterable[np.ndarray]) -> Iterator[Heard]:
       maximum length of the model, and at the end of the sound, which may be Ctrl-C.
     """
     settings = served.settings
-    blank, step = len(settings["letters"]), settings["step_seconds"]
+    letters, step = settings["letters"], settings["step_seconds"]
+    no_letter = [len(letters), *(n for n, letter in enumerate(letters) if letter == " ")]
     utterance, start, samples, text, confidence = begin(served), 0, 0, "", 0.0
     recent: deque[np.ndarray] = deque(maxlen=2)
     try:
@@ -165,7 +166,8 @@ def listen(served: Served, blocks: Iterable[np.ndarray]) -> Iterator[Heard]:
             before = text
             text, confidence, best = utterance.add(block)
             samples += len(block)
-            quiet = step * (len(best) - 1 - np.flatnonzero(best != blank).max(initial=-1))
+            last = np.flatnonzero(~np.isin(best, no_letter)).max(initial=-1)
+            quiet = step * float(len(best) - 1 - last)
             is_full = samples + len(block) - start > settings["max_samples"]
             is_final = bool(text) and (quiet >= PAUSE or is_full)
             if text and (text != before or is_final):

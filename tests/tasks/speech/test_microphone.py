@@ -57,6 +57,7 @@ def test_an_utterance_is_shown_in_parts_and_ends_at_a_pause():
         ("a", False),
         ("a", True),  # the end of the sound
     ]
+    assert all(type(row.is_final) is bool for row in heard)  # for JSON
     assert heard[0].start == 0.0 and heard[1].end == pytest.approx(0.96)
     assert heard[3].start == heard[2].end == pytest.approx(1.6)
 
