@@ -162,13 +162,14 @@ def test_an_error_that_a_signal_caused_is_told_as_the_signal(number, code, capsy
             raise AssertionError("Concurrent access?")
 
     monkeypatch.setattr(sys, "argv", ["train"])
-    before = signal.getsignal(signal.SIGTERM)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored after `&`
     try:
         with pytest.raises(SystemExit) as stop:
             cli.run(main)
     finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert stop.value.code == code
     assert capsys.readouterr().err == "\nstopped.\n"
 
