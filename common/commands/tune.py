@@ -146,7 +146,7 @@ def draw(searched: Mapping[str, Range | Choice], trials: int, seed: int) -> list
 
     Example:
       >>> draw({"units": Choice((64, 128)), "dropout": Range(0.0, 0.5)}, trials=3, seed=1)
-      [{}, {'units': 64, 'dropout': 0.424}, {'units': 128, 'dropout': 0.128}]
+      [{}, {'units': 64, 'dropout': 0.285}, {'units': 64, 'dropout': 0.128}]
     """
     generator = random.Random(seed)
     drawn: list[Flags] = [{}]
