@@ -24,6 +24,12 @@ class Config(RunConfig):
     noise: float = 0.5
 
 
+@pytest.fixture(autouse=True)
+def no_subcommand(monkeypatch):
+    """Tests of other files may have run a subcommand in this process."""
+    monkeypatch.setattr(cli, "_subcommand", [])
+
+
 PRESETS = {
     "small": Config(dataset="small", units=8, epochs=3),
     "large": Config(dataset="large", units=512, learning_rate=0.5),
