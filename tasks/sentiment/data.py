@@ -267,13 +267,16 @@ def stored_batches(
       shuffle_seed: see there.
     """
     lengths = tf.constant(config.bucket_lengths())
+    reads_all = own(config.batch_size) == slice(0, config.batch_size)
 
     def encode(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         _, ragged = reader(batch["text"], config.max_length)
         length = tf.cast(ragged.row_lengths(), tf.int32)
         ids = ragged.to_tensor()
-        # The next of the few lengths for which a step is compiled.
-        padded = lengths[tf.searchsorted(lengths, tf.reduce_max(length)[None])[0]]
+        # The next of the few lengths for which a step is compiled; the last of them where workers
+        # read different rows, since their shapes must agree.
+        place = tf.searchsorted(lengths, tf.reduce_max(length)[None])[0] if reads_all else -1
+        padded = lengths[place]
         ids = tf.pad(ids, [[0, 0], [0, padded - tf.shape(ids)[1]]])
         return {"ids": ids, "length": length, "label": batch["label"], **targets(batch)}
 

@@ -168,7 +168,8 @@ def test_trials_end_finished_stopped_or_failed_and_leave_only_their_results(tmp_
     assert ended[1].error == "the loss is nan (exit 1)"
     assert ended[3].best("val_f1", "max") == (84, 4)
     assert sorted(path.name for path in folder.iterdir()) == [f"{n}.json" for n in range(6)]
-    said = capfd.readouterr().err.splitlines()
+    # Lines of gRPC, on which Ray is built, may stand between ours.
+    said = [line for line in capfd.readouterr().err.splitlines() if "fork_posix.cc" not in line]
     assert "4 of 6: trial 3 finished after 4 epochs, f1 84.0000" in said
     assert len([line for line in said if " of 6: trial " in line]) == len(said) == 6
     before = [path.stat().st_mtime_ns for path in sorted(folder.iterdir())]
