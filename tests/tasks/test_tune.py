@@ -57,6 +57,7 @@ def test_a_search_without_fields_is_refused(tmp_path, monkeypatch):
         module("dna", "tune").main(given)
 
 
+@pytest.mark.slow
 @pytest.mark.commands
 @pytest.mark.distribution
 def test_a_search_is_stopped_resumed_and_its_best_settings_are_repeated(

@@ -146,6 +146,7 @@ def weights(folder):
     return {name: reader.get_tensor(name) for name in sorted(names)}
 
 
+@pytest.mark.slow
 @pytest.mark.distribution
 @pytest.mark.thorough
 def test_a_training_of_which_a_worker_is_killed_twice_ends_as_an_undisturbed_one(

@@ -150,6 +150,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.distribution
 def test_trials_end_finished_stopped_or_failed_and_leave_only_their_results(tmp_path, capfd):
     from common.commands import trials
