@@ -18,7 +18,6 @@ import numpy as np
 import tensorflow as tf
 
 MOST = 16_384  # subwords of a request: its rows times the longest translation
-PART = 24  # rows that are searched together: enough for fast products of matrices
 
 # Requests that verify an export and warm a server up; the middle ones are unusual.
 SAMPLES = ("Où est la gare ?", "", "\U0001f600 \u6771\u4eac", "Je ne sais pas. " * 8)
@@ -67,7 +66,7 @@ def signatures(
     """
     limited = functools.partial(translate, model, max_length=max_length, shortlist=shortlist)
     search = functools.partial(limited, beam=beam, alpha=alpha)
-    limits = {"size": len(reader), "beam": beam, "max_length": max_length}
+    limits = {"size": len(reader), "max_length": max_length}
     run = _make_run(functools.partial(search, best=1), target, "core", **limits)
     run_all = _make_run(functools.partial(search, best=beam), target, "core_n_best", **limits)
     text_spec = tf.TensorSpec([None], tf.string, name="text")
@@ -126,7 +125,6 @@ def _make_run(
     name: str,
     *,
     size: int,
-    beam: int,
     max_length: int,
 ) -> Run:
     """Make the computation that signatures share; it is numeric, so accelerators can run it.
@@ -136,7 +134,6 @@ def _make_run(
       target: device of the export.
       name: of the computation.
       size: number of subwords of the source language.
-      beam: number of hypotheses.
       max_length: maximum number of subwords of a text and of its translation.
 
     Returns:
@@ -149,8 +146,6 @@ def _make_run(
         return translate(ids, length)._asdict()
 
     core = target.core(name, search, timed=["ids"])
-    if target.name == "portable":
-        core = _in_parts(core, beam, max_length)
 
     @shared
     def run(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -166,45 +161,6 @@ def _make_run(
         return {**outputs, "valid": valid}
 
     return run
-
-
-def _in_parts(run: Run, beam: int, max_length: int) -> Run:
-    """Return a computation that searches for parts of the rows at the same time.
-
-    The operations of a step are small, so a second core gains little within one of them, but can
-    search for other rows.
-
-    Args:
-      run: returns the hypotheses for `ids` and `length`.
-      beam: number of hypotheses.
-      max_length: maximum number of subwords of a translation.
-    """
-    specs = {
-        "tokens": tf.TensorSpec([None, beam, max_length], tf.int32),
-        "length": tf.TensorSpec([None, beam], tf.int32),
-        "score": tf.TensorSpec([None, beam], tf.float32),
-    }
-
-    def run_parts(ids: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.size(length)
-        size = -(-rows // tf.maximum(1, rows // PART))
-        parts = -(-rows // size)
-        arrays = {
-            name: tf.TensorArray(spec.dtype, parts, element_shape=spec.shape, infer_shape=False)
-            for name, spec in specs.items()
-        }
-
-        def run_part(
-            number: tf.Tensor, arrays: dict[str, tf.TensorArray]
-        ) -> tuple[tf.Tensor, dict[str, tf.TensorArray]]:
-            part = slice(number * size, (number + 1) * size)
-            outputs = run(ids=ids[part, : tf.reduce_max(length[part])], length=length[part])
-            return number + 1, {n: array.write(number, outputs[n]) for n, array in arrays.items()}
-
-        _, arrays = tf.while_loop(lambda number, _: number < parts, run_part, (0, arrays))
-        return {name: array.concat() for name, array in arrays.items()}
-
-    return run_parts
 
 
 def _best(outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

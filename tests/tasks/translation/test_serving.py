@@ -1,7 +1,7 @@
 """The signatures of the export: equal results for text and tensors, and invalid rows."""
 
 from common.serving.versions import find
-from tasks.translation import model, serving, train
+from tasks.translation import model, train
 from tasks.translation.shortlist import Shortlist
 from tasks.translation.sources import encode_source
 from tasks.translation.subwords import Subwords
@@ -30,38 +30,6 @@ def test_the_other_rows_of_a_batch_change_nothing(served):
         alone = served.call("serving_default", text=[text])
         assert alone["translation"][0] == together["translation"][row]
         np.testing.assert_allclose(alone["score"][0], together["score"][row], atol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 23, 24, 48, 71, 100])
-def test_parts_that_are_searched_at_the_same_time_keep_the_order_of_the_rows(rows):
-    def run(ids, length):
-        sums = tf.reduce_sum(tf.where(tf.sequence_mask(length, tf.shape(ids)[1]), ids, 0), axis=1)
-        tokens = tf.tile(sums[:, None, None], [1, 2, 3])
-        return {
-            "tokens": tokens,
-            "length": tokens[:, :, 0],
-            "score": tf.cast(tokens[:, :, 0], tf.float32),
-        }
-
-    sizes = []
-
-    def counted(ids, length):
-        tf.py_function(
-            lambda n, time, longest: sizes.append((int(n), int(time), int(longest))),
-            [tf.size(length), tf.shape(ids)[1], tf.reduce_max(length)],
-            [],
-        )
-        return run(ids, length)
-
-    random = np.random.default_rng(rows)
-    ids = random.integers(1, 99, (rows, 12)).astype(np.int32)
-    length = random.integers(1, 13, rows).astype(np.int32)
-    in_parts = tf.function(serving._in_parts(counted, 2, 3), autograph=False)
-    outputs, expected = in_parts(ids, length), run(ids, length)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(outputs[name], value)
-    assert sum(n for n, _, _ in sizes) == rows and len(sizes) == max(1, rows // serving.PART)
-    assert all(time == longest for _, time, longest in sizes)
 
 
 def test_values_in_the_padding_change_nothing(served):
