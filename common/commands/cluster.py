@@ -141,7 +141,7 @@ def connected(ray: Any, workers: int, address: str | None) -> Iterator[int]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         quiet |= {"num_cpus": cores * workers, "include_dashboard": False}
-        # Ray runs processes at the lowest priority; beside other work they would hardly run at all.
+        # Ray runs processes at the lowest priority, at which they wait for all other work.
         os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         ray.init(address=address or "local", **quiet)

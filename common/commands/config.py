@@ -232,7 +232,7 @@ class RunConfig(Settings):
         """Return these settings with those of a published model that its weights demand.
 
         Args:
-          published: the settings of the published model. One that is younger than the model has its
+          published: the settings of the published model. A setting that did not exist then gets its
             default, which is the earlier behaviour.
           names: the settings that shape the weights.
         """

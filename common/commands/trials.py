@@ -25,7 +25,7 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 POLL = 0.5  # seconds between two looks at the log of a run
-REDUCTION = 3  # one of so many trials goes on after each rung of the scheduler
+REDUCTION = 3  # after each rung of the scheduler, one of three trials goes on
 
 
 @dataclasses.dataclass(frozen=True)

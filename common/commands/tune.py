@@ -3,7 +3,7 @@
 Each trial is a run of the task's own `train` command with other values of the fields whose types
 carry a `Range` or a `Choice`; see `common.commands.config`. A field that is given as a flag keeps
 its value. The first trial has the settings of the preset. Ray Tune runs the trials and stops those
-that fall behind early (ASHA, Li et al. 2020), by the validation metric that selects the best epoch
+that are worse early (ASHA, Li et al. 2020), by the validation metric that selects the best epoch
 of a training. The test split is never read.
 
 The search is kept in OUTPUT/<task>/tune/: a file of each trial that has ended, a table
@@ -28,12 +28,8 @@ from common.commands.config import Choice, Count, Range, RunConfig, Settings, ra
 from common.errors import InputError, TrainingError, require
 from common.files import make_public_folder, write_atomically
 from common.messages import say
+from common.plots import picture
 from common.training import checkpoint
-
-from etils import epy
-
-with epy.lazy_imports():
-    import matplotlib.figure
 
 SEARCH, TABLE, PLOT = "search.json", "trials.csv", "trials.png"
 Flags = Mapping[str, int | float | str]
@@ -227,26 +223,25 @@ def draw_trials(
     fields = list(dict.fromkeys(name for trial in trials for name in trial.flags))
     columns = min(3, 1 + len(fields))
     lines = -(-(1 + len(fields)) // columns)
-    figure = matplotlib.figure.Figure(figsize=(4 * columns, 3 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    curves = next(panels)
-    for trial in reversed(trials):
-        colour = "tab:blue" if trial is trials[0] else "black" if not trial.number else "0.8"
-        label = {"tab:blue": f"best (trial {trial.number})", "black": "preset"}.get(colour)
-        values = [row[column] for row in trial.log]
-        curves.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=label)
-    curves.set(xlabel="epoch", ylabel=column.removeprefix("val_"))
-    curves.xaxis.get_major_locator().set_params(integer=True)
-    curves.legend(fontsize=8)
-    for name, axes in zip(fields, panels, strict=False):
-        for trial in trials:
-            if name in trial.flags:
-                colour = "tab:blue" if trial is trials[0] else "0.6"
-                axes.plot(trial.flags[name], trial.best(column, mode)[0], "o", color=colour)
-        axes.set(xlabel=name)
-    for axes in panels:  # those without a field
-        axes.axis("off")
-    figure.savefig(path, dpi=120)
+    with picture(path, (4 * columns, 3 * lines)) as figure:
+        panels = figure.subplots(lines, columns, squeeze=False).flat
+        curves = next(panels)
+        for trial in reversed(trials):
+            colour = "C0" if trial is trials[0] else "C1" if not trial.number else "0.7"
+            label = {"C0": f"best (trial {trial.number})", "C1": "preset"}.get(colour)
+            values = [row[column] for row in trial.log]
+            curves.plot(range(1, len(values) + 1), values, color=colour, marker=".", label=label)
+        curves.set(xlabel="epoch", ylabel=column.removeprefix("val_"))
+        curves.xaxis.get_major_locator().set_params(integer=True)
+        curves.legend()
+        for name, axes in zip(fields, panels, strict=False):
+            for trial in trials:
+                if name in trial.flags:
+                    colour = "C0" if trial is trials[0] else "0.6"
+                    axes.plot(trial.flags[name], trial.best(column, mode)[0], "o", color=colour)
+            axes.set(xlabel=name)
+        for axes in panels:  # those without a field
+            axes.axis("off")
 
 
 def report_trials(trained: Trained, words: Sequence[str], folder: Path, count: int) -> None:

