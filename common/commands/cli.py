@@ -28,12 +28,13 @@ from common.messages import say
 import tyro
 
 __all__ = ["Scored", "command_line", "parse", "parse_train", "print_predictions", "print_result"]
-__all__ += ["run", "run_subcommand", "say", "to_result"]
+__all__ += ["TRAINED_ON", "run", "run_subcommand", "say", "to_result", "with_datasets"]
 
 C = TypeVar("C")
 R = TypeVar("R", bound=RunConfig)
 
 SCRIPT = "sequence-suite"  # the console script that setup.cfg names
+TRAINED_ON = "that of the model's training"  # the default of `--dataset` in `evaluate`
 _subcommand: list[str] = []  # words after the program's name, such as "ner" and "train"
 
 
@@ -81,7 +82,7 @@ def parse_train(
     if name is not None and name not in presets:
         raise InputError(f"no data set {name!r}; known: {', '.join(presets)}")
     start = presets[name or default]
-    doc = f"{doc}\n\nData sets for --dataset: {', '.join(presets)} (default: {default})."
+    doc = with_datasets(doc, presets, default)
     if name is None and _flag(argv, "data") is not None:
         if own is None:
             start = dataclasses.replace(start, dataset=None)
@@ -98,6 +99,16 @@ def parse_train(
         )
         sys.exit(0)
     return parsed
+
+
+def with_datasets(doc: str | None, names: Iterable[str], default: str) -> str:
+    """Return the text at the top of `--help`, followed by the names that `--dataset` accepts.
+
+    Example:
+      >>> with_datasets("Score it.", ["btc", "wnut17"], TRAINED_ON).splitlines()[-1]
+      "Data sets for --dataset: btc, wnut17 (default: that of the model's training)."
+    """
+    return f"{doc}\n\nData sets for --dataset: {', '.join(names)} (default: {default})."
 
 
 def parse(config: type[C], argv: list[str], doc: str | None) -> C:

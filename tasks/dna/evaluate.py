@@ -23,7 +23,7 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.dna.config import TASK
+from tasks.dna.config import PRESETS, TASK
 from tasks.dna.formats import read_records
 from tasks.dna.genes import LABELS, Gene, Record, labels_of
 
@@ -216,7 +216,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from common.commands.cli import Scored
 from common.commands.config import Count, EvaluateConfig, Picture
 from common.errors import InputError
 from common.serving.served import Served, load_export
-from tasks.music.config import TASK
+from tasks.music.config import PRESETS, TASK
 from tasks.music.formats import Piece, read_folder, read_piece, split
 from tasks.music.midi import KEYS
 from tasks.music.sample_statistics import compare, draw_comparison, print_comparison
@@ -191,7 +191,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError, require
 from common.files import open_output
 from common.serving.served import Served, load_export
-from tasks.ner.config import TASK, check_columns
+from tasks.ner.config import PRESETS, TASK, check_columns
 from tasks.ner.formats import (
     OUTSIDE,
     Columns,
@@ -330,7 +330,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

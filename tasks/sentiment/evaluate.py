@@ -23,7 +23,7 @@ from common.commands.config import EvaluateConfig, Picture
 from common.errors import InputError
 from common.files import open_output
 from common.serving.served import Served, text_request
-from tasks.sentiment.config import TASK, LabelSettings
+from tasks.sentiment.config import PRESETS, TASK, LabelSettings
 from tasks.sentiment.formats import index_labels, read_rows
 from tasks.sentiment.predict import load_model
 
@@ -190,7 +190,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

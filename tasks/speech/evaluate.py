@@ -21,7 +21,7 @@ from common.commands.config import Count, EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export
 from tasks.speech import audio
-from tasks.speech.config import TASK, FolderSettings
+from tasks.speech.config import PRESETS, TASK, FolderSettings
 from tasks.speech.formats import find_parts
 
 import numpy as np
@@ -159,7 +159,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

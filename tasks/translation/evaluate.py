@@ -22,7 +22,7 @@ from common.commands.cli import Scored
 from common.commands.config import EvaluateConfig
 from common.errors import InputError, require
 from common.serving.served import Served, load_export, text_request
-from tasks.translation.config import TASK
+from tasks.translation.config import PRESETS, TASK
 
 import numpy as np
 from etils import epy
@@ -214,7 +214,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from common.commands import cli, tune
 from tasks.translation import train
-from tasks.translation.config import MODE, MONITOR, TASK
+from tasks.translation.config import DEFAULT, MODE, MONITOR, PRESETS, TASK
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     trained = tune.Trained(
         TASK, train.__name__, train.read_settings, MONITOR, MODE, train.ARCHITECTURE
     )
-    tune.search(trained, argv, doc=__doc__)
+    tune.search(trained, argv, doc=cli.with_datasets(__doc__, PRESETS, DEFAULT))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from common.datasets import Corpus
 from common.errors import InputError
 from common.serving.served import Served, load_export
 from tasks.video.clips import clip_request
-from tasks.video.config import TASK
+from tasks.video.config import PRESETS, TASK
 from tasks.video.joints import pose_request
 
 import numpy as np
@@ -183,7 +183,8 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Score and print; see the module."""
-    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=__doc__)))
+    doc = cli.with_datasets(__doc__, PRESETS, cli.TRAINED_ON)
+    cli.print_result(evaluate(cli.parse(Evaluate, argv, doc=doc)))
 
 
 if __name__ == "__main__":

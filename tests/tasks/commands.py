@@ -97,12 +97,13 @@ def check_refused(main, words, message, capsys, monkeypatch):
 
 
 def check_help(module, capsys):
-    """Check that `--help` shows the command and the defaults of its flags."""
+    """Check that `--help` shows the command and the defaults of its flags; return its words."""
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
     printed = capsys.readouterr().out
     assert stop.value.code == 0
     assert f"python -m {module.__name__}" in printed and "(default: " in printed
+    return " ".join(printed.split())
 
 
 def check_signatures(served, golden):

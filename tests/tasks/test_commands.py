@@ -32,10 +32,14 @@ def main(task, command):
     return importlib.import_module(f"tasks.{task}.{command}").main
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "tune"])
 @pytest.mark.parametrize("task", TASKS)
-def test_help_has_examples_and_defaults(task, command, capsys):
-    commands.check_help(importlib.import_module(f"tasks.{task}.{command}"), capsys)
+def test_help_has_examples_defaults_and_data_sets(task, command, capsys):
+    words = commands.check_help(importlib.import_module(f"tasks.{task}.{command}"), capsys)
+    config = importlib.import_module(f"tasks.{task}.config")
+    default = "that of the model's training" if command == "evaluate" else config.DEFAULT
+    names = f"Data sets for --dataset: {', '.join(config.PRESETS)} (default: {default})."
+    assert (names in words) == (command != "predict")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
