@@ -9,6 +9,7 @@ the model, one JSON object per line.
     python client.py translation "Je ne sais pas." --label stable
     python client.py translation "Je ne sais pas." --json
     python client.py dna AGCCCCTGTGAGGAACTAG
+    python client.py dna AGCCCCTGTGAGGAACTAG --model dna-drosophila
     python client.py speech recording.wav        # 16 bits, mono, 16,000 Hz
     python client.py video clip.ppm              # see below
     python client.py music C4,E4,G4 C4,E4,G4 --steps 14
@@ -25,10 +26,10 @@ Exit codes: 0 done, 1 no response or an unusable file, 2 wrong flags, 130 stoppe
 
 import argparse
 import array
-import functools
 import http.client
 import itertools
 import json
+import os
 import queue
 import random
 import re
@@ -418,6 +419,7 @@ def main(arguments=None):
         "--rest", default="http://localhost:8501", help="REST address (default: %(default)s)"
     )
     server.add_argument("--grpc", help="call over gRPC: host:port, such as localhost:8500")
+    server.add_argument("--model", help="its name in models.config (default: that of the task)")
     server.add_argument("--version", type=int, help="version of the model (default: the newest)")
     server.add_argument("--label", help="version by its label in models.config, such as stable")
     server.add_argument(
@@ -461,14 +463,10 @@ def main(arguments=None):
     if not options.rest.startswith(("http://", "https://")):
         parser.error(f"--rest {options.rest}: not an address such as http://localhost:8501")
     protocol, address = (call_grpc, options.grpc) if options.grpc else (call_rest, options.rest)
-    call = functools.partial(
-        protocol,
-        address,
-        version=options.version,
-        label=options.label,
-        timeout=options.timeout,
-        retries=options.retries,
-    )
+    chosen = {name: getattr(options, name) for name in ("version", "label", "timeout", "retries")}
+
+    def call(task, inputs):
+        return protocol(address, options.model or task, inputs, **chosen)
 
     def call_and_print(model, inputs):
         outputs = call(model, inputs)
@@ -482,6 +480,10 @@ def main(arguments=None):
         else:
             for line in TASKS[options.task](call, options.inputs, options):
                 print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output has gone, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:  # no such file

@@ -217,6 +217,7 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
         signal.signal(signal.SIGINT, _stop)
     try:
         _run_until_signal(main)
+        _flush()
     except KeyboardInterrupt as stop:
         _end(STOPPED[type(stop)], str(stop) or _how_to_resume())
     except InputError as error:
@@ -224,7 +225,7 @@ def run(main: Callable[[list[str]], None]) -> NoReturn:
     except (TrainingError, ExportError, FileNotFoundError) as error:
         _end(1, str(error))
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(1)
     except OSError as error:
         _end(1, f"{error.strerror or error}: {error.filename or ''}".rstrip(": "))
@@ -282,8 +283,22 @@ def _how_to_resume() -> str:
     return f"stopped. Finished epochs are kept; to resume:\n  {again}"
 
 
+def _flush() -> None:
+    """Write what is left of the output: Python would do so at exit, and print a failure there."""
+    if sys.stdout is not None:  # closed, as by `>&-`
+        sys.stdout.flush()
+
+
+def _drop_output() -> None:
+    """Drop the output that cannot be written, so that Python does not try again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _end(code: int, message: str) -> NoReturn:
-    sys.stdout.flush()
+    try:
+        _flush()
+    except OSError:  # its reader has gone, or the disk is full
+        _drop_output()
     is_stopped = code in STOPPED.values()
     print(f"\n{message}" if is_stopped else f"error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -237,13 +237,19 @@ def test_the_flags_reach_both_protocols(client, monkeypatch):
     calls = []
     for name in ("call_rest", "call_grpc"):
         monkeypatch.setattr(
-            client, name, lambda *args, name=name, **kwargs: calls.append((name, kwargs)) or {}
+            client,
+            name,
+            lambda *args, name=name, **flags: calls.append((name, args, flags)) or {},
         )
     for address in (["--rest", "http://a"], ["--grpc", "b"]):
-        with contextlib.suppress(KeyError):  # no outputs
-            client.main(["ner", "a", "--timeout", "7", "--retries", "2", *address])
-    assert [name for name, _ in calls] == ["call_rest", "call_grpc"]
-    assert all(kwargs["timeout"] == 7 and kwargs["retries"] == 2 for _, kwargs in calls)
+        for words in (["--timeout", "7", "--retries", "2"], ["--model", "ner-de"]):
+            with contextlib.suppress(KeyError):  # no outputs
+                client.main(["ner", "a", *words, *address])
+    assert [name for name, _, _ in calls] == ["call_rest", "call_rest", "call_grpc", "call_grpc"]
+    assert [args[:2] for _, args, _ in calls[::2]] == [("http://a", "ner"), ("b", "ner")]
+    assert [args[1] for _, args, _ in calls[1::2]] == ["ner-de", "ner-de"]
+    limits = [(flags["timeout"], flags["retries"]) for _, _, flags in calls]
+    assert limits == [(7, 2), (client.TIMEOUT, client.RETRIES)] * 2
 
 
 # --- The remote model of `common.serving.served` --------------------------------------------------

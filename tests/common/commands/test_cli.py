@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -206,6 +207,48 @@ def test_a_progress_bar_is_for_a_terminal(verbose, in_a_pipe, monkeypatch):
         stream.isatty = lambda is_terminal=is_terminal: is_terminal
         monkeypatch.setattr(sys, "stdout", stream)
         assert Config(verbose=verbose).fit_arguments()["verbose"] == expected
+
+
+PRINTS = """
+import sys
+from common.commands import cli
+from common.errors import InputError
+def main(words):
+    for number in range(int(words[0])):
+        print("row", number)
+    if words[1:]:
+        raise InputError(words[1])
+cli.run(main)
+"""
+
+
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def print_to(output, *words):
+    """Return the exit code and the messages of a command that prints rows."""
+    line = [sys.executable, "-c", PRINTS, *words]
+    options = {"stdout": output, "stderr": subprocess.PIPE, "text": True, "env": BUFFERED}
+    done = subprocess.run(line, check=False, **options)
+    return done.returncode, done.stderr
+
+
+# The first row fits into the buffer, which is written at the end; 100,000 rows do not.
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [(["1"], 1, ""), (["100000"], 1, ""), (["1", "no header"], 2, "error: no header\n")],
+)
+def test_a_reader_that_has_gone_is_no_error(words, code, message):
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert print_to(writer, *words) == (code, message)
+    os.close(writer)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_at_the_end_is_one_message():
+    with open("/dev/full", "w") as full:
+        assert print_to(full, "1") == (1, "error: No space left on device\n")
 
 
 def test_an_unexpected_error_keeps_its_traceback(monkeypatch):
