@@ -11,6 +11,7 @@ from tasks.speech.features import count_frames, count_steps
 import tensorflow as tf
 
 TELEPHONE = (300.0, 3_400.0)  # Hz, the band of a telephone
+QUIETEST = 50.0  # dB below the speech: noise that is hardly heard
 
 
 def augment(
@@ -19,8 +20,9 @@ def augment(
     """Change a recording at random, as a speaker, a room, a pause and a line would change it.
 
     Its speed changes, and with it its pitch. Some recordings get the echo of a room; half of them
-    get silence before and after. The noise has a random colour, from white to red, and lasts as
-    long as the silence; one recording in five gets none. Some recordings pass through a telephone.
+    get silence before and after. The noise has a random colour, from white to red, lasts as long as
+    the silence, and is `noise` to 50 dB below the speech; one recording in five gets none. Some
+    recordings pass through a telephone.
 
     Args:
       sound: `<float32>[samples]`.
@@ -38,8 +40,9 @@ def augment(
         steps = count_steps(count_frames(tf.size(faster)), config.strides)
         sound = tf.cond(steps >= needed, lambda: faster, lambda: sound)
     sound = tf.cond(uniform[7] < config.rooms, lambda: add_room(sound, seed + 3), lambda: sound)
-    # The signal-to-noise ratio is between `noise` and `noise` + 30 dB.
-    ratio = 10.0 ** (-(config.noise + 30.0 * uniform[1]) / 20.0)
+    # From the noise that can hardly be heard to the loudest.
+    decibels = config.noise + (max(QUIETEST, config.noise) - config.noise) * uniform[1]
+    ratio = 10.0 ** (-decibels / 20.0)
     around = tf.where(uniform[2] < 0.5, config.silence * RATE * uniform[3], 0.0)
     before = tf.cast(around * uniform[4], tf.int32)
     sound = tf.pad(sound, [[before, tf.cast(around, tf.int32) - before]])

@@ -49,6 +49,21 @@ def test_silence_is_added_around_half_of_the_recordings_and_noise_to_most():
     assert 0.0 in starts and sum(start > 1e-4 for start in starts) > len(starts) // 2
 
 
+@pytest.mark.parametrize(("noise", "quietest"), [(0.0, 50.0), (20.0, 50.0), (60.0, 60.0)])
+def test_noise_is_between_the_given_loudness_and_50_db_below_the_speech(noise, quietest):
+    sound = speak("abc", np.random.default_rng(0))
+    config = Config(**PLAIN, noise=noise)
+    rows = [
+        augmentation.augment(tf.constant(sound), tf.constant([5, n], tf.int64), config).numpy()
+        for n in range(60)
+    ]
+    added = np.array([np.mean((row - sound) ** 2) for row in rows])
+    decibels = 10.0 * np.log10(np.mean(sound**2) / added[added > 0.0])
+    assert 40 <= len(decibels) < 60
+    assert noise - 0.1 <= decibels.min() <= noise + 6.0
+    assert quietest - 6.0 <= decibels.max() <= quietest + 0.1
+
+
 def test_a_recording_keeps_its_speed_if_it_would_be_too_short_for_its_text():
     sound = tf.constant(speak("abc", np.random.default_rng(0)))
     config = Config(**{**PLAIN, "speed": 0.5})
