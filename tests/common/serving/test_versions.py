@@ -78,6 +78,7 @@ def test_a_model_of_another_task_is_refused(tmp_path):
     [
         ("saved_models/ner", "ner", r"python -m tasks\.ner\.train --output .*saved_models`"),
         ("saved_models/ner-tpu", "ner", r"tasks\.ner\.train --output .*saved_models --target tpu`"),
+        ("saved_models/dna-drosophila", None, r"drosophila holds .*`python -m tasks\.dna\.train`"),
         ("nowhere", "ner", r"nowhere holds no published model.*`python -m tasks\.ner\.train`"),
         ("saved_models/ner/7", "ner", r"ner/7 holds no published model.*tasks\.ner\.train`"),
     ],

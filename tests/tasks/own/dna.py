@@ -38,6 +38,39 @@ def spliced_record(random, name="r", start=None, genes_wanted=1, stop="TAA"):
     return Record(name, sequence, tuple(genes))
 
 
+# The codons that a fruit fly prefers, one for each amino acid, and some others.
+PREFERRED = re.findall("...", "CTGATCGTGAAGCAGGAGAACCACGACTTCTACTGCGGCCCCACCTCCAGCCGCGCCATGTGG")
+OTHERS = re.findall("...", "CTCATTGTCAAACAAGAAAATCATGATTTTTATTGTGGACCGACGTCGGCTCGT")
+FLY_CODONS = PREFERRED * 4 + OTHERS
+
+
+def fly_record(random, name="r", genes_wanted=1):
+    """Return a record like those of a fruit fly: genes of three exons, on either strand."""
+    weights = (0.3, 0.2, 0.2, 0.3)
+    sequence, genes = letters(random, 400, weights), []
+    for _ in range(genes_wanted):
+        gene, exons = "", []
+        for exon in range(3):
+            coding = "".join(random.choice(FLY_CODONS, size=random.integers(90, 160)))
+            coding = "ATG" * (exon == 0) + coding + "TAA" * (exon == 2)
+            exons.append((len(gene), len(gene) + len(coding)))
+            gene += coding
+            if exon < 2:
+                inside = letters(random, random.integers(20, 40), (0.38, 0.12, 0.12, 0.38))
+                gene += (
+                    "GTAAGT" + inside + "CTAATTTG" + letters(random, 8, weights) + "TTTTCTTTTCAG"
+                )
+        placed = Gene(tuple(exons), 1)
+        if random.integers(2):
+            gene, placed = complement(gene), placed.mirrored(len(gene))
+            gene += "GTTG"  # before the start codon, on the other strand
+        else:
+            gene, placed = "CAAC" + gene, placed.shifted(4)
+        genes.append(placed.shifted(len(sequence)))
+        sequence += gene + letters(random, 500, weights)
+    return Record(name, sequence, tuple(genes))
+
+
 def write_fasta(path, records):
     with open(path, "w", encoding="utf-8") as file:
         for record in records:
