@@ -69,6 +69,13 @@ ARCHITECTURE = (
 VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
 SOURCE, TARGET = "source_subwords.txt", "target_subwords.txt"
 SHORTLIST = "shortlist.npz"
+# In the model card, in the language that the model reads.
+QUESTIONS = {
+    "de": "Wo ist der Bahnhof?",
+    "en": "Where is the station?",
+    "fr": "Où est la gare ?",
+    "pt": "Onde fica a estação?",
+}
 
 
 class Vocabularies(NamedTuple):
@@ -377,6 +384,7 @@ def train(config: Config, *, offline: Callable[[], Config] | None = None) -> Pat
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
     feeding = ", input feeding" if config.input_feeding else ""
+    question = QUESTIONS.get(config.source, "...")
     return Card(
         title=f"Translation: {corpus.name}, {config.source} to {config.target_language}",
         summary=(
@@ -394,7 +402,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             "Signature `serving_default`: `text` [batch] string -> `translation` [batch] string, "
             "`score` [batch] float32, the length-normalised log-probability, `truncated` [batch] "
             "bool, whether the end of the text or of its translation is missing.\n\n"
-            '```\ncurl -d \'{"inputs": {"text": ["Où est la gare ?"]}}\' \\\n'
+            f'```\ncurl -d \'{{"inputs": {{"text": ["{question}"]}}}}\' \\\n'
             "  http://localhost:8501/v1/models/translation:predict\n```\n\n"
             f"Texts and translations are truncated to {config.max_length} subwords. The "
             'translation of an empty text is "" with score 0.'
