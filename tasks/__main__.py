@@ -489,9 +489,9 @@ def run_front(command: str, words: Sequence[str]) -> None:
     if command == "train":
         run = train
     elif command == "demo":
-        from tasks import demo  # needs the extra [demo]
+        from tasks.demo import page  # needs the extra [demo]
 
-        run = demo.main
+        run = page.main
     elif command == "examples":
         from tasks import examples
 

@@ -205,16 +205,27 @@ def to_line(prediction: dict[str, Any], colours: dict[str, int] | None) -> str:
     return mark(prediction["text"], spans, colours)
 
 
-def draw(served: Served, text: str, path: Path) -> None:
-    """Draw the probability that each word of a text belongs to an entity of each type."""
+def explain(served: Served, text: str) -> tuple[Tagged, tuple[str, ...], np.ndarray]:
+    """Return a text with its tags, the types, and the probability of each type at each token.
+
+    Only the first tokens are read, up to the model's limit.
+
+    Returns:
+      The tagged text, the names of the types, and `<float32>[tokens, types]`.
+    """
     outputs = served.call("explain", **text_request([text]))
     tagged = _to_tagged(outputs, 0)
-    if not tagged.tokens:
-        raise InputError(f"no word to draw in {text!r}")
     labels = served.settings["labels"]
     types = entity_types(labels)
     of_type = np.array([[label[2:] == kind for kind in types] for label in labels])
-    probabilities = outputs["probabilities"][0, : len(tagged.tokens)] @ of_type
+    return tagged, types, outputs["probabilities"][0, : len(tagged.tokens)] @ of_type
+
+
+def draw(served: Served, text: str, path: Path) -> None:
+    """Draw the probability that each word of a text belongs to an entity of each type."""
+    tagged, types, probabilities = explain(served, text)
+    if not tagged.tokens:
+        raise InputError(f"no word to draw in {text!r}")
     size = (2.5 + 0.5 * len(types), 1.0 + 0.28 * len(tagged.tokens))
     words = [
         token if tag == OUTSIDE else f"{token}  {tag}"

@@ -29,6 +29,8 @@ from common.serving.served import Served, load_export, text_request
 from tasks.translation.config import TASK
 from tasks.translation.sentences import Sentence, join_sentences, split_sentences
 
+import numpy as np
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Predict(TextPredictConfig):
@@ -214,18 +216,27 @@ def to_line(prediction: dict[str, Any]) -> str:
     return "\n".join(f"{one['score']:8.3f}  {one['translation']}" for one in prediction["n_best"])
 
 
-def draw(served: Served, text: str, path: Path) -> None:
-    """Draw the attention weights between the subwords of the first sentence and its translation."""
+def explain(served: Served, text: str) -> tuple[list[str], list[str], np.ndarray]:
+    """Return the attention weights of the first sentence's translation.
+
+    Returns:
+      The subwords of the sentence, those of its translation, and `<float32>[target, source]`.
+    """
     text = split_sentences(text, served.settings["languages"][0])[0].text
     outputs = served.call("explain", **text_request([text]))
     source, target = (
         [token.decode() for token in outputs[name][0] if token]
         for name in ("tokens", "target_tokens")
     )
+    return source, target, outputs["attention"][0, : len(target), : len(source)]
+
+
+def draw(served: Served, text: str, path: Path) -> None:
+    """Draw the attention weights between the subwords of the first sentence and its translation."""
+    source, target, weights = explain(served, text)
     if not source:
         raise InputError(f"nothing to draw in {text!r}")
     size = (2.0 + 0.4 * len(source), 1.5 + 0.3 * len(target))
-    weights = outputs["attention"][0, : len(target), : len(source)]
     with plots.picture(path, size) as figure:
         axes = figure.subplots()
         image = axes.imshow(weights, vmin=0.0, vmax=1.0, aspect="auto")

@@ -371,6 +371,46 @@ def to_line(prediction: dict[str, Any]) -> str:
     return f"{activity} {probability:.0%}  {prediction['clip']} ({prediction['seconds']:.1f} s)"
 
 
+class Course(NamedTuple):
+    """The predictions of a clip over time.
+
+    Attributes:
+      times: `<float>[time]`, seconds.
+      probabilities: `<float>[time, classes]`.
+      frames: some frames of the clip, by their seconds.
+    """
+
+    times: np.ndarray
+    probabilities: np.ndarray
+    frames: Mapping[float, np.ndarray]
+
+
+def explain(
+    served: Served, prediction: Mapping[str, Any], *, seconds: float | None = None
+) -> Course:
+    """Return the probabilities of each frame of a clip, and `DRAWN_FRAMES` of its frames.
+
+    Args:
+      served: the export.
+      prediction: of the clip; see `describe`.
+      seconds: length of the windows; see `predict`.
+    """
+    labels, rate = served.settings["labels"], served.settings["frame_rate"]
+    count = round(prediction["seconds"] * rate)
+    numbers = set(np.linspace(0, count - 1, min(DRAWN_FRAMES, count)).round().astype(int).tolist())
+    drawn: dict[float, np.ndarray] = {}
+    total, covered = np.zeros((count, len(labels))), np.zeros((count, 1))
+    parts = _predict_windows(
+        served, "explain", Path(prediction["clip"]), seconds=seconds, batch_size=1
+    )
+    for (start, frames), outputs in parts:
+        steps = outputs["frame_probabilities"][: outputs["length"]]
+        total[start : start + len(steps)] += steps
+        covered[start : start + len(steps)] += 1
+        drawn |= {n / rate: frame for n, frame in enumerate(frames, start) if n in numbers}
+    return Course((np.arange(count) + 0.5) / rate, total / np.maximum(covered, 1), drawn)
+
+
 def draw(
     served: Served, prediction: dict[str, Any], path: Path, *, seconds: float | None = None
 ) -> None:
@@ -388,29 +428,17 @@ def draw(
     if prediction["activity"] is None:
         raise InputError(f"nothing to draw: {prediction['message']}")
     labels, rate = served.settings["labels"], served.settings["frame_rate"]
-    count = round(prediction["seconds"] * rate)
-    numbers = set(np.linspace(0, count - 1, min(DRAWN_FRAMES, count)).round().astype(int).tolist())
-    drawn: dict[int, np.ndarray] = {}
-    total, covered = np.zeros((count, len(labels))), np.zeros((count, 1))
-    parts = _predict_windows(
-        served, "explain", Path(prediction["clip"]), seconds=seconds, batch_size=1
-    )
-    for (start, frames), outputs in parts:
-        steps = outputs["frame_probabilities"][: outputs["length"]]
-        total[start : start + len(steps)] += steps
-        covered[start : start + len(steps)] += 1
-        drawn |= {n: frame for n, frame in enumerate(frames, start) if n in numbers}
-    over_time = total / np.maximum(covered, 1)
-    times = (np.arange(count) + 0.5) / rate
-    marker = "." if count < 40 else ""
+    times, over_time, frames = explain(served, prediction, seconds=seconds)
+    marker = "." if len(times) < 40 else ""
     with plots.picture(path, (10, 4.5)) as figure:
-        grid = figure.add_gridspec(2, len(drawn), height_ratios=(1, 2.5))
-        for column, (number, frame) in enumerate(drawn.items()):
-            _draw_frame(figure.add_subplot(grid[0, column]), frame, f"{number / rate:.1f} s")
+        grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2.5))
+        for column, (time, frame) in enumerate(frames.items()):
+            _draw_frame(figure.add_subplot(grid[0, column]), frame, f"{time:.1f} s")
         axes = figure.add_subplot(grid[1, :])
         for label in over_time.mean(axis=0).argsort()[::-1][:DRAWN_ACTIVITIES]:
             axes.plot(times, over_time[:, label], label=labels[label], marker=marker)
-        axes.set(xlabel="seconds", ylabel="probability", ylim=(0, 1), xlim=(0, count / rate))
+        end = len(times) / rate
+        axes.set(xlabel="seconds", ylabel="probability", ylim=(0, 1), xlim=(0, end))
         axes.legend()
 
 
