@@ -199,8 +199,8 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
 
     del folder
     records = read_dna(text, model.settings["max_bases"])
-    rows = predictions.predict(model, [record.sequence for record in records], batch_size=8)
-    found = [prediction for _, prediction in rows]
+    predicted = predictions.predict(model, [record.sequence for record in records], batch_size=8)
+    found = [prediction for _, prediction in predicted]
     drawn, number = "", 1
     listed: list[tuple[str, ...]] = []
     gff, proteins, labels = ["##gff-version 3"], list[str](), list[str]()
@@ -221,11 +221,13 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
     is_short = len(records) == 1 and len(records[0].sequence) <= SHORT_BASES
     view = views.paragraph(f"{count}{within} found", "translated") + drawn
     if listed:
-        head = ("gene", "record", "bases", "strand", "probability")
-        view += views.titled("Genes", views.table(head, listed))
+        head = ("gene", "bases", "strand", "probability", "record")
+        columns = len(head) - (len(records) == 1)  # without the record
+        rows = [row[:columns] for row in listed]
+        view += views.titled("Genes", views.table(head[:columns], rows))
         view += views.listing("Proteins (FASTA)", "\n".join(proteins), "proteins.faa")
     view += views.listing("Genes (GFF3)", "\n".join(gff), "genes.gff3")
-    legend = "Labels of the bases (. none, C coding, I intron; in lower case: reverse strand)"
+    legend = "Labels (. none, C coding, I intron; lower case: reverse strand)"
     view += views.listing(legend, "\n".join(labels), "labels.txt", is_open=is_short)
     of_bases = f"{to_text(found[0].labels)} " if is_short else ""
     return Answer(f"{of_bases}{count.lower()}{within}", view)
@@ -234,7 +236,7 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
 def _gene_row(name: str, record: Any, found: Any) -> tuple[str, ...]:
     confidence = "" if found.confidence is None else views.percent(found.confidence)
     strand = "+" if found.strand == 1 else "−"
-    return name, record.name, f"{found.start + 1:,} to {found.end:,}", strand, confidence
+    return name, f"{found.start + 1:,} to {found.end:,}", strand, confidence, record.name
 
 
 def _draw_record(model: Served, record: Any, prediction: Any, number: int) -> str:

@@ -196,16 +196,19 @@ def readable(answer: Callable[..., Answer]) -> Callable[..., Any]:
     return wrapped
 
 
-def text_input(label: str, lines: int, entry: Entry) -> list[Any]:
+def text_input(label: str, lines: int, entry: Entry, kind: str = "text") -> list[Any]:
     """Return a field for text with the first example in it."""
     value = entry.samples[0].inputs[0] if entry.samples else ""
     name = f"{entry.name}_input"
-    return [gr.Textbox(value, label=label, lines=lines, max_lines=12, elem_id=name)]
+    field = gr.Textbox(
+        value, label=label, lines=lines, max_lines=12, elem_id=name, elem_classes=kind
+    )
+    return [field]
 
 
 def dna_input(entry: Entry) -> list[Any]:
     """Return a field for sequences."""
-    return text_input("DNA (IUPAC letters), or FASTA with any number of records", 6, entry)
+    return text_input("DNA (IUPAC letters), or FASTA with any number of records", 6, entry, "dna")
 
 
 def translation_input(entry: Entry) -> list[Any]:

@@ -6,6 +6,7 @@ genes are made up.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ def sentiment(model: Served, folder: Path) -> list[Sample]:
         "There is nothing to like in this movie.",
         "A warm and funny film.",
         "The second half drags a little, yet the pictures are a joy.",
-        "The battery died after two days, and nobody answered my letters.",
+        "The battery died after two days.",
     )
 
 
@@ -91,7 +92,7 @@ def three_genes(*, spliced: bool = False) -> str:
             gene = f"{gap}AGGAGGTATTATCATG{body}TAA"
         parts.append(gene[::-1].translate(BASES) if number == 1 else gene)
     sequence = end.join(parts) + end
-    lines = [sequence[start : start + 60] for start in range(0, len(sequence), 60)]
+    lines = textwrap.wrap(sequence, 50)
     return "\n".join([">three_genes made up", *lines])
 
 

@@ -94,7 +94,7 @@ def contributions(pieces: Iterable[tuple[str, float | None]]) -> str:
         if weight is None or abs(weight) < 0.05:
             marked.append(f"<span>{escape(text)}</span>")
             continue
-        kind, share = "raises" if weight > 0 else "lowers", 60 * abs(weight) / most
+        kind, share = "raises" if weight > 0 else "lowers", 50 * abs(weight) / most
         number = f"{weight:+.1f}".replace("-", "−")
         marked.append(
             f'<span class="{kind}" style="--share:{share:.0f}%">{escape(text)}'
@@ -226,7 +226,7 @@ def thin_out(values: np.ndarray, most: int = DRAWN_POINTS) -> np.ndarray:
     """
     if len(values) <= most:
         return values
-    return np.array([part.max() for part in np.array_split(values, most)])
+    return np.maximum.reduceat(values, np.arange(most) * len(values) // most)
 
 
 def curves(values: Mapping[str, np.ndarray], seconds: float, *, alt: str) -> str:
