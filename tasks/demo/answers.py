@@ -285,7 +285,8 @@ def speech(model: Served, folder: Path, path: str | None) -> Answer:
     part = f" of the first {seconds:.1f} s" if len(transcript.pieces) > 1 else ""
     alt = f"Log-mel spectrogram{part}, with the words: " + " ".join(word.text for word in words)
     drawn = views.spectrogram(_to_png(log_mel[::-1]), words, seconds, alt=alt)
-    view += views.titled(f"Log-mel spectrogram{part}", drawn)
+    strength = "The line above a word is as strong as its probability."
+    view += views.titled(f"Log-mel spectrogram{part}", drawn, strength)
     listed = [(w.text, f"{w.start:.2f} s", views.percent(w.confidence)) for w in transcript.words]
     view += views.titled("Words", views.table(("word", "begins", "probability"), listed))
     player = views.player("audio", Path(path), "the recording")

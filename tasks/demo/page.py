@@ -386,7 +386,9 @@ def main(argv: list[str]) -> None:
     flags = cli.parse(Demo, argv, doc=__doc__)
     with tempfile.TemporaryDirectory(prefix="sequence-suite-demo-") as name:
         folder = Path(name).resolve()
-        page = build(list(load(flags, folder)), folder)
+        later = folder / "later"  # apart, since only the newest answers there are kept
+        later.mkdir()
+        page = build(list(load(flags, folder)), later)
         address = launch(page, flags, folder)
         cli.say(f"The page is open at {address} (Ctrl-C closes it).")
         try:

@@ -418,6 +418,8 @@ def spectrogram(
 ) -> str:
     """Return an image of sound over time with the words below it; it scrolls if the sound is long.
 
+    The line above a word is as strong as its probability.
+
     Args:
       pixels: the PNG image.
       words: with their times.
@@ -426,9 +428,9 @@ def spectrogram(
       least: pixels per second.
     """
     spoken = "".join(
-        f'<span class="c{number % 2}" style="{_place(word.start, word.end, seconds)}">'
-        f"{escape(word.text)}</span>"
-        for number, word in enumerate(words)
+        f'<span style="{_place(word.start, word.end, seconds)};'
+        f'--share:{100 * word.confidence:.0f}%">{escape(word.text)}</span>'
+        for word in words
     )
     inner = f'<div style="min-width:{least * seconds:.0f}px">{image(pixels, alt)}'
     inner += f'<div class="words" aria-hidden="true">{spoken}</div>{axis(seconds, "seconds")}</div>'

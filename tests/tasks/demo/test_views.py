@@ -223,10 +223,11 @@ def test_a_long_piece_has_few_numbers_and_scrolls():
 
 
 def test_words_are_below_their_sound():
-    words = [views.Spoken("go", 0.5, 1.0, 0.9), views.Spoken("on", 1.5, 2.0, 0.9)]
+    words = [views.Spoken("go", 0.5, 1.0, 0.9), views.Spoken("on", 1.5, 2.0, 0.4)]
     reader = Reader(views.spectrogram(SVG, words, 2.0, alt="a spectrogram"))
     below = [a for a in reader.all("span") if "width" in a["style"]]
     assert [(shares(a), shares(a, "width")) for a in below] == [(25, 25), (75, 25)]
+    assert [shares(a, "--share") for a in below] == [90, 40]
     assert reader.all("img")[0]["alt"] == "a spectrogram"
 
 
