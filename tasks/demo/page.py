@@ -292,6 +292,17 @@ def lay_out(entry: Entry, folder: Path) -> None:
     gr.on(events, answer, inputs, output, api_name=entry.name.replace("-", "_"))
 
 
+def lay_out_task(entries: Sequence[Entry], folder: Path) -> None:
+    """Lay out the model of a task, or a choice of several ones."""
+    if len(entries) == 1:
+        lay_out(entries[0], folder)
+        return
+    with gr.Tabs():
+        for entry in entries:
+            with gr.Tab(choice(entry), id=entry.name):
+                lay_out(entry, folder)
+
+
 def title(task: str) -> str:
     """Return the name of a tab.
 
@@ -323,20 +334,15 @@ def build(entries: Sequence[Entry], folder: Path) -> gr.Blocks:
         for task in ANSWER
         if any(entry.task == task for entry in entries)
     }
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600))
+    with page:
         gr.Markdown(f"# {TITLE}")
         with gr.Tabs() as tabs:
             with gr.Tab("Start", id="start"):
                 lay_out_start(tasks, tabs)
             for task, of_task in tasks.items():
                 with gr.Tab(title(task), id=task):
-                    if len(of_task) == 1:
-                        lay_out(of_task[0], folder)
-                        continue
-                    with gr.Tabs():
-                        for entry in of_task:
-                            with gr.Tab(choice(entry), id=entry.name):
-                                lay_out(entry, folder)
+                    lay_out_task(of_task, folder)
     return page
 
 
