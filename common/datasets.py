@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from common.errors import InputError
 
@@ -77,13 +77,22 @@ def split_rows(rows: Sequence[Row], seed: int) -> dict[str, list[Row]]:
     Raises:
       InputError: fewer than ten rows, so that a split would be empty.
     """
-    if len(rows) < 10:
-        raise InputError(f"{len(rows)} examples are too few to split; at least 10 are needed")
-    order = np.random.default_rng(seed).permutation(len(rows))
-    tenth = max(1, len(rows) // 10)
-    parts = {"test": order[:tenth], "validation": order[tenth : 2 * tenth]}
-    parts["train"] = order[2 * tenth :]
+    parts = split_numbers(len(rows), seed)
     return {split: [rows[index] for index in parts[split]] for split in SPLITS}
+
+
+def split_numbers(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Split the numbers from 0 to `count - 1` as `split_rows` splits rows.
+
+    Raises:
+      InputError: there are fewer than ten.
+    """
+    if count < 10:
+        raise InputError(f"{count} examples are too few to split; at least 10 are needed")
+    order = np.random.default_rng(seed).permutation(count)
+    tenth = max(1, count // 10)
+    parts = (order[2 * tenth :], order[tenth : 2 * tenth], order[:tenth])
+    return dict(zip(SPLITS, parts, strict=True))
 
 
 def split_by_hash(key: str) -> str:
@@ -129,6 +138,8 @@ class Corpus:
     licence: str
     labels: tuple[str, ...] = ()  # classes or tags in the order of their indices
     identity: str = ""  # of examples that are slow to read: their version, or a hash of their files
+    # Rows (see `common.tables`) of the splits of the user's own files, if the task keeps them.
+    stored: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def size(self, split: str) -> int:
         """Return the number of examples in a split."""

@@ -10,6 +10,7 @@ from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, find_splits, prepare
 from common.errors import InputError
 from common.messages import say
+from common.tables import SAMPLED, Own, identity, is_large, own_folder
 from tasks.sentiment import tables
 from tasks.sentiment.config import Config
 from tasks.sentiment.datasets import LICENCES, PHRASES, Sst5
@@ -30,20 +31,15 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 LAYOUT = Layout()
-SAMPLED = 200_000  # training texts of a table on disk from which a vocabulary is made
 
 # --- loading --------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Reviews(Corpus):
-    """The data of the task.
+    """The data of the task; `stored` holds the rows of tables on disk."""
 
-    Attributes:
-      stored: the rows of each split of tables on disk; empty for data in memory.
-    """
-
-    stored: Mapping[str, tables.Rows] = dataclasses.field(default_factory=dict)
+    stored: Mapping[str, tables.Texts] = dataclasses.field(default_factory=dict)
 
     def training_texts(self) -> tf.data.Dataset:
         """Return the training texts; `SAMPLED` random ones of a table on disk."""
@@ -90,7 +86,7 @@ def load(
         if phrases:
             raise InputError("--phrases: your own files have no labelled phrases; omit it")
         files = find_splits(source.data, SUFFIXES)
-        if sum(file.stat().st_size for file in files.values()) > tables.LARGE:
+        if is_large([*files.values()]):
             return _load_tables(source, files, layout, labels, seed)
         return _load_files(source.data, files, layout, labels, seed)
     if source.dataset is None:
@@ -155,23 +151,20 @@ def _load_tables(
     seed: int,
 ) -> Reviews:
     """Load large files from tables on disk, with the splits that files in memory would have."""
-    root = Path(source.data_dir or tfds.core.constants.DATA_DIR).expanduser() / "own_sentiment"
+    root = own_folder("sentiment", source.data_dir)
     training = "train" if "train" in files else "all"
-    opened = {training: tables.open_table(files[training], layout, labels, root)}
+    opened = {training: tables.open_texts(files[training], layout, labels, root)}
     labels = labels or order_labels(opened[training].labels, files[training])
     opened[training] = opened[training].with_labels(labels)
     for split in files.keys() - opened.keys():
-        opened[split] = tables.open_table(files[split], layout, labels, root)
+        opened[split] = tables.open_texts(files[split], layout, labels, root)
     if training == "all":
         whole = opened["all"]
         parts = split_stratified(whole.keys, whole.classes, seed)
-        stored = {split: tables.Rows(whole, np.sort(parts[split])) for split in SPLITS}
+        stored = {split: whole.select(np.sort(parts[split])) for split in SPLITS}
     else:
         report_repeated({split: opened[split].keys for split in SPLITS})
-        stored = {
-            split: tables.Rows(opened[split], np.arange(len(opened[split].classes)))
-            for split in SPLITS
-        }
+        stored = opened
     assert source.data is not None
     return Reviews(
         name=source.data.name,
@@ -179,7 +172,7 @@ def _load_tables(
         splits={split: rows.as_dataset() for split, rows in stored.items()},
         citation="",
         licence="yours",
-        identity=" ".join([*(opened[split].folder.name for split in sorted(opened)), str(seed)]),
+        identity=identity(opened, seed),
         stored=stored,
     )
 
@@ -248,12 +241,12 @@ def to_batches(
 
 
 def stored_batches(
-    rows: tables.Rows,
+    rows: tables.Texts,
     reader: Reader,
     config: Config,
     targets: Targets,
     *,
-    own: tables.Own,
+    own: Own,
     shuffle_seed: int | None = None,
 ) -> tf.data.Dataset:
     """Read and tokenise the batches of an epoch, as `to_batches` returns them.

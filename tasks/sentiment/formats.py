@@ -14,7 +14,6 @@ import collections
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import itertools
 import json
 import re
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple
 from common.datasets import SPLITS
 from common.errors import InputError
 from common.messages import Skipped, report_skipped
+from common.tables import hash_text
 
 import numpy as np
 
@@ -351,9 +351,7 @@ def normalise(text: str) -> str:
 
 def row_key(text: str) -> int:
     """Return a hash of 64 bits of the words of a text; of the text itself if it has none."""
-    words = normalise(text) or text
-    digest = hashlib.blake2b(words.encode("utf-8", "replace"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    return hash_text(normalise(text) or text)
 
 
 def split_stratified(keys: np.ndarray, classes: np.ndarray, seed: int) -> dict[str, np.ndarray]:

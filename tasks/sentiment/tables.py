@@ -1,28 +1,20 @@
-"""The user's own tables that are larger than memory: read once, then kept on disk.
+"""The user's own tables that are larger than memory: texts and their classes on disk.
 
-A file is read once into a folder that is named after a hash of its content: the bytes of all texts
-in one file, their ends, classes and keys in NumPy's files (the layout of Arrow's string columns).
-Texts are then read by row numbers. So memory holds a few numbers for each row, every epoch has an
-order of its own over all rows, and each worker reads only its own rows of a batch.
+See `common.tables`. The numbers of a row are its class and the hash of its words.
 """
 
 from __future__ import annotations
 
-import array
 import dataclasses
-import functools
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import hash_files, locked, remove_abandoned, unique_path
-from common.messages import Skipped, report_skipped, say
+from common.files import count_lines
+from common.messages import Skipped, report_skipped
 from common.progress import progress
+from common.tables import Own, Rows, Writer, open_table, read_each
 from tasks.sentiment.formats import Layout, read_valid, row_key, unknown_label
 
 import numpy as np
@@ -31,156 +23,48 @@ from etils import epy
 with epy.lazy_imports():
     import tensorflow as tf
 
-LARGE = 32 * 2**20  # bytes of all files of a corpus; smaller ones are read into memory
-FORMAT = 1  # of the folder
-BLOCK = 1024  # rows that are read at a time, where they are read in order
 POOL = 100  # batches among which rows of similar size are grouped
 MANY = 1000  # different labels after which a column is no column of classes
-Own = Callable[[int], slice]  # number of rows of a batch -> those that this worker needs
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
-    """A file of the user on disk.
+class Texts(Rows):
+    """Some rows of a file of the user.
 
     Attributes:
-      folder: its files.
       labels: the classes.
-      classes: `<int>[rows]`, an index of `labels` for each row.
-      bounds: `<int64>[rows + 1]`; text `k` lies between bytes `bounds[k]` and `bounds[k + 1]`.
+      table_classes: `<int>[rows of the table]`, indices of `labels`.
     """
 
-    folder: Path
     labels: tuple[str, ...]
-    classes: np.ndarray
-    bounds: np.ndarray
-
-    @property
-    def keys(self) -> np.ndarray:
-        """`<uint64>[rows]`, the `row_key` of each row."""
-        return np.load(self.folder / "keys.npy")
-
-    @functools.cached_property
-    def _file(self) -> int:
-        return os.open(self.folder / "texts.bin", os.O_RDONLY)
-
-    def with_labels(self, labels: Sequence[str]) -> Table:
-        """Return the table with the same classes in another order."""
-        index = np.array([labels.index(label) for label in self.labels], np.int8)
-        return dataclasses.replace(self, labels=tuple(labels), classes=index[self.classes])
-
-    def texts(self, rows: np.ndarray) -> list[bytes]:
-        """Read the texts of some rows."""
-        places = zip(self.bounds[rows].tolist(), self.bounds[rows + 1].tolist(), strict=True)
-        # Not a memory map: its pages would count as memory of this process.
-        return [os.pread(self._file, end - start, start) for start, end in places]
-
-
-def open_table(path: Path, layout: Layout, labels: Sequence[str], root: Path) -> Table:
-    """Open a file of the user; if it was never opened before, it is read into a folder of `root`.
-
-    Args:
-      path: the file.
-      layout: how it is read.
-      labels: the classes; (): those that the file has.
-      root: the folder of all tables.
-
-    Raises:
-      InputError: the file is malformed, or has another label than `labels`.
-    """
-    settings = [FORMAT, path.suffix.lower(), list(labels), dataclasses.asdict(layout)]
-    content = hash_files([path], path)
-    name = hashlib.sha256(f"{content} {json.dumps(settings)}".encode()).hexdigest()[:32]
-    root.mkdir(parents=True, exist_ok=True)
-    folder = root / name
-    with locked(root / f".{name}.lock"):
-        if not folder.exists():
-            _read_once(path, layout, labels, folder)
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    classes = np.load(folder / "classes.npy")
-    skipped = [(place, reason) for place, reason in facts["skipped"]]
-    report_skipped(path, skipped, total=len(classes) + len(skipped), unit="rows", limit=1.0)
-    return Table(folder, tuple(facts["labels"]), classes, np.load(folder / "bounds.npy"))
-
-
-def _read_once(path: Path, layout: Layout, labels: Sequence[str], folder: Path) -> None:
-    """Read a file into a folder, which appears whole or not at all."""
-    remove_abandoned(folder.parent, f".{folder.name}.partial")
-    partial = unique_path(folder.parent, f".{folder.name}.partial")
-    partial.mkdir()
-    say(f"{path}: reading it once, into {folder}")
-    try:
-        _write(path, layout, labels, partial)
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write(path: Path, layout: Layout, labels: Sequence[str], folder: Path) -> None:
-    skipped: Skipped = []
-    index = {label: number for number, label in enumerate(labels)}
-    bounds, classes, keys = array.array("q", [0]), array.array("h"), array.array("Q")
-    with open(folder / "texts.bin", "wb") as file:
-        rows = read_valid(path, layout, skipped, labelled=True)
-        for row in progress(rows, total=0, unit="rows read"):
-            if row.label not in index:
-                if labels:
-                    raise unknown_label(row, labels, path)
-                if len(index) == MANY:
-                    raise InputError(f"{MANY} labels differ; expected 2 to 10", path, row.line)
-                index[row.label] = len(index)
-            text = row.text.encode("utf-8", "replace")
-            file.write(text)
-            bounds.append(bounds[-1] + len(text))
-            classes.append(index[row.label])
-            keys.append(row_key(row.text))
-    if not classes:
-        raise InputError("no texts in this file", path)
-    np.save(folder / "bounds.npy", np.frombuffer(bounds, np.int64))
-    np.save(folder / "classes.npy", np.frombuffer(classes, np.int16))
-    np.save(folder / "keys.npy", np.frombuffer(keys, np.uint64))
-    facts = json.dumps({"labels": list(index), "skipped": skipped})
-    (folder / "facts.json").write_text(facts, encoding="utf-8")
-
-
-# --- Rows -----------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Some rows of a table, such as those of a split.
-
-    Attributes:
-      table: the table.
-      numbers: `<int>[rows]`, their numbers in the table.
-    """
-
-    table: Table
-    numbers: np.ndarray
+    table_classes: np.ndarray
 
     @property
     def classes(self) -> np.ndarray:
         """The classes of these rows."""
-        return self.table.classes[self.numbers]
+        return self.table_classes[self.numbers]
 
-    def sample(self, count: int) -> Rows:
-        """Return `count` random rows in the order of the table; all of them if there are fewer."""
-        if count >= len(self.numbers):
-            return self
-        chosen = np.random.default_rng(0).choice(len(self.numbers), count, replace=False)
-        return Rows(self.table, self.numbers[np.sort(chosen)])
+    @property
+    def keys(self) -> np.ndarray:
+        """`<uint64>[rows]`, the `row_key` of each row."""
+        return self.table.column("keys")[self.numbers]
+
+    def with_labels(self, labels: Sequence[str]) -> Texts:
+        """Return the rows with the same classes in another order."""
+        index = np.array([labels.index(label) for label in self.labels], np.int8)
+        return dataclasses.replace(
+            self, labels=tuple(labels), table_classes=index[self.table_classes]
+        )
 
     def as_dataset(self) -> tf.data.Dataset:
         """Return the rows in order, as elements `{text: <string>[], label: <int64>[]}`."""
 
-        def read(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            rows = self.numbers[block * BLOCK : (block + 1) * BLOCK]
-            texts = np.array(self.table.texts(rows), object)
-            return texts, self.table.classes[rows].astype(np.int64)
+        def read(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            texts = np.array(self.table.read(rows), object)
+            return texts, self.table_classes[rows].astype(np.int64)
 
-        count = len(self.numbers)
-        blocks = _read_each(read, -(-count // BLOCK)).unbatch()
-        return blocks.apply(tf.data.experimental.assert_cardinality(count))
+        count = tf.data.experimental.assert_cardinality(len(self))
+        return self.blocks(read, _signature()).unbatch().apply(count)
 
     def batches(self, batch_size: int, *, seed: int | None, own: Own) -> tf.data.Dataset:
         """Return batches of texts of similar size; every row is in one of them.
@@ -200,28 +84,64 @@ class Rows:
         def read(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             rows = order[starts[number] : starts[number] + batch_size]
             texts = np.full(len(rows), b"", object)
-            texts[own(len(rows))] = self.table.texts(rows[own(len(rows))])
-            return texts, self.table.classes[rows].astype(np.int64)
+            texts[own(len(rows))] = self.table.read(rows[own(len(rows))])
+            return texts, self.table_classes[rows].astype(np.int64)
 
-        return _read_each(read, len(starts))
+        return read_each(read, len(starts), _signature())
 
     def _order(self, batch_size: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of the rows in the order of the batches, and where each one starts."""
         random = np.random.default_rng(seed)
         rows = self.numbers if seed is None else random.permutation(self.numbers)
-        sizes = (self.table.bounds[rows + 1] - self.table.bounds[rows]).astype(np.int32)
         pools = (np.arange(len(rows)) // (POOL * batch_size)).astype(np.int32)
         starts = np.arange(0, len(rows), batch_size)
         if seed is not None:
             random.shuffle(starts)
-        return rows[np.lexsort((sizes, pools))], starts
+        return rows[np.lexsort((self.table.sizes(rows), pools))], starts
 
 
-def _read_each(read: Callable[[np.ndarray], Any], count: int) -> tf.data.Dataset:
-    """Return the texts and labels that `read` returns for the numbers from 0 to `count - 1`."""
+def _signature() -> dict[str, tf.TensorSpec]:
+    return {"text": tf.TensorSpec([None], tf.string), "label": tf.TensorSpec([None], tf.int64)}
 
-    def to_tensors(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        text, label = tf.numpy_function(read, [number], [tf.string, tf.int64])
-        return {"text": tf.ensure_shape(text, [None]), "label": tf.ensure_shape(label, [None])}
 
-    return tf.data.Dataset.range(count).map(to_tensors, num_parallel_calls=2)
+def open_texts(path: Path, layout: Layout, labels: Sequence[str], root: Path) -> Texts:
+    """Open a file of the user; if it was never opened before, it is read into a folder of `root`.
+
+    Args:
+      path: the file.
+      layout: how it is read.
+      labels: the classes; (): those that the file has.
+      root: the folder of all tables.
+
+    Raises:
+      InputError: the file is malformed, or has another label than `labels`.
+    """
+
+    def write(writer: Writer) -> Mapping[str, Any]:
+        return _write(writer, path, layout, labels)
+
+    table = open_table([path], [list(labels), dataclasses.asdict(layout)], write, root)
+    skipped = [(place, reason) for place, reason in table.facts["skipped"]]
+    report_skipped(path, skipped, total=len(table) + len(skipped), unit="rows", limit=1.0)
+    classes = table.column("classes")
+    return Texts(table, np.arange(len(table)), tuple(table.facts["labels"]), classes)
+
+
+def _write(writer: Writer, path: Path, layout: Layout, labels: Sequence[str]) -> Mapping[str, Any]:
+    skipped: Skipped = []
+    index = {label: number for number, label in enumerate(labels)}
+    classes, keys = writer.column("classes", "h"), writer.column("keys", "Q")
+    rows = read_valid(path, layout, skipped, labelled=True)
+    for row in progress(rows, total=count_lines(path), unit="lines", place=lambda row: row.line):
+        if row.label not in index:
+            if labels:
+                raise unknown_label(row, labels, path)
+            if len(index) == MANY:
+                raise InputError(f"{MANY} labels differ; expected 2 to 10", path, row.line)
+            index[row.label] = len(index)
+        writer.append(row.text.encode("utf-8", "replace"))
+        classes.append(index[row.label])
+        keys.append(row_key(row.text))
+    if not classes:
+        raise InputError("no texts in this file", path)
+    return {"labels": list(index), "skipped": skipped}

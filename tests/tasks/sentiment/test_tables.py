@@ -5,6 +5,7 @@ import itertools
 import sys
 import textwrap
 
+import common.tables
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
 from common.text import Vocabulary
@@ -38,7 +39,7 @@ def source(tmp_path):
 @pytest.fixture
 def small(monkeypatch):
     """Let every file count as a large one."""
-    monkeypatch.setattr(tables, "LARGE", 0)
+    monkeypatch.setattr(common.tables, "LARGE", 0)
 
 
 def examples(reviews):
@@ -52,7 +53,7 @@ def test_a_large_file_has_the_examples_and_splits_of_one_in_memory(source, monke
     in_memory = data.load(source, seed=3)
     expected = capsys.readouterr().err
     assert "skipped 3 of 123 rows" in expected and not in_memory.stored
-    monkeypatch.setattr(tables, "LARGE", 0)
+    monkeypatch.setattr(common.tables, "LARGE", 0)
     stored = data.load(source, seed=3)
     assert expected in capsys.readouterr().err
     assert stored.labels == in_memory.labels == ("1", "2", "3")
@@ -142,8 +143,8 @@ def rows(tmp_path):
         writer = csv.writer(file)
         writer.writerow(("text", "label"))
         writer.writerows((f"{n:04} {'long ' * (n % 30)}", n // 1500) for n in range(3000))
-    table = tables.open_table(path, Layout(), (), tmp_path / "tables")
-    return tables.Rows(table, np.arange(0, 3000, 2))
+    texts = tables.open_texts(path, Layout(), (), tmp_path / "tables")
+    return texts.select(np.arange(0, 3000, 2))
 
 
 def read(batches):
@@ -171,9 +172,11 @@ def test_each_epoch_has_every_row_once_in_an_order_of_its_own(rows):
 
 def test_workers_read_their_own_rows_of_the_same_batches(rows, monkeypatch):
     counted = []
-    texts = tables.Table.texts
+    read_rows = common.tables.Table.read
     monkeypatch.setattr(
-        tables.Table, "texts", lambda self, rows: counted.append(len(rows)) or texts(self, rows)
+        common.tables.Table,
+        "read",
+        lambda self, rows: counted.append(len(rows)) or read_rows(self, rows),
     )
     alone = read(rows.batches(16, seed=1, own=whole).as_numpy_iterator())
     assert sum(counted) == 1500
@@ -224,13 +227,15 @@ def test_batches_hold_the_ids_of_those_in_memory(rows, tmp_path):
 WORKER = """
     import os
     from common.commands import cli
-    from tasks.sentiment import tables, train
+    from common import tables
+    from common.tables import Table
+    from tasks.sentiment import train
 
     tables.LARGE = 0
     if os.environ["READS"] == "all":
         train.worker_rows = lambda rows, strategy: slice(0, rows)
-    texts, counted = tables.Table.texts, []
-    tables.Table.texts = lambda self, rows: counted.append(len(rows)) or texts(self, rows)
+    read_rows, counted = Table.read, []
+    Table.read = lambda self, rows: counted.append(len(rows)) or read_rows(self, rows)
     try:
         cli.run(train.main)
     finally:
