@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from common.datasets import SPLITS, PackageArchive, fetch_package, split_by_hash
 from common.errors import InputError
 from common.files import read_member
-from tasks.translation.formats import Pair, read_table
+from tasks.translation.formats import Pair, read_pairs
 from tasks.translation.patterns import expand
 from tasks.translation.splits import flatten, group_rows, is_acceptance
 
@@ -75,7 +75,9 @@ class PhraseBook(_ParallelCorpus):
     VERSION = tfds.core.Version("1.0.0")
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        pairs = {split: read_table(PHRASES / f"{split}.tsv").pairs for split in SPLITS}
+        pairs = {
+            split: read_pairs(PHRASES / f"{split}.tsv", ("fr", "en")).pairs for split in SPLITS
+        }
         pairs["train"] += expand(PHRASES / "patterns.txt")
         return {split: self._generate_examples(pairs[split]) for split in SPLITS}
 

@@ -5,16 +5,18 @@ All of them may be compressed, with the ending `.gz`.
 
 from __future__ import annotations
 
+import collections
 import csv
 import gzip
+import itertools
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from common.datasets import find_splits
 from common.errors import InputError
-from common.files import read_lines
+from common.files import count_lines, read_lines
 from common.messages import Skipped
 
 # A sentence and its translation.
@@ -30,6 +32,13 @@ NAMES = {"ar": "arabic", "de": "german", "en": "english", "es": "spanish", "fr":
 NAMES |= {"hi": "hindi", "it": "italian", "ja": "japanese", "ko": "korean", "nl": "dutch"}
 NAMES |= {"pl": "polish", "pt": "portuguese", "ru": "russian", "th": "thai", "tr": "turkish"}
 NAMES |= {"uk": "ukrainian", "zh": "chinese"}
+
+
+class PlacedPair(NamedTuple):
+    """A pair, and the number of its line or unit, from 1."""
+
+    number: int
+    pair: Pair
 
 
 class SentencePairs(NamedTuple):
@@ -53,7 +62,16 @@ def endings(languages: tuple[str, str]) -> tuple[str, ...]:
 def read_pairs(
     path: Path, languages: tuple[str, str], columns: Columns = (None, None)
 ) -> SentencePairs:
-    """Read sentence pairs from a table, a translation memory, or two parallel text files.
+    """Read the sentence pairs of a file; see `iterate_pairs`."""
+    skipped: Skipped = []
+    pairs = [row.pair for row in iterate_pairs(path, languages, columns, skipped)]
+    return SentencePairs(pairs, skipped)
+
+
+def iterate_pairs(
+    path: Path, languages: tuple[str, str], columns: Columns, skipped: Skipped
+) -> Iterator[PlacedPair]:
+    """Yield sentence pairs from a table, a translation memory, or two parallel text files.
 
     Args:
       path: a `.tsv` or `.txt` file (fields separated by tabs), a `.csv` file (by commas), a `.tmx`
@@ -62,48 +80,79 @@ def read_pairs(
       languages: source and target language.
       columns: of a table; without them, those that the header names by the languages, or the first
         two.
+      skipped: receives the rows without text on one side, or without one of the languages.
 
     Raises:
-      InputError: the file has another ending, or is malformed.
+      InputError: the file has another ending, is malformed, or has no pair.
     """
+    ending = _ending(path)
+    if ending in TABLES:
+        return iterate_table(
+            path, languages, columns, skipped, separator="," if ending == ".csv" else "\t"
+        )
+    if ending == MEMORY:
+        return iterate_memory(path, languages, skipped)
+    source, target = files_of(path, languages)
+    return iterate_parallel(source, target, skipped)
+
+
+def _ending(path: Path) -> str:
+    """Return the ending of a file, without `.gz`."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def files_of(path: Path, languages: tuple[str, str]) -> list[Path]:
+    """Return the file of `iterate_pairs`, or the two parallel ones.
+
+    Raises:
+      InputError: the file has another ending.
+    """
+    if _ending(path) in (*TABLES, MEMORY):
+        return [path]
     compressed = path.suffix.lower() == ".gz"
     inner = path.with_suffix("") if compressed else path
-    ending = inner.suffix.lower()
-    if ending in TABLES:
-        return read_table(path, languages, columns, separator="," if ending == ".csv" else "\t")
-    if ending == MEMORY:
-        return read_memory(path, languages)
-    source, target = (
+    files = [
         inner.with_suffix(f".{language}{'.gz' if compressed else ''}") for language in languages
-    )
-    if path not in (source, target):
+    ]
+    if path not in files:
         raise InputError(
             f"expected a {', '.join(TABLES)} or {MEMORY} file, or two parallel files that end in "
             f".{languages[0]} and .{languages[1]} (other languages: --source, --target_language)",
             path,
         )
-    return read_parallel(source, target)
+    return files
 
 
-def count_pairs(path: Path, languages: tuple[str, str], columns: Columns) -> int:
-    """Return the number of training pairs of a file or folder, to choose settings by."""
+def count_places(path: Path) -> int:
+    """Return the number of lines of a file, or of units of a translation memory."""
+    return count_lines(path, b"</tu>" if _ending(path) == MEMORY else b"\n")
+
+
+def count_pairs(path: Path, languages: tuple[str, str], columns: Columns, most: int) -> int:
+    """Return the number of training pairs of a file or folder, to choose settings by.
+
+    At most `most` are counted, since a large file takes minutes to read.
+    """
     files = find_splits(path, endings(languages))
-    if "all" in files:
-        return 8 * len(read_pairs(files["all"], languages, columns).pairs) // 10
-    return len(read_pairs(files["train"], languages, columns).pairs)
+    training = files.get("train", path)
+    pairs = iterate_pairs(training, languages, columns, [])
+    if "train" in files:
+        return sum(1 for _ in itertools.islice(pairs, most))
+    return 8 * sum(1 for _ in itertools.islice(pairs, -(-10 * most // 8))) // 10
 
 
 # --- Tables ---------------------------------------------------------------------------------------
 
 
-def read_table(
+def iterate_table(
     path: Path,
-    languages: tuple[str, str] = ("source", "target"),
-    columns: Columns = (None, None),
+    languages: tuple[str, str],
+    columns: Columns,
+    skipped: Skipped,
     *,
-    separator: str = "\t",
-) -> SentencePairs:
-    """Read a table with a source and a target in each row.
+    separator: str,
+) -> Iterator[PlacedPair]:
+    """Yield the pairs of a table with a source and a target in each row.
 
     A row without text on one side is skipped. Fields in quotation marks may hold separators and
     line ends.
@@ -112,10 +161,9 @@ def read_table(
       InputError: a row has too few fields, a column is missing, or no row is left. The message
         names the file and the line.
     """
-    pairs: list[Pair] = []
-    skipped: Skipped = []
     rows = _read_commas(path) if separator == "," else _read_tabs(path)
     places: tuple[int, int] | None = None
+    is_empty = True
     for number, fields in rows:
         if places is None:
             places, is_header = _find_columns(fields, languages, columns, path)
@@ -130,12 +178,12 @@ def read_table(
             )
         source, target = (fields[place].strip() for place in places)
         if source and target:
-            pairs.append((source, target))
+            is_empty = False
+            yield PlacedPair(number, (source, target))
         else:
             skipped.append((f"line {number}", "no target" if source else "no source"))
-    if not pairs:
+    if is_empty:
         raise InputError("no sentence pairs in this file", path)
-    return SentencePairs(pairs, skipped)
 
 
 def _may_be_more(fields: Sequence[str], places: tuple[int, int]) -> bool:
@@ -186,16 +234,18 @@ def _read_tabs(path: Path) -> Iterator[tuple[int, list[str]]]:
     A quotation mark at the beginning of a field is part of the sentence, unless the field is quoted
     as a whole. The field then ends at the closing mark, maybe some lines below.
     """
-    lines = list(read_lines(path))
-    place = 0
-    while place < len(lines):
-        number, line = lines[place]
-        place += 1
-        fields = line.split("\t")
+    rest = read_lines(path)
+    lines: collections.deque[tuple[int, str]] = collections.deque()
+    while lines or (lines := collections.deque(itertools.islice(rest, 1))):
+        number, line = lines[0]
+        fields, count = line.split("\t"), 1
         if any(field.startswith('"') for field in fields):
-            quoted, count = _read_quoted([line for _, line in lines[place - 1 :][:QUOTED_LINES]])
+            lines.extend(itertools.islice(rest, QUOTED_LINES - len(lines)))
+            quoted, quoted_lines = _read_quoted([line for _, line in lines])
             if quoted:
-                fields, place = quoted, place + count - 1
+                fields, count = quoted, quoted_lines
+        for _ in range(count):
+            lines.popleft()
         if line.strip() or len(fields) > 1:
             yield number, fields
 
@@ -222,38 +272,48 @@ def _read_quoted(lines: Sequence[str]) -> tuple[list[str], int]:
 # --- Translation memories -------------------------------------------------------------------------
 
 
-def read_memory(path: Path, languages: tuple[str, str]) -> SentencePairs:
-    """Read a translation memory, TMX 1.4. Formatting codes inside segments are dropped.
+def iterate_memory(
+    path: Path, languages: tuple[str, str], skipped: Skipped
+) -> Iterator[PlacedPair]:
+    """Yield the pairs of a translation memory, TMX 1.4. Codes inside segments are dropped.
 
     Units without one of the languages, or without text in one, are skipped.
 
     Raises:
       InputError: the file is no XML, or has no unit with both languages.
     """
-    pairs: list[Pair] = []
-    skipped: Skipped = []
-    number = 0
+    is_empty = True
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
-            for _, unit in ElementTree.iterparse(file):
-                if _tag(unit) != "tu":
-                    continue
-                number += 1
+            for number, unit in enumerate(_units(file), start=1):
                 source, target = (_segment(unit, language) for language in languages)
                 if source and target:
-                    pairs.append((source, target))
+                    is_empty = False
+                    yield PlacedPair(number, (source, target))
                 else:
                     missing = languages[1] if source else languages[0]
                     skipped.append((f"unit {number}", f"no text in {missing!r}"))
-                unit.clear()
     except (OSError, EOFError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read: {reason}", path) from error
     except ElementTree.ParseError as error:
         raise InputError(f"malformed: {error}", path) from error
-    if not pairs:
+    if is_empty:
         raise InputError(f"no unit has both {languages[0]!r} and {languages[1]!r}", path)
-    return SentencePairs(pairs, skipped)
+
+
+def _units(file: BinaryIO | gzip.GzipFile) -> Iterator[ElementTree.Element]:
+    """Yield the units of a translation memory; none is kept."""
+    parents: list[ElementTree.Element] = []
+    for event, element in ElementTree.iterparse(file, events=("start", "end")):
+        if event == "start":
+            parents.append(element)
+            continue
+        parents.pop()
+        if _tag(element) == "tu":
+            yield element
+            if parents:
+                parents[-1].remove(element)
 
 
 def _tag(element: ElementTree.Element) -> str:
@@ -283,27 +343,30 @@ def _text(element: ElementTree.Element) -> str:
 # --- Parallel files -------------------------------------------------------------------------------
 
 
-def read_parallel(source: Path, target: Path) -> SentencePairs:
-    """Read two text files in which line k of one is the translation of line k of the other.
+def iterate_parallel(source: Path, target: Path, skipped: Skipped) -> Iterator[PlacedPair]:
+    """Yield the lines of two text files; line k of one is the translation of line k of the other.
 
     Lines without text on one side are skipped.
 
     Raises:
       InputError: the numbers of lines differ, or there are no pairs. The message names the file.
     """
-    sources, targets = ([line.strip() for _, line in read_lines(path)] for path in (source, target))
-    if len(sources) != len(targets):
+    is_empty = True
+    lines = itertools.zip_longest(read_lines(source), read_lines(target))
+    counts = [0, 0]
+    for row in lines:
+        counts = [count + (line is not None) for count, line in zip(counts, row, strict=True)]
+        texts = ["" if line is None else line[1].strip() for line in row]
+        if all(texts):
+            is_empty = False
+            yield PlacedPair(counts[0], (texts[0], texts[1]))
+        else:
+            skipped.append((f"line {counts[0]}", "no target" if texts[0] else "no source"))
+    if counts[0] != counts[1]:
         raise InputError(
-            f"{len(sources)} lines, but {target} has {len(targets)}: "
+            f"{counts[0]} lines, but {target} has {counts[1]}: "
             "line k of one must be the translation of line k of the other",
             source,
         )
-    rows = list(zip(sources, targets, strict=True))
-    skipped = [
-        (f"line {number}", "no target" if row[0] else "no source")
-        for number, row in enumerate(rows, start=1)
-        if not all(row)
-    ]
-    if len(skipped) == len(rows):
+    if is_empty:
         raise InputError("no sentence pairs in this file", source)
-    return SentencePairs([row for row in rows if all(row)], skipped)

@@ -30,6 +30,11 @@ CELLS = 1 << 22  # pairs of subwords that are counted at once
 IMPOSSIBLE = -1e9
 
 
+def learned_from(pairs: int) -> np.ndarray:
+    """Return the pairs of a corpus that are read: every n-th one, up to `MOST_PAIRS`."""
+    return np.arange(0, pairs, max(1, -(-pairs // MOST_PAIRS)))
+
+
 def learn(
     source: tf.RaggedTensor, target: tf.RaggedTensor, reader: Subwords, writer: Subwords, count: int
 ) -> dict[str, np.ndarray]:
@@ -47,8 +52,6 @@ def learn(
       `translations` `<int32>[source_size, count + 1]`, the last one being the subword itself where
       both languages have it, and `frequent` `<int32>[n]`. `END` takes an empty place.
     """
-    every = max(1, -(-int(source.nrows()) // MOST_PAIRS))
-    source, target = source[::every], target[::every]
     sizes = (len(reader), len(writer))
     count = min(count, sizes[1])
     table = _model_1(source, target, sizes)

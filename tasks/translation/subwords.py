@@ -12,6 +12,7 @@ Encoding is graph code, because exports accept raw text. The pieces are learnt b
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -141,8 +142,9 @@ def learn(texts: Iterable[bytes], path: str | Path, *, size: int) -> None:
 
     def words() -> Iterable[str]:
         # The library works on characters, so byte b is passed as character number b.
-        for batch in tf.data.Dataset.from_tensor_slices(list(texts)).batch(4096):
-            for word in split_words(clean(batch)).flat_values.numpy():
+        iterator = iter(texts)
+        while batch := list(itertools.islice(iterator, 4096)):
+            for word in split_words(clean(tf.constant(batch))).flat_values.numpy():
                 yield word.decode("latin-1")
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())

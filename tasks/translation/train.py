@@ -14,26 +14,32 @@ The last line is one JSON object; `seconds` in it is the training time.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common import tables
 from common.commands import cli
 from common.commands.release import Card, release
 from common.commands.run import Run, start_run, warm_start
 from common.data import epoch_seed, map_in_order
 from common.datasets import Corpus
 from common.errors import require
+from common.files import hash_files
 from common.serving.rows import text_limits
 from common.serving.served import Served
 from common.serving.versions import Published
+from common.training.distribution import worker_rows
 from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import evaluate, predict
 from tasks.translation.config import (
     DEFAULT,
     MODE,
     MONITOR,
+    MOST_PAIRS,
     NO_LITERT,
     OFFLINE,
     PRESETS,
@@ -43,6 +49,7 @@ from tasks.translation.config import (
 )
 from tasks.translation.formats import count_pairs
 
+import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
@@ -67,6 +74,7 @@ ARCHITECTURE = (
     "input_feeding",
 )
 VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
+REFERENCES = 100_000  # validation pairs among which all their references are found
 SOURCE, TARGET = "source_subwords.txt", "target_subwords.txt"
 SHORTLIST = "shortlist.npz"
 # In the model card, in the language that the model reads.
@@ -92,17 +100,23 @@ def subword_files(config: Config) -> list[str]:
 
 def new_vocabularies(corpus: Corpus, config: Config, folder: Path) -> Vocabularies:
     """Learn the subwords of both languages from the training split."""
-    read: list[bytes] = []
-    written: list[bytes] = []
-    for pairs in corpus.splits["train"].batch(4096):  # much faster than one by one
-        read += sources.prepare(pairs["source"])[0].numpy().tolist()
-        written += pairs["target"].numpy().tolist()
+    pairs = data.sample(corpus).batch(4096)  # much faster than one by one
+
+    def read() -> Iterator[bytes]:
+        for batch in pairs:
+            yield from sources.prepare(batch["source"])[0].numpy().tolist()
+
+    def written() -> Iterator[bytes]:
+        for batch in pairs:
+            yield from batch["target"].numpy().tolist()
+
     if config.shared_subwords:
-        subwords.learn(read + written, folder / TARGET, size=config.target_subwords)
+        both_sides = itertools.chain(read(), written())
+        subwords.learn(both_sides, folder / TARGET, size=config.target_subwords)
         both = subwords.Subwords(folder / TARGET)
         return Vocabularies(both, both)
-    subwords.learn(read, folder / SOURCE, size=config.source_subwords)
-    subwords.learn(written, folder / TARGET, size=config.target_subwords)
+    subwords.learn(read(), folder / SOURCE, size=config.source_subwords)
+    subwords.learn(written(), folder / TARGET, size=config.target_subwords)
     return Vocabularies(subwords.Subwords(folder / SOURCE), subwords.Subwords(folder / TARGET))
 
 
@@ -119,10 +133,35 @@ def choose_copies(
     """Return the kinds of words that are copied: those of the published model, or of the corpus."""
     if published is not None:
         return published.settings["copies"]
-    kinds, count = sources.choose_kinds(corpus.splits["train"], *vocabularies)
+    pairs = data.sample(corpus)
+    kinds, count = sources.choose_kinds(pairs, *vocabularies)
     shown = f"{' and '.join(kinds)} are copied" if kinds else "no words are copied"
-    cli.say(f"{shown}: {count:,} words of the training pairs can teach it")
+    sampled = "" if int(pairs.cardinality()) == corpus.size("train") else "sampled "
+    cli.say(f"{shown}: {count:,} words of the {sampled}training pairs can teach it")
     return kinds
+
+
+def store_ids(
+    corpus: Corpus, split: str, run: Run[Config], kinds: Sequence[str], *, kept: bool
+) -> Callable[[tables.Write], tables.Table]:
+    """Return the place for the ids of a split: in memory, or on disk as its pairs are.
+
+    Args:
+      corpus: the pairs.
+      split: which of them.
+      run: the settings.
+      kinds: of words that are copied.
+      kept: whether the next start uses the ids again, unless the subwords differ.
+    """
+    if not corpus.identity:
+        return tables.in_memory
+    root = tables.own_folder(TASK, run.config.data_dir)
+    if not kept:
+        return functools.partial(tables.on_scratch, root)
+    learned = hash_files([run.folder / name for name in subword_files(run.config)], run.folder)
+    key = ["ids", corpus.identity, split, learned, list(kinds), run.config.max_length]
+    message = f"encoding the {corpus.size(split):,} pairs of {split} once"
+    return lambda write: tables.on_disk(root, key, write, message)
 
 
 def make_shortlist(
@@ -135,9 +174,8 @@ def make_shortlist(
     """
     if not run.config.candidates or run.target.name == "tpu":
         return None
-    lists = shortlist.learn(
-        encoded.source, encoded.target[:, 1:], *vocabularies, count=run.config.candidates
-    )
+    source, target = encoded.ragged(shortlist.learned_from(len(encoded)))
+    lists = shortlist.learn(source, target[:, 1:], *vocabularies, count=run.config.candidates)
     if run.published is not None:
         before = run.published.asset(SHORTLIST)
         if not before.is_file():
@@ -150,9 +188,9 @@ def make_shortlist(
 
 def describe_run(built: keras.Model, encoded: data.Encoded, steps: int, config: Config) -> str:
     """Return the sizes of a run, and on a CPU about how long it will take."""
-    read, written = (int(tf.size(side.flat_values)) for side in encoded)
+    read, written = (int(lengths.sum(dtype=np.int64)) for lengths in encoded.lengths)
     text = (
-        f"{len(encoded.source.row_lengths()):,} training pairs of {read:,} and {written:,} "
+        f"{len(encoded):,} training pairs of {read:,} and {written:,} "
         f"subwords; {built.count_params():,} weights; {steps:,} steps, epochs: {config.epochs}"
     )
     if tf.config.list_physical_devices("GPU") or config.strategy != "one":
@@ -173,7 +211,7 @@ def make_score(
     BLEU is 0 where targets have fewer than four words, so training watches chrF.
     """
     reader, writer = vocabularies
-    by_source = evaluate.references_by_source(pairs)
+    by_source = evaluate.references_by_source(pairs.take(REFERENCES))
     texts = list(by_source)[:VALIDATED]
     references = [by_source[text] for text in texts]
 
@@ -227,6 +265,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
     reader, writer = vocabularies
     kinds = choose_copies(corpus, vocabularies, published)
 
+    own = functools.partial(worker_rows, strategy=run.strategy)
+
     def encode(split: str, *, dropout: float = 0.0, seed: int = 0) -> data.Encoded:
         return data.encode(
             corpus.splits[split],
@@ -236,10 +276,11 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
             kinds=kinds,
             subword_dropout=dropout,
             seed=seed,
+            store=store_ids(corpus, split, run, kinds, kept=not dropout),
         )
 
     without_dropout = encode("train")
-    kept, pairs = int(without_dropout.source.nrows()), corpus.size("train")
+    kept, pairs = len(without_dropout), corpus.size("train")
     if kept < pairs:
         longest = f"more than {config.max_length} subwords"
         cli.say(f"dropped {pairs - kept:,} of {pairs:,} training pairs: {longest}")
@@ -248,7 +289,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
         seed = epoch_seed(config.seed, epoch)
         dropout = config.subword_dropout
         encoded = encode("train", dropout=dropout, seed=seed) if dropout else without_dropout
-        return data.to_batches(encoded, batch_size=config.batch_size, shuffle_seed=seed)
+        return data.to_batches(encoded, batch_size=config.batch_size, shuffle_seed=seed, own=own)
 
     steps = run.steps(kept)
     with run.strategy.scope():
@@ -262,7 +303,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
         optimizer=optimizer,
         losses=model.make_losses(built, label_smoothing=config.label_smoothing),
         train=train,
-        validation=data.to_batches(encode("validation"), batch_size=config.batch_size),
+        validation=data.to_batches(encode("validation"), batch_size=config.batch_size, own=own),
         score=make_score(built, vocabularies, corpus.splits["validation"], config, kinds),
         monitor=MONITOR,
         mode=MODE,
@@ -282,7 +323,7 @@ def read_settings(argv: list[str]) -> Config:
     elif config.data is not None:
         columns = (config.source_column, config.target_column)
         languages = (config.source, config.target_language)
-        start = preset_for_size(count_pairs(config.data, languages, columns))
+        start = preset_for_size(count_pairs(config.data, languages, columns, MOST_PAIRS // 2 + 1))
     else:
         return config
     presets = {config.dataset or "own": start}

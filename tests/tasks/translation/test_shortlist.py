@@ -44,10 +44,11 @@ def test_translations_equal_those_of_model_1_in_python():
 
 
 def test_words_are_translated_by_their_list(pieces, encoded, tmp_path):
-    arrays = shortlist.learn(encoded.source, encoded.target[:, 1:], pieces, pieces, count=3)
+    source, target = encoded.ragged(shortlist.learned_from(len(encoded)))
+    arrays = shortlist.learn(source, target[:, 1:], pieces, pieces, count=3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shortlist, "FREQUENT", 4)
-        few = shortlist.learn(encoded.source, encoded.target[:, 1:], pieces, pieces, count=3)
+        few = shortlist.learn(source, target[:, 1:], pieces, pieces, count=3)
     assert len(few["frequent"]) == len(SPECIAL) - 1 + 4  # the end symbol is frequent, too
     shortlist.write(tmp_path / "lists.npz", arrays)
     read = shortlist.read(tmp_path / "lists.npz")
