@@ -114,15 +114,26 @@ def augment(
       The augmented sentences, in the order of `rows`.
     """
     generator = np.random.default_rng(seed)
-    augmented = []
-    for row in rows:
-        tokens, tags = _replace_entities(row, gazetteer, exchange, generator)
-        if titles:
-            tokens, tags = _add_titles(Sentence(tokens, tags), titles, generator)
-        if generator.random() < lower_case:
-            tokens = [token.lower() for token in tokens]
-        augmented.append(Sentence(tokens, tags))
-    return augmented
+    fractions = {"exchange": exchange, "titles": titles, "lower_case": lower_case}
+    return [vary(row, gazetteer, generator=generator, **fractions) for row in rows]
+
+
+def vary(
+    row: Sentence,
+    gazetteer: Gazetteer,
+    *,
+    exchange: float,
+    titles: float,
+    lower_case: float,
+    generator: np.random.Generator,
+) -> Sentence:
+    """Return a sentence as `augment` changes it; the generator makes all random choices."""
+    tokens, tags = _replace_entities(row, gazetteer, exchange, generator)
+    if titles:
+        tokens, tags = _add_titles(Sentence(tokens, tags), titles, generator)
+    if generator.random() < lower_case:
+        tokens = [token.lower() for token in tokens]
+    return Sentence(tokens, tags)
 
 
 def _replace_entities(

@@ -195,6 +195,10 @@ def presets_for(argv: Sequence[str]) -> Mapping[str, Config]:
     return PRESETS | {name: dataclasses.replace(start, dataset=name) for name in mixtures}
 
 
+# Training sentences of the user's own files that are counted; more have the same preset.
+COUNTED = 30_001
+
+
 def preset_for_size(sentences: int) -> Config:
     """Return the preset of the user's own files.
 

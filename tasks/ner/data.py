@@ -8,25 +8,40 @@ the model.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from common.data import batches
-from common.datasets import SPLITS, Corpus, DataSource, check_obtainable, prepare
+from common.data import SHUFFLED, batches
+from common.datasets import (
+    SPLITS,
+    Corpus,
+    DataSource,
+    check_obtainable,
+    find_splits,
+    prepare,
+    split_numbers,
+)
 from common.errors import InputError
+from common.files import count_lines
+from common.messages import say
+from common.progress import progress
+from common.tables import Own, Rows, Writer, identity, is_large, open_table, own_folder
 from common.text import Vocabulary, rewrite
 from tasks.ner.config import MIXABLE, Config
 from tasks.ner.datasets import LICENCES, SHARED_TYPES  # registers the builders with tfds, too
 from tasks.ner.formats import (
     FIRST_AND_LAST,
     OUTSIDE,
+    SUFFIXES,
     Columns,
     Sentence,
     entity_types,
-    read_splits,
+    iterate_conll,
     tag_names,
 )
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
@@ -49,7 +64,7 @@ def load(source: DataSource, *, seed: int, columns: Columns = FIRST_AND_LAST) ->
       InputError: the data cannot be downloaded or read.
     """
     if source.data is not None:
-        return _own_corpus(source.data, seed, columns)
+        return _own_corpus(source, seed, columns)
     if source.dataset is None:
         raise InputError("no data: pass --dataset NAME or --data PATH")
     names = source.dataset.split("+")
@@ -77,17 +92,139 @@ def not_obtainable(names: Sequence[str], source: DataSource) -> dict[str, str]:
     return reasons
 
 
-def _own_corpus(path: Path, seed: int, columns: Columns) -> Corpus:
-    """Load the user's CoNLL files."""
-    splits, types = read_splits(path, seed=seed, columns=columns)
-    labels = tag_names(types)
+def _own_corpus(source: DataSource, seed: int, columns: Columns) -> Corpus:
+    """Load the user's CoNLL files as tables in memory or on disk.
+
+    A single file is split 80/10/10. A type that does not occur in the training sentences cannot be
+    learned; a message says that its entities count as missed.
+
+    Raises:
+      InputError: a file is missing or malformed, or the training sentences have no entity.
+    """
+    path = source.data
+    assert path is not None
+    files = find_splits(path, SUFFIXES)
+    root = own_folder("ner", source.data_dir) if is_large([*files.values()]) else None
+    opened = {split: open_sentences(file, columns, root) for split, file in files.items()}
+    rows = opened
+    if "all" in opened:
+        whole = opened["all"]
+        rows = {s: whole.select(part) for s, part in split_numbers(len(whole), seed).items()}
+    types = {split: part.types() for split, part in rows.items()}
+    if not types["train"]:
+        raise InputError("every tag is O: expected entities (B-TYPE)", files.get("train", path))
+    for split in ("validation", "test"):
+        if unknown := sorted(set(types[split]) - set(types["train"])):
+            say(
+                f"{path.name}: entities of type {', '.join(unknown)} occur in the {split} "
+                "sentences, but not in the training sentences; they count as missed"
+            )
+    labels = tag_names(set().union(*types.values()))
     return Corpus(
         name=path.name,
         labels=labels,
-        splits={split: as_dataset(rows, labels) for split, rows in splits.items()},
+        splits={split: part.as_dataset(labels) for split, part in rows.items()},
         citation="",
         licence="yours",
+        identity=identity(opened, seed),
+        stored=rows,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentences(Rows):
+    """Some sentences of a file of the user.
+
+    Attributes:
+      lengths: `<int32>[rows of the table]`, their numbers of tokens.
+    """
+
+    lengths: np.ndarray
+
+    def __iter__(self) -> Iterator[Sentence]:
+        """Yield the sentences in order."""
+        return map(_sentence, self.read())
+
+    def types(self) -> set[str]:
+        """Return the entity types that occur in these sentences."""
+        has = np.zeros(len(self.table), bool)
+        has[self.numbers] = True
+        places = self.table.column("types")[has[self.table.column("rows_of_types")]]
+        return {self.table.facts["types"][place] for place in np.unique(places)}
+
+    def as_dataset(self, labels: Sequence[str]) -> tf.data.Dataset:
+        """Return the sentences in order, with the elements of `load`."""
+
+        def read(rows: np.ndarray) -> tuple[np.ndarray, ...]:
+            return _arrays(map(_sentence, self.table.read(rows)), index)
+
+        def to_ragged(block: Mapping[str, tf.Tensor]) -> dict[str, tf.RaggedTensor]:
+            columns = {"tokens": block["tokens"], "tags": tf.cast(block["tags"], tf.int64)}
+            return {
+                name: tf.RaggedTensor.from_row_lengths(column, block["length"])
+                for name, column in columns.items()
+            }
+
+        index = {tag: number for number, tag in enumerate(labels)}
+        count = tf.data.experimental.assert_cardinality(len(self))
+        return self.blocks(read, _signature()).map(to_ragged).unbatch().apply(count)
+
+
+def _sentence(row: bytes) -> Sentence:
+    """Return the sentence of a row of a table, of which the lines are its tokens and its tags."""
+    lines = row.decode().split("\n")
+    return Sentence(lines[: len(lines) // 2], lines[len(lines) // 2 :])
+
+
+def _arrays(rows: Iterable[Sentence], index: Mapping[str, int]) -> tuple[np.ndarray, ...]:
+    """Return tokens, tags and lengths of sentences, as `_signature` has them."""
+    every = list(rows)
+    tokens = np.array([token.encode() for row in every for token in row.tokens], object)
+    tags = np.array([index[tag] for row in every for tag in row.tags], np.int32)
+    return tokens, tags, np.array([len(row.tokens) for row in every], np.int32)
+
+
+def _signature() -> dict[str, tf.TensorSpec]:
+    numbers = tf.TensorSpec([None], tf.int32)
+    return {"tokens": tf.TensorSpec([None], tf.string), "tags": numbers, "length": numbers}
+
+
+def open_sentences(path: Path, columns: Columns, root: Path | None) -> Sentences:
+    """Open a file of the user, and say what was converted or skipped.
+
+    Args:
+      path: a CoNLL file.
+      columns: its columns.
+      root: the folder of tables on disk; None: the sentences stay in memory.
+
+    Raises:
+      InputError: the file is malformed.
+    """
+
+    def write(writer: Writer) -> Mapping[str, Any]:
+        return _write(writer, path, columns)
+
+    table = open_table([path], [columns], write, root)
+    for message in table.facts["messages"]:
+        say(f"{path.name}: {message}")
+    return Sentences(table, np.arange(len(table)), table.column("length"))
+
+
+def _write(writer: Writer, path: Path, columns: Columns) -> Mapping[str, Any]:
+    """Write the sentences of a file, and which types of entities each has."""
+    messages: list[str] = []
+    index: dict[str, int] = {}
+    lengths = writer.column("length", "i")
+    types, rows_of_types = writer.column("types", "H"), writer.column("rows_of_types", "i")
+    rows = iterate_conll(path, columns, messages)
+    total = count_lines(path)
+    for _, row in progress(rows, total=total, unit="lines", place=lambda row: row.line):
+        for name in entity_types(row.tags):
+            types.append(index.setdefault(name, len(index)))
+            rows_of_types.append(len(writer))
+        writer.append("\n".join([*row.tokens, *row.tags]).encode("utf-8", "replace"))
+        lengths.append(len(row.tokens))
+    return {"messages": messages, "types": list(index)}
 
 
 def _builder(name: str, source: DataSource) -> tuple[tfds.core.DatasetBuilder, Path | None]:
@@ -289,3 +426,77 @@ def to_batches(
     encoded = rows.ragged_batch(1024).map(encode, tf.data.AUTOTUNE)
     examples = encoded.unbatch().map(without_padding).cache()
     return batches(examples, config.bucket_lengths(), config.batch_size, shuffle_seed=shuffle_seed)
+
+
+def stored_batches(
+    rows: Sentences,
+    labels: Sequence[str],
+    reader: Reader,
+    config: Config,
+    *,
+    own: Own,
+    shuffle_seed: int | None = None,
+    vary: Callable[[int, Sentence], Sentence] | None = None,
+) -> tf.data.Dataset:
+    """Group the user's own sentences into the batches of `to_batches`.
+
+    The batches follow from the lengths of the sentences, so each worker reads and encodes only its
+    own rows of them.
+
+    Args:
+      rows: the sentences.
+      labels: names of the tags.
+      reader: see `to_batches`, as for `config` and `shuffle_seed`.
+      config: see there.
+      own: number of rows of a batch -> those that this worker reads; the others have length 0.
+      shuffle_seed: see there.
+      vary: number and sentence -> the sentence that is trained on; batches follow from the lengths
+        before.
+    """
+    index = {tag: number for number, tag in enumerate(labels)}
+    buckets = tf.constant(config.bucket_lengths())
+    reads_all = own(config.batch_size) == slice(0, config.batch_size)
+
+    def read(numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+        mine = numbers[own(len(numbers))]
+        every = map(_sentence, rows.table.read(mine))
+        if vary is not None:
+            every = map(vary, mine.tolist(), every)
+        tokens, tags, lengths = _arrays(every, index)
+        padded = np.zeros(len(numbers), np.int32)
+        padded[own(len(numbers))] = lengths
+        return tokens, tags, padded
+
+    def encode(planned: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        tokens, tags, length = tf.numpy_function(
+            read, [planned["row"]], [spec.dtype for spec in _signature().values()]
+        )
+        length = tf.ensure_shape(length, [None])
+        tokens, tags = (
+            tf.RaggedTensor.from_row_lengths(tf.ensure_shape(flat, [None]), length)[
+                :, : config.max_length
+            ]
+            for flat in (tokens, tags)
+        )
+        length = tf.minimum(length, config.max_length)
+        words, characters = reader(tokens)
+        # Workers read different rows, and their shapes must agree.
+        longest = length if reads_all else planned["length"]
+        place = tf.searchsorted(buckets, tf.reduce_max(longest)[None])[0]
+        changes = vary is not None and (config.exchange or config.titles)
+        padded = buckets[place if reads_all or not changes else -1]
+        extra = [[0, 0], [0, padded - tf.shape(words)[1]]]
+        return {
+            "words": tf.pad(words, extra),
+            "characters": tf.pad(characters, [*extra, [0, 0]]),
+            "tags": tf.pad(tags.to_tensor(), extra),
+            "length": length,
+        }
+
+    order = rows.numbers
+    if shuffle_seed is not None and len(order) > SHUFFLED:  # more than `batches` shuffles
+        order = np.random.default_rng(shuffle_seed).permutation(order)
+    lengths = np.minimum(rows.lengths[order], config.max_length)
+    plan = tf.data.Dataset.from_tensor_slices({"row": order, "length": lengths})
+    planned = batches(plan, config.bucket_lengths(), config.batch_size, shuffle_seed=shuffle_seed)
+    return planned.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -8,12 +8,13 @@ tags, in which every entity starts with a `B-` tag.
 from __future__ import annotations
 
 import collections
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.datasets import find_splits, split_rows
+from common.datasets import find_splits
 from common.errors import InputError
 from common.files import read_lines
 from common.messages import say
@@ -23,6 +24,7 @@ SUFFIXES = (".conll", ".txt", ".tsv", ".iob", ".iob2", ".bio")
 UNTYPED = "ENTITY"  # the type of tags without one: B, I and O
 BAD_SENTENCES = 0.01  # fraction of a file that may be skipped; above, the file is refused
 LISTED = 3  # problems that a message lists
+MEASURED = 1_000_000  # lines from which the number of columns is known
 
 # Prefixes of a tag in all schemes -> Begin, Inside, End or Single.
 _PREFIXES = {**dict(zip("BIES", "BIES", strict=True)), "M": "I", "L": "E", "U": "S", "W": "S"}
@@ -138,57 +140,19 @@ def _ends(before: tuple[str, str], current: tuple[str, str]) -> bool:
 # --- files ----------------------------------------------------------------------------------------
 
 
-def read_splits(
-    path: Path, *, seed: int, columns: Columns = FIRST_AND_LAST
-) -> tuple[dict[str, list[Sentence]], tuple[str, ...]]:
-    """Read the user's sentences and split them.
-
-    A type that does not occur in the training sentences cannot be learned; a message says that its
-    entities count as missed.
-
-    Args:
-      path: a CoNLL file, split 80/10/10, or a folder with a file per split.
-      seed: seed of the split of a single file.
-      columns: see `read_conll`.
-
-    Returns:
-      `(splits, types)`: the sentences of `train`, `validation` and `test`, and the entity types of
-      all of them.
-
-    Raises:
-      InputError: a file is missing or malformed, or the training sentences have no entity.
-    """
-    files = find_splits(path, SUFFIXES)
-    splits = {split: read_conll(file, columns=columns) for split, file in files.items()}
-    source = files.get("train", path)
-    splits = split_rows(splits["all"], seed) if "all" in splits else splits
-    types = {split: _types_of(rows) for split, rows in splits.items()}
-    known = types["train"]
-    if not known:
-        raise InputError("every tag is O: expected entities (B-TYPE)", source)
-    for split in ("validation", "test"):
-        if unknown := sorted(set(types[split]) - set(known)):
-            say(
-                f"{path.name}: entities of type {', '.join(unknown)} occur in the {split} "
-                "sentences, but not in the training sentences; they count as missed"
-            )
-    return splits, tuple(sorted(set().union(*types.values())))
-
-
-def _types_of(rows: Iterable[Sentence]) -> tuple[str, ...]:
-    """Return the entity types of sentences."""
-    return entity_types(tag for row in rows for tag in row.tags)
-
-
-def count_training_sentences(path: Path) -> int:
+def count_training_sentences(path: Path, most: int) -> int:
     """Return the approximate number of training sentences that `--data` names.
+
+    At most `most` are counted, since a large file takes minutes to read.
 
     Raises:
       InputError: a file is missing or not UTF-8.
     """
     files = find_splits(path, SUFFIXES)
-    blocks = sum(1 for _ in _blocks(files.get("train", path)))
-    return blocks if "train" in files else round(0.8 * blocks)
+    blocks = _blocks(files.get("train", path))
+    if "train" in files:
+        return sum(1 for _ in itertools.islice(blocks, most))
+    return round(0.8 * sum(1 for _ in itertools.islice(blocks, -(-10 * most // 8))))
 
 
 class _Line(NamedTuple):
@@ -211,53 +175,69 @@ class _Token(NamedTuple):
     tag: str
 
 
+class PlacedSentence(NamedTuple):
+    """A sentence, and the number of its last line."""
+
+    line: int
+    sentence: Sentence
+
+
 def read_conll(path: Path, *, columns: Columns = FIRST_AND_LAST) -> list[Sentence]:
-    """Read a CoNLL file.
+    """Read a CoNLL file; messages on standard error are those of `iterate_conll`."""
+    messages: list[str] = []
+    rows = [row.sentence for row in iterate_conll(path, columns, messages)]
+    for message in messages:
+        say(f"{path.name}: {message}")
+    return rows
+
+
+def iterate_conll(path: Path, columns: Columns, messages: list[str]) -> Iterator[PlacedSentence]:
+    """Yield the sentences of a CoNLL file, with tags in IOB2.
 
     Each line holds a token and its tag. Tabs, or else blanks, separate the columns; those at the
     end of a line are ignored. A blank line ends a sentence. Comment lines (`# ...`) and
-    `-DOCSTART-` lines are ignored. Messages on standard error say what was converted, dropped or
-    skipped.
+    `-DOCSTART-` lines are ignored.
 
     Args:
       path: the file, UTF-8, with tags in any scheme of `to_iob2`.
       columns: the columns of the token and of its tag.
-
-    Returns:
-      The sentences, with tags in IOB2.
+      messages: receives what was converted, dropped or skipped.
 
     Raises:
       InputError: more than 1 in 100 sentences are malformed, or there is none. The message names
         the first malformed line and what was expected.
     """
-    blocks = list(_blocks(path))
-    width = _width(blocks, columns, path)
-    good: list[list[_Token]] = []
-    problems: list[tuple[int, str]] = []
-    dropped = 0
-    for block in _without_comments(blocks, width, columns):
+    width = _width(path, columns)
+    scheme = _Scheme()
+    problems: list[tuple[int, str]] = []  # the first ones
+    total = bad = dropped = good = 0
+    for every in _blocks(path):
+        total += 1
+        block = _without_comments(every, width, columns)
         if problem := _problem(block, width, columns):
-            problems.append(problem)
+            bad += 1
+            problems += [problem] * (bad <= LISTED)
             continue
         rows = [_Token(row.number, row.pick(columns.token), row.pick(columns.tag)) for row in block]
         words = [row for row in rows if not _is_blank(row.token)]
         dropped += len(rows) - len(words)
-        good += [words] if words else []
-    if problems and len(problems) > BAD_SENTENCES * len(blocks):
+        if words:
+            good += 1
+            scheme.add(words)
+            tags = to_iob2(row.tag for row in words)
+            yield PlacedSentence(words[-1].line, Sentence([row.token for row in words], tags))
+    if bad > BAD_SENTENCES * total:
         number, message = problems[0]
         raise InputError(message, path, number)
     if not good:
         raise InputError("no sentences in this file", path)
-    if problems:
-        listed = "; ".join(f"line {number}: {message}" for number, message in problems[:LISTED])
-        say(f"{path.name}: {len(problems)} of {len(blocks)} sentences were skipped ({listed})")
+    if bad:
+        listed = "; ".join(f"line {number}: {message}" for number, message in problems)
+        messages.append(f"{bad} of {total} sentences were skipped ({listed})")
     if dropped:
-        say(f"{path.name}: lines without a token were dropped: {dropped}")
-    if message := _describe_scheme(good):
-        say(f"{path.name}: {message}")
-    return [
-        Sentence([row.token for row in block], to_iob2(row.tag for row in block)) for block in good
-    ]
+        messages.append(f"lines without a token were dropped: {dropped}")
+    if message := scheme.describe():
+        messages.append(message)
 
 
 def _is_blank(text: str) -> bool:
@@ -284,31 +264,37 @@ def _blocks(path: Path) -> Iterator[list[_Line]]:
         yield block
 
 
-def _width(blocks: Sequence[Sequence[_Line]], columns: Columns, path: Path) -> int:
-    """Return the number of columns of most lines.
+def _width(path: Path, columns: Columns) -> int:
+    """Return the number of columns of most lines at the beginning of a file.
 
     Raises:
       InputError: there is only one column, or a given column does not exist.
     """
-    lines = [line for block in blocks for line in block]
-    # A file may begin with many comments.
-    lines = [line for line in lines if not line.starts_with_hash()] or lines
-    if not lines:
+    # A file may begin with many comments, which count if there is nothing else.
+    counts = {True: collections.Counter[int](), False: collections.Counter[int]()}
+    first: dict[tuple[bool, int], int] = {}
+    lines = itertools.chain.from_iterable(_blocks(path))
+    for line in itertools.islice(lines, MEASURED):
+        kind, count = line.starts_with_hash(), len(line.fields)
+        counts[kind][count] += 1
+        first.setdefault((kind, count), line.number)
+    kind = not counts[False]
+    if not counts[kind]:
         raise InputError("no sentences in this file", path)
-    [(width, _)] = collections.Counter(len(line.fields) for line in lines).most_common(1)
-    first = next(line.number for line in lines if len(line.fields) == width)
+    [(width, _)] = counts[kind].most_common(1)
+    line_number = first[kind, width]
     if width < 2:
-        raise InputError("expected two or more columns, a token and its tag, got 1", path, first)
+        message = "expected two or more columns, a token and its tag, got 1"
+        raise InputError(message, path, line_number)
     for name, column in columns._asdict().items():
         if abs(column) > width:
-            raise InputError(f"--{name}_column {column}: there are {width} columns", path, first)
+            message = f"--{name}_column {column}: there are {width} columns"
+            raise InputError(message, path, line_number)
     return width
 
 
-def _without_comments(
-    blocks: Iterable[Sequence[_Line]], width: int, columns: Columns
-) -> Iterator[list[_Line]]:
-    """Yield the sentences without comments.
+def _without_comments(block: Sequence[_Line], width: int, columns: Columns) -> list[_Line]:
+    """Return a sentence without comments.
 
     A line that starts with a hash and has all columns and a tag is a token, such as `#London`.
     """
@@ -319,9 +305,7 @@ def _without_comments(
         tag = line.pick(columns.tag) if len(line.fields) == width else ""
         return tag == OUTSIDE or bool(_TAG.fullmatch(tag))
 
-    for block in blocks:
-        if tokens := [line for line in block if is_token(line)]:
-            yield tokens
+    return [line for line in block if is_token(line)]
 
 
 def _problem(block: Sequence[_Line], width: int, columns: Columns) -> tuple[int, str] | None:
@@ -336,47 +320,63 @@ def _problem(block: Sequence[_Line], width: int, columns: Columns) -> tuple[int,
     return None
 
 
-def _describe_scheme(blocks: Iterable[Sequence[_Token]]) -> str:
-    """Describe the scheme of a file's tags, unless it is IOB2, and the tags that break it.
+class _Lines:
+    """The number of some lines, and the first of them."""
 
-    Args:
-      blocks: the sentences.
+    def __init__(self) -> None:
+        self.count, self.first, self.last = 0, 0, 0
 
-    Returns:
-      A message, or "".
-    """
-    begins: list[int] = []  # lines where B or S starts an entity that need not be separated
-    continues: list[int] = []  # lines where I or E does
-    open_ends: list[int] = []  # lines of last tokens that no E or S marks
-    letters: set[str] = set()
-    separates = False
-    for block in blocks:
+    def add(self, line: int) -> None:
+        """Count a line, once."""
+        if line != self.last:
+            self.first = self.first or line
+            self.count += 1
+            self.last = line
+
+
+class _Scheme:
+    """The scheme of the tags of a file, and the tags that break it."""
+
+    def __init__(self) -> None:
+        self.begins = _Lines()  # where B or S starts an entity that need not be separated
+        self.continues = _Lines()  # where I or E does
+        self.breaks = _Lines()  # where I or E does, or where no E or S marks a last token
+        self.letters: set[str] = set()
+        self.separates = False
+
+    def add(self, block: Iterable[_Token]) -> None:
+        """Take the tags of a sentence into account."""
         before, line = ("", ""), 0
         for row in [*block, _Token(0, "", OUTSIDE)]:
             prefix, _ = current = parse_tag(row.tag) or ("", "")
             if prefix:
-                letters.add(row.tag[0] if _TAG.fullmatch(row.tag) else "")
+                self.letters.add(row.tag[0] if _TAG.fullmatch(row.tag) else "")
             ended = _ends(before, current)
             if before[0] in ("B", "I") and (ended or prefix in ("B", "S")):
-                open_ends.append(line)
+                self.breaks.add(line)
             if prefix and ended:
-                (begins if prefix in "BS" else continues).append(row.line)
-            separates = separates or (prefix == "B" and not ended)
+                (self.begins if prefix in "BS" else self.continues).add(row.line)
+            if prefix and ended and prefix not in "BS":
+                self.breaks.add(row.line)
+            self.separates = self.separates or (prefix == "B" and not ended)
             before, line = current, row.line
-    is_closed = bool(letters & set("ELSUW"))
-    fewer = min(continues, begins, key=len)
-    if is_closed:
-        scheme = "BILOU" if letters & set("LU") else "BIOES"
-        breaks = sorted({*continues, *open_ends})
-    elif fewer is continues:
-        scheme, breaks = "IOB2", continues
-    else:
-        scheme = "bare types" if "" in letters else "IOB1" if separates or begins else "IO"
-        breaks = begins
-    parts = [] if scheme == "IOB2" else [f"its tags ({scheme}) were converted to IOB2"]
-    if breaks:
-        parts.append(
-            f"tags that break the scheme {scheme}: {len(breaks)} (first: line {breaks[0]}); they "
-            "were read as they stand"
-        )
-    return "; ".join(parts)
+
+    def describe(self) -> str:
+        """Describe the scheme, unless it is IOB2, and the tags that break it; or return ""."""
+        is_closed = bool(self.letters & set("ELSUW"))
+        if is_closed:
+            scheme = "BILOU" if self.letters & set("LU") else "BIOES"
+            breaks = self.breaks
+        elif self.continues.count <= self.begins.count:
+            scheme, breaks = "IOB2", self.continues
+        else:
+            is_iob1 = self.separates or self.begins.count
+            scheme = "bare types" if "" in self.letters else "IOB1" if is_iob1 else "IO"
+            breaks = self.begins
+        parts = [] if scheme == "IOB2" else [f"its tags ({scheme}) were converted to IOB2"]
+        if breaks.count:
+            parts.append(
+                f"tags that break the scheme {scheme}: {breaks.count} (first: line "
+                f"{breaks.first}); they were read as they stand"
+            )
+        return "; ".join(parts)

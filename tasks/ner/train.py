@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
+import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from common.commands import cli, report
 from common.commands.release import Card, describe_layers, release
@@ -25,9 +28,12 @@ from common.datasets import Corpus
 from common.errors import require
 from common.serving.rows import text_limits
 from common.serving.served import Served
+from common.tables import SAMPLED
+from common.training.distribution import worker_rows
 from common.training.fit import Fitted, Validated, fit
 from tasks.ner import evaluate
 from tasks.ner.config import (
+    COUNTED,
     DEFAULT,
     MODE,
     MONITOR,
@@ -82,7 +88,7 @@ def read_settings(argv: list[str]) -> Config:
 
     def own(config: Config) -> Config:
         assert config.data is not None
-        return preset_for_size(count_training_sentences(config.data))
+        return preset_for_size(count_training_sentences(config.data, COUNTED))
 
     presets = presets_for(argv)
     return cli.parse_train(Config, presets, default=DEFAULT, own=own, argv=argv, doc=__doc__)
@@ -109,13 +115,19 @@ def with_obtainable_data(run: Run[Config], offline: Callable[[], Config] | None)
 
 
 def new_vocabularies(
-    rows: Sequence[Sentence], config: Config, folder: Path
+    rows: Iterable[Sentence], config: Config, folder: Path
 ) -> tuple[word_embedding.WordEmbedding, data.Reader]:
     """Make the vocabularies of the training sentences, and the embedding of their words."""
-    tokens = tf.constant([token for row in rows for token in row.tokens])
-    forms = data.word_forms(text.rewrite(tokens)).numpy()
+    counts: collections.Counter[str] = collections.Counter()
+    used = set(STAND_INS)
+    iterator = iter(rows)
+    while block := list(itertools.islice(iterator, 1024)):
+        tokens = [token for row in block for token in row.tokens]
+        forms = data.word_forms(text.rewrite(tf.constant(tokens))).numpy()
+        counts.update(form.decode() for form in forms)
+        used.update(*tokens)
     embedding, words = word_embedding.new_embedding(
-        collections.Counter(form.decode() for form in forms),
+        counts,
         folder / WORDS,
         vectors=config.vectors,
         frequent_words=config.frequent_words,
@@ -128,8 +140,7 @@ def new_vocabularies(
         subword_dropout=config.subword_dropout,
         members=config.members,
     )
-    used = {c for row in rows for token in row.tokens for c in token}
-    characters = sorted(c for c in {*used, *STAND_INS} if c.isprintable() and not c.isspace())
+    characters = sorted(c for c in used if c.isprintable() and not c.isspace())
     text.Vocabulary.write(folder / CHARACTERS, characters)
     return embedding, data.Reader(words, text.Vocabulary(folder / CHARACTERS), config.word_length)
 
@@ -150,7 +161,7 @@ def new_lookups(words: Sequence[str], config: Config) -> list[word_clusters.Clus
 
 
 def build_model(
-    corpus: Corpus, rows: Sequence[Sentence], run: Run[Config]
+    corpus: Corpus, rows: Iterable[Sentence], run: Run[Config]
 ) -> tuple[keras.Model, data.Reader]:
     """Build a new model, or with `--init` one that starts from a published model.
 
@@ -212,16 +223,20 @@ class OutsideWeight:
 
     def score(self, batches: Validated) -> dict[str, float]:
         """Return the metrics of validation batches under the best weight, and the weight."""
-        truth: list[list[str]] = []
-        predicted: list[list[list[str]]] = [[] for _ in self.weights]
+        # Of each weight: true entities that are predicted, all true ones, all predicted ones.
+        counts = np.zeros((len(self.weights), 3), np.int64)
         for batch, outputs in batches:
             lengths = batch["length"]
-            truth += self._names(batch["tags"], lengths)
+            truth = self._names(batch["tags"], lengths)
             decoded = self._decode(outputs["probabilities"], lengths)
-            for rows, tags in zip(predicted, decoded, strict=True):
-                rows += self._names(tags.numpy(), lengths)
-        best = self._best([_span_f1(truth, rows) for rows in predicted])
-        metrics = evaluate.metrics(truth, predicted[best])
+            for row, tags in zip(counts, decoded, strict=True):
+                row += count_entities(truth, self._names(tags.numpy(), lengths))
+        scores = [2 * found / max(1, true + predicted) for found, true, predicted in counts]
+        best = self._best(scores)
+        found, true, predicted = counts[best].tolist()
+        precision, recall = found / max(1, predicted), found / max(1, true)
+        f1 = 2 * precision * recall / ((precision + recall) or 1.0)
+        metrics = {"precision": precision, "recall": recall, "f1": f1}
         return {**metrics, "outside_weight": self.weights[best]}
 
     def _names(self, tags: np.ndarray, lengths: np.ndarray) -> list[list[str]]:
@@ -237,47 +252,97 @@ class OutsideWeight:
         return int(np.argmax(padded[:-2] + 2 * padded[1:-1] + padded[2:]))
 
 
-def _span_f1(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
-    """Return the F1 of entities; much faster than seqeval, and without its tables."""
+def count_entities(
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> tuple[int, int, int]:
+    """Return the numbers of true entities that are predicted, of all true and all predicted ones.
+
+    It is much faster than seqeval, and needs no tables.
+    """
     pairs = [
         ({*entities(true)}, {*entities(names)})
         for true, names in zip(truth, predicted, strict=True)
     ]
-    every = sum(len(true) + len(names) for true, names in pairs)
-    return 2 * sum(len(true & names) for true, names in pairs) / max(1, every)
+    found = sum(len(true & names) for true, names in pairs)
+    return found, sum(len(true) for true, _ in pairs), sum(len(names) for _, names in pairs)
+
+
+class Batches(NamedTuple):
+    """The batches of a run: those of an epoch, and those of the validation split."""
+
+    train: Callable[[int], tf.data.Dataset]
+    validation: tf.data.Dataset
+
+
+def fractions(config: Config) -> dict[str, float]:
+    """Return the settings of `augmentation.vary`."""
+    return {name: getattr(config, name) for name in ("exchange", "titles", "lower_case")}
+
+
+def published_batches(
+    corpus: Corpus, rows: Sequence[Sentence], reader: data.Reader, run: Run[Config]
+) -> Batches:
+    """Return the batches of a published data set, of which `rows` is the training split."""
+    config = run.config
+    listed = augmentation.NAMES if config.listed_names else None
+    names = augmentation.Gazetteer(rows, listed)
+
+    def train(epoch: int) -> tf.data.Dataset:
+        seed = epoch_seed(config.seed, epoch)
+        varied = augmentation.augment(rows, names, seed=seed, **fractions(config))
+        examples = data.as_dataset(varied, corpus.labels)
+        return data.to_batches(examples, reader, config, shuffle_seed=seed)
+
+    return Batches(train, data.to_batches(corpus.splits["validation"], reader, config))
+
+
+def own_batches(corpus: Corpus, reader: data.Reader, run: Run[Config]) -> Batches:
+    """Return the batches of the user's own files, of which each worker reads its own rows."""
+    config, rows = run.config, corpus.stored["train"]
+    listed = augmentation.NAMES if config.listed_names else None
+    names = augmentation.Gazetteer(rows if config.exchange else (), listed)
+    to_batches = functools.partial(
+        data.stored_batches,
+        labels=corpus.labels,
+        reader=reader,
+        config=config,
+        own=functools.partial(worker_rows, strategy=run.strategy),
+    )
+
+    def train(epoch: int) -> tf.data.Dataset:
+        seed = epoch_seed(config.seed, epoch)
+
+        # Each sentence has random numbers of its own, so that workers can read different ones.
+        def vary(number: int, row: Sentence) -> Sentence:
+            generator = np.random.default_rng([seed, number])
+            return augmentation.vary(row, names, generator=generator, **fractions(config))
+
+        return to_batches(rows, shuffle_seed=seed, vary=vary)
+
+    return Batches(train, to_batches(corpus.stored["validation"]))
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Reader, Fitted]:
     """Build and fit a model, and pack it; it holds the weights of the best epoch."""
     config = run.config
-    rows = data.sentences(corpus.splits["train"], corpus.labels)
-    names = augmentation.Gazetteer(rows, augmentation.NAMES if config.listed_names else None)
-    steps = run.steps(len(rows))
+    steps = run.steps(corpus.size("train"))
+    rows = [] if corpus.stored else data.sentences(corpus.splits["train"], corpus.labels)
+    sampled = corpus.stored["train"].sample(SAMPLED) if corpus.stored else rows
     with run.strategy.scope():
-        built, reader = build_model(corpus, rows, run)
+        built, reader = build_model(corpus, sampled, run)
         optimizer = run.make_adam(steps)
-
-    def train(epoch: int) -> tf.data.Dataset:
-        seed = epoch_seed(config.seed, epoch)
-        varied = augmentation.augment(
-            rows,
-            names,
-            exchange=config.exchange,
-            titles=config.titles,
-            lower_case=config.lower_case,
-            seed=seed,
-        )
-        examples = data.as_dataset(varied, corpus.labels)
-        return data.to_batches(examples, reader, config, shuffle_seed=seed)
-
+    if corpus.stored:
+        batches = own_batches(corpus, reader, run)
+    else:
+        batches = published_batches(corpus, rows, reader, run)
     ensemble = built.get_layer(model.COMMITTEE)
     validated = OutsideWeight(ensemble, config.outside_weight)
     fitted = fit(
         built,
         optimizer=optimizer,
         losses=model.make_losses(built),
-        train=train,
-        validation=data.to_batches(corpus.splits["validation"], reader, config),
+        train=batches.train,
+        validation=batches.validation,
         score=validated.score,
         monitor=MONITOR,
         mode=MODE,
