@@ -3,7 +3,8 @@
     python -m tests.benchmarks.scale --rows 10000 100000 1000000
     python -m tests.benchmarks.scale --rows 10000000 --tasks sentiment --predict_rows 0
 
-Tables are made by formula: reviews of about 590 bytes, pairs of sentences of about 145.
+Tables are made by formula: reviews of about 590 bytes, pairs of sentences of about 145, sentences
+of about 130 bytes with the tags of their names.
 For each size the `train` command of a task starts twice with its defaults, in a process of its own,
 which ends after `--steps` steps: "first" is the first start, which also prepares the table if it is
 large, "again" is the second. Seconds count from the start of the process to the end of the first
@@ -32,7 +33,9 @@ from pathlib import Path
 from common.commands import report
 from tests.tasks.exports import ROOT
 
-TASKS = ("sentiment", "translation")
+TABLES = {"sentiment": "table.csv", "translation": "table.tsv", "ner": "table.conll"}
+# Word clusters would be downloaded anew for each table.
+FLAGS = {"ner": ("--clusters", "none")}
 SKIPPED = 50  # steps, in which the shapes of batches are compiled
 FILES = 8
 WORDS = [a + b + c for a in ("ba", "do", "fi", "gu", "ke", "la", "mo", "ni", "pu", "re") for b in
@@ -68,6 +71,20 @@ def pairs(count: int) -> Iterator[str]:
         yield f"{source} {number}.\t{target} {number}."
 
 
+def sentences(count: int) -> Iterator[str]:
+    """Yield the lines of a CoNLL file, in which the form of a word says what it is."""
+    for number in range(count):
+        for place in range(8 + number % 9):
+            token = word(number, place)
+            kind = ("PER", "LOC", "ORG")[(number + place) % 3]
+            is_name = (number * 31 + place) % 6 == 0
+            yield f"{token.capitalize()}{kind.lower()}\tB-{kind}" if is_name else f"{token}\tO"
+        yield f"{number}\tO\n"
+
+
+LINES = {"sentiment": reviews, "translation": pairs, "ner": sentences}
+
+
 def write(path: Path, lines: Iterator[str]) -> None:
     """Write lines to a file."""
     with open(path, "w", encoding="utf-8") as file:
@@ -76,8 +93,8 @@ def write(path: Path, lines: Iterator[str]) -> None:
 
 def write_table(task: str, count: int, folder: Path) -> Path:
     """Write the table of a task."""
-    path = folder / ("table.csv" if task == "sentiment" else "table.tsv")
-    write(path, reviews(count) if task == "sentiment" else pairs(count))
+    path = folder / TABLES[task]
+    write(path, LINES[task](count))
     return path
 
 
@@ -124,7 +141,7 @@ def train(task: str, table: Path, steps: int) -> dict[str, float]:
     }
     line = [sys.executable, "-m", f"tasks.{task}.train", "--data", str(table), "--verbose", "0"]
     line += ["--callbacks", "tests.benchmarks.scale:clock", "--data_dir", str(folder / "data")]
-    line += ["--output", str(folder / "models"), "--batch_size", "64"]
+    line += ["--output", str(folder / "models"), "--batch_size", "64", *FLAGS.get(task, ())]
     done = subprocess.run(
         line, env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
@@ -154,11 +171,13 @@ def measure_training(task: str, rows: int, steps: int, folder: Path) -> dict[str
 
 def write_inputs(task: str, rows: int, folder: Path) -> list[Path]:
     """Write the rows to predict, in several files of one text a line."""
-    column = 0
-    lines = reviews(rows) if task == "sentiment" else pairs(rows)
-    if task == "sentiment":
-        next(lines)
-    texts = [line.split("," if task == "sentiment" else "\t")[column] for line in lines]
+    text = "\n".join(LINES[task](rows))
+    if task == "ner":
+        blocks = text.removesuffix("\n").split("\n\n")
+        texts = [" ".join(line.split("\t")[0] for line in block.splitlines()) for block in blocks]
+    else:
+        separator = "," if task == "sentiment" else "\t"
+        texts = [line.split(separator)[0] for line in text.splitlines()][-rows:]
     paths = []
     for number in range(FILES):
         paths.append(folder / f"{number}.txt")
@@ -197,7 +216,7 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    parser.add_argument("--tasks", nargs="+", default=list(TABLES), choices=TABLES)
     parser.add_argument("--steps", type=int, default=200, help="steps of each training")
     parser.add_argument("--predict_rows", type=int, default=50_000, help="0: no prediction")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="of prediction")
