@@ -303,26 +303,35 @@ class Rows:
         def read_block(block: np.ndarray) -> Any:
             return read(self.numbers[block * BLOCK : (block + 1) * BLOCK])
 
-        return read_each(read_block, -(-len(self) // BLOCK), signature)
+        return read_each(read_block, tf.data.Dataset.range(-(-len(self) // BLOCK)), signature)
 
 
 def read_each(
-    read: Callable[[np.ndarray], Any], count: int, signature: Mapping[str, tf.TensorSpec]
+    read: Callable[..., Any], elements: tf.data.Dataset, signature: Mapping[str, tf.TensorSpec]
 ) -> tf.data.Dataset:
-    """Return a data set of what `read` returns for the numbers from 0 to `count - 1`.
+    """Return a data set of what `read` returns for the elements of another one.
 
     Args:
-      read: number -> an array for each name of the signature.
-      count: of numbers.
-      signature: names, types and shapes of the elements.
+      read: the arrays of an element -> an array for each name of the signature.
+      elements: such as the numbers of batches.
+      signature: names, types and shapes of the result.
     """
+    # TensorFlow keeps the function of a `numpy_function` until the process ends. So that the rows
+    # of an epoch do not stay as long, it has a weak reference, and the data set the other one.
+    reference = weakref.ref(read)
 
-    def to_tensors(number: tf.Tensor) -> dict[str, tf.Tensor]:
-        types = [spec.dtype for spec in signature.values()]
-        tensors = tf.numpy_function(read, [number], types)
+    def call(*arrays: np.ndarray) -> Any:
+        function = reference()
+        assert function is not None
+        return function(*arrays)
+
+    def to_tensors(*element: tf.Tensor) -> dict[str, tf.Tensor]:
+        tensors = tf.numpy_function(call, element, [spec.dtype for spec in signature.values()])
         return {
             name: tf.ensure_shape(tensor, spec.shape)
             for tensor, (name, spec) in zip(tensors, signature.items(), strict=True)
         }
 
-    return tf.data.Dataset.range(count).map(to_tensors, num_parallel_calls=2)
+    dataset = elements.map(to_tensors, num_parallel_calls=2)
+    dataset.read = read
+    return dataset

@@ -26,7 +26,16 @@ from common.errors import InputError
 from common.files import count_lines
 from common.messages import say
 from common.progress import progress
-from common.tables import Own, Rows, Writer, identity, is_large, open_table, own_folder
+from common.tables import (
+    Own,
+    Rows,
+    Writer,
+    identity,
+    is_large,
+    open_table,
+    own_folder,
+    read_each,
+)
 from common.text import Vocabulary, rewrite
 from tasks.ner.config import MIXABLE, Config
 from tasks.ner.datasets import LICENCES, SHARED_TYPES  # registers the builders with tfds, too
@@ -457,7 +466,7 @@ def stored_batches(
     buckets = tf.constant(config.bucket_lengths())
     reads_all = own(config.batch_size) == slice(0, config.batch_size)
 
-    def read(numbers: np.ndarray) -> tuple[np.ndarray, ...]:
+    def read(numbers: np.ndarray, planned: np.ndarray) -> tuple[np.ndarray, ...]:
         mine = numbers[own(len(numbers))]
         every = map(_sentence, rows.table.read(mine))
         if vary is not None:
@@ -465,23 +474,17 @@ def stored_batches(
         tokens, tags, lengths = _arrays(every, index)
         padded = np.zeros(len(numbers), np.int32)
         padded[own(len(numbers))] = lengths
-        return tokens, tags, padded
+        return tokens, tags, padded, planned
 
-    def encode(planned: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        tokens, tags, length = tf.numpy_function(
-            read, [planned["row"]], [spec.dtype for spec in _signature().values()]
-        )
-        length = tf.ensure_shape(length, [None])
+    def encode(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         tokens, tags = (
-            tf.RaggedTensor.from_row_lengths(tf.ensure_shape(flat, [None]), length)[
-                :, : config.max_length
-            ]
-            for flat in (tokens, tags)
+            tf.RaggedTensor.from_row_lengths(batch[name], batch["length"])[:, : config.max_length]
+            for name in ("tokens", "tags")
         )
-        length = tf.minimum(length, config.max_length)
+        length = tf.minimum(batch["length"], config.max_length)
         words, characters = reader(tokens)
         # Workers read different rows, and their shapes must agree.
-        longest = length if reads_all else planned["length"]
+        longest = length if reads_all else batch["planned"]
         place = tf.searchsorted(buckets, tf.reduce_max(longest)[None])[0]
         changes = vary is not None and (config.exchange or config.titles)
         padded = buckets[place if reads_all or not changes else -1]
@@ -498,5 +501,8 @@ def stored_batches(
         order = np.random.default_rng(shuffle_seed).permutation(order)
     lengths = np.minimum(rows.lengths[order], config.max_length)
     plan = tf.data.Dataset.from_tensor_slices({"row": order, "length": lengths})
-    planned = batches(plan, config.bucket_lengths(), config.batch_size, shuffle_seed=shuffle_seed)
-    return planned.map(encode, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    plan = batches(plan, config.bucket_lengths(), config.batch_size, shuffle_seed=shuffle_seed)
+    plan = plan.map(lambda batch: (batch["row"], batch["length"]))
+    signature = _signature() | {"planned": tf.TensorSpec([None], tf.int32)}
+    made = read_each(read, plan, signature).map(encode, tf.data.AUTOTUNE)
+    return made.prefetch(tf.data.AUTOTUNE)

@@ -87,7 +87,7 @@ class Texts(Rows):
             texts[own(len(rows))] = self.table.read(rows[own(len(rows))])
             return texts, self.table_classes[rows].astype(np.int64)
 
-        return read_each(read, len(starts), _signature())
+        return read_each(read, tf.data.Dataset.range(len(starts)), _signature())
 
     def _order(self, batch_size: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers of the rows in the order of the batches, and where each one starts."""

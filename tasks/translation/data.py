@@ -411,4 +411,5 @@ def to_batches(
 
     ids, length = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None], tf.int32)
     signature = {"ids": ids, "length": length, "target_ids": ids, "labels": ids}
-    return read_each(read, len(starts), signature | {"target_length": length}).prefetch(8)
+    signature |= {"target_length": length}
+    return read_each(read, tf.data.Dataset.range(len(starts)), signature).prefetch(8)

@@ -1,10 +1,12 @@
 """Rows in memory and on disk: the same, whole or not there, and read by number."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 
 from common import tables
 from common.errors import InputError
@@ -91,6 +93,22 @@ def test_files_are_recognised_by_their_content(tmp_path):
     paths[0].unlink()
     with pytest.raises(InputError, match=r"a\.fr: cannot read"):
         folder()
+
+
+def test_rows_are_freed_with_their_data_set(tmp_path):
+    references = []
+    for _ in range(2):
+        rows = tables.Rows(tables.on_scratch(tmp_path, write), np.arange(3000))
+        references.append(weakref.ref(rows.table))
+        blocks = rows.blocks(rows.table.sizes, {"size": tf.TensorSpec([None], tf.int32)})
+        iterator = iter(blocks.skip(1).prefetch(1))
+        del blocks, rows
+        gc.collect()
+        assert references[-1]() is not None  # the iterator reads it
+        assert len(list(iterator)) == 2
+        del iterator
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
 
 
 SLOW = """
