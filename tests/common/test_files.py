@@ -1,5 +1,6 @@
 """Reading files, and all messages that a user can cause."""
 
+import gzip
 import os
 import socket
 import stat
@@ -194,3 +195,16 @@ def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path):
         list(pool.map(work, range(8)))
     assert largest == [1] * 8
     assert (tmp_path / "lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize("end", [b"\n", b"</tu>"])
+def test_lines_are_counted_quickly_across_blocks(end, tmp_path):
+    content = (b"x" * 1000 + end) * 3000 + b"rest"
+    (tmp_path / "a.txt").write_bytes(content)
+    with gzip.open(tmp_path / "a.txt.gz", "wb", compresslevel=1) as file:
+        file.write(content)
+    assert files.count_lines(tmp_path / "a.txt", end) == 3000
+    assert files.count_lines(tmp_path / "a.txt.gz", end) == 3000
+    (tmp_path / "cut.txt.gz").write_bytes((tmp_path / "a.txt.gz").read_bytes()[:-9])
+    assert 0 < files.count_lines(tmp_path / "cut.txt.gz", end) <= 3000
+    assert files.count_lines(tmp_path / "missing.txt", end) == 0
