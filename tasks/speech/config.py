@@ -149,7 +149,14 @@ PRESETS = {
         bonuses=(0.5,),
     ),
     "an4": Config(
-        dataset="an4", epochs=60, patience=60, average=0.99, strides=(3, 1), max_seconds=10.0
+        dataset="an4",
+        epochs=60,
+        patience=60,
+        average=0.99,
+        strides=(3, 1),
+        max_seconds=10.0,
+        noise=5.0,
+        silence=4.0,
     ),
     "librispeech": Config(dataset="librispeech", max_seconds=35.0, min_count=3),
     "ljspeech": Config(dataset="ljspeech", max_seconds=15.0, min_count=2),
