@@ -160,10 +160,14 @@ def translation(model: Served, folder: Path, text: str | None) -> Answer:
     first = " of the first sentence" if "sentences" in prediction else ""
     view += views.titled(
         f"Attention{first}",
-        views.matrix(target, source, weights, label="attention weights"),
+        views.matrix(_names(target), _names(source), weights, label="attention weights"),
         "A row for each subword of the translation: where the model looks in the sentence.",
     )
     return Answer(f"{best} ({listed[0][1]})", view)
+
+
+def _names(subwords: list[str]) -> list[str]:
+    return ["(end)" if subword == "</s>" else subword for subword in subwords]
 
 
 # --- DNA ------------------------------------------------------------------------------------------
@@ -202,13 +206,14 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
     predicted = predictions.predict(model, [record.sequence for record in records], batch_size=8)
     found = [prediction for _, prediction in predicted]
     drawn, number = "", 1
-    listed: list[tuple[str, ...]] = []
+    listed: list[dict[str, str]] = []
     gff, proteins, labels = ["##gff-version 3"], list[str](), list[str]()
     for record, prediction in zip(records, found, strict=True):
         if len(labels) < DRAWN_RECORDS:
             drawn += _draw_record(model, record, prediction, number)
         for n, one in enumerate(prediction.genes, start=number):
-            listed.append(_gene_row(f"gene{n}", record, one))
+            of = {"record": record.name} if len(records) > 1 else {}
+            listed.append({"gene": f"gene{n}", **of, **_describe_gene(one)})
         gff += outputs.gff_lines(record, prediction.genes, number)
         code = prediction.genetic_code
         proteins += outputs.fasta_lines(record, prediction, number, protein=True, code=code)
@@ -221,10 +226,9 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
     is_short = len(records) == 1 and len(records[0].sequence) <= SHORT_BASES
     view = views.paragraph(f"{count}{within} found", "translated") + drawn
     if listed:
-        head = ("gene", "bases", "strand", "probability", "record")
-        columns = len(head) - (len(records) == 1)  # without the record
-        rows = [row[:columns] for row in listed]
-        view += views.titled("Genes", views.table(head[:columns], rows))
+        view += views.titled(
+            "Genes", views.table([*listed[0]], [[*row.values()] for row in listed])
+        )
         view += views.listing("Proteins (FASTA)", "\n".join(proteins), "proteins.faa")
     view += views.listing("Genes (GFF3)", "\n".join(gff), "genes.gff3")
     legend = "Labels (. none, C coding, I intron; lower case: reverse strand)"
@@ -233,10 +237,13 @@ def dna(model: Served, folder: Path, text: str | None) -> Answer:
     return Answer(f"{of_bases}{count.lower()}{within}", view)
 
 
-def _gene_row(name: str, record: Any, found: Any) -> tuple[str, ...]:
-    confidence = "" if found.confidence is None else views.percent(found.confidence)
-    strand = "+" if found.strand == 1 else "−"
-    return name, f"{found.start + 1:,} to {found.end:,}", strand, confidence, record.name
+def _describe_gene(found: Any) -> dict[str, str]:
+    """Return the place of a gene, and its probability if the model has one."""
+    row = {"bases": f"{found.start + 1:,} to {found.end:,}"}
+    row["strand"] = "+" if found.strand == 1 else "−"
+    if found.confidence is not None:
+        row["probability"] = views.percent(found.confidence)
+    return row
 
 
 def _draw_record(model: Served, record: Any, prediction: Any, number: int) -> str:
