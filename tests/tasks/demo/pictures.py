@@ -30,7 +30,7 @@ def main():
             browser.example("dna", "FASTA of three genes")
             browser.answer("dna", holds="3 genes found")
             browser.run("window.scrollTo(0, 0)")
-            browser.screenshot("genes", height=715)
+            browser.screenshot("genes", height=765)
     finally:
         page.end(signal.SIGTERM)
 
