@@ -35,9 +35,10 @@ def command_environment():
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
-# The task whose commands the default tier runs from end to end. Tests that need an export of any
-# other task belong to the tier `commands`.
+# The task whose commands the default tier runs from end to end. Tests that train or call a model of
+# any other task belong to the tier `commands`.
 END_TO_END = "sentiment"
+MODELS = {"exports", "shipped", "spliced"}  # fixtures: trained by the tests, or of the repository
 
 
 def pytest_collection_modifyitems(items):
@@ -45,7 +46,7 @@ def pytest_collection_modifyitems(items):
         is_end_to_end = END_TO_END in (item.path.parent.name, *_parameters(item))
         if item.get_closest_marker("triton"):
             continue  # it needs an environment of its own, so no other mark may choose it
-        if "exports" in item.fixturenames and not is_end_to_end:
+        if not MODELS.isdisjoint(item.fixturenames) and not is_end_to_end:
             item.add_marker(pytest.mark.commands)
         if "shared_data" in item.fixturenames:
             item.add_marker(pytest.mark.data)

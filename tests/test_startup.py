@@ -8,10 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.serving.versions import SHIPPED
 from common.start_up import LINES
+from tasks.video import clips
+from tests.conftest import END_TO_END
 from tests.tasks.exports import TASKS
+from tests.tasks.own import speech, video
 
+import numpy as np
 import pytest
+import soundfile
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("tensorflow", "keras", "tensorflow_datasets", "sklearn", "scipy", "matplotlib")
@@ -112,27 +118,33 @@ def test_a_process_that_prepares_data_imports_nothing_heavy(module, command_envi
     assert done.stdout == "set()\n" and done.stderr == ""
 
 
-# Inputs of `predict` in the folder in which the tests train.
+# Inputs of `predict`; files are written by `write_files`.
 INPUTS = {
     "dna": ["ACGTACGT"],
     "music": ["--steps", "4", "--out", "new.mid"],
     "ner": ["Ada sleeps"],
     "sentiment": ["A fine film."],
-    "speech": [],
+    "speech": ["a.wav"],
     "translation": ["Bonjour."],
-    "video": [],
+    "video": ["a.mp4"],
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+def write_files(folder):
+    soundfile.write(folder / "a.wav", speech.speak("a", np.random.default_rng(0)), speech.RATE)
+    (folder / "a.mp4").write_bytes(clips.encode(video.body("waving", 1), video.RATE))
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=[pytest.mark.commands] * (t != END_TO_END)) for t in TASKS]
+)
 def test_predict_imports_the_runtime_alone_and_prints_no_line_on_standard_error(
-    task, exports, command_environment, tmp_path
+    task, command_environment, tmp_path
 ):
-    folder, _ = exports.copy(task, tmp_path)
-    suffix = {"speech": "*.wav", "video": "*.mp4"}.get(task)
-    inputs = [next(folder.rglob(suffix))] if suffix else INPUTS[task]
+    write_files(tmp_path)
+    words = [*INPUTS[task], "--model", SHIPPED / task / "1"]
     imported, error = imported_by(
-        f"tasks.{task}.predict", *inputs, folder=folder, environment=command_environment
+        f"tasks.{task}.predict", *words, folder=tmp_path, environment=command_environment
     )
     allowed = {"tensorflow", "scipy"} | ({"matplotlib"} if task == "music" else set())  # it draws
     assert set(imported) <= allowed and error == ""

@@ -68,18 +68,25 @@ def check_resumed_training(task, *words, folder, environment, resume=()):
         np.testing.assert_array_equal(one, other)
 
 
-def check_no_keras_model(task, *words, folder):
-    """Check that `predict` and `evaluate` need only the export, without a Keras model."""
+def check_no_keras_model(version, words, folder):
+    """Check that `predict` and `evaluate` need only the export, without a Keras model.
+
+    Args:
+      version: the version folder of a model in `saved_models/`.
+      words: the input of each command, by its name.
+      folder: where they run.
+    """
+    task = version.parent.name
     script = (
         "import sys, keras\n"
         "def refuse(*a, **k): raise AssertionError('a Keras model was built')\n"
         "keras.Model.__init__ = refuse\n"
         "keras.saving.deserialize_keras_object = refuse\n"
         f"from tasks.{task} import predict, evaluate\n"
-        "predict.main(['--model', sys.argv[1], *sys.argv[2:]])\n"
-        "evaluate.main(['--model', sys.argv[1]])\n"
+        f"predict.main(['--model', sys.argv[1], *{words['predict']}])\n"
+        f"evaluate.main(['--model', sys.argv[1], *{words['evaluate']}])\n"
     )
-    line = [sys.executable, "-c", script, f"saved_models/{task}", *words]
+    line = [sys.executable, "-c", script, version]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

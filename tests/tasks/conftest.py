@@ -3,6 +3,7 @@
 import json
 
 from common.serving.served import load_export
+from common.serving.versions import SHIPPED
 from tests.tasks.exports import TASKS
 
 import pytest
@@ -17,13 +18,23 @@ def task(request):
 
 @pytest.fixture(scope="module")
 def trained(task, exports, tmp_path_factory):
-    """A folder in which a user has trained on their own files, and the completed command."""
+    """A folder in which a user has trained on their own files, and the completed command.
+
+    For tests of the training, and of the graph that it exports; see `shipped`.
+    """
     return exports.copy(task, tmp_path_factory.mktemp("user"))
 
 
 @pytest.fixture(scope="module")
 def served(task, trained):
+    """The export of that training: a mistake in today's `serving.py` appears in no older one."""
     return load_export(trained[0] / "saved_models" / task)
+
+
+@pytest.fixture(scope="module")
+def shipped(task):
+    """Version 1 of the repository, for tests that need any export: nothing is trained for them."""
+    return load_export(SHIPPED / task / "1")
 
 
 @pytest.fixture

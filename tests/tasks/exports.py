@@ -1,4 +1,4 @@
-"""Exports of all tasks, trained once and kept until their sources change, for all test workers."""
+"""Exports for tests of the training, trained once and kept until their sources change."""
 
 import dataclasses
 import fcntl

@@ -5,6 +5,7 @@ import importlib
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import common
 from common.commands import cli, report
 from common.errors import InputError, TrainingError
-from common.serving.versions import GRAPH, card_scores
+from common.serving.versions import GRAPH, SHIPPED, card_scores
 from tasks import __main__ as front
 from tasks.ner import config as ner
 from tests.tasks import commands
@@ -35,23 +36,24 @@ def command(*words, folder, environment):
 # --- The list -------------------------------------------------------------------------------------
 
 
-def test_the_list_shows_every_task_and_the_newest_score(exports, capsys, tmp_path):
-    folder, done = exports.copy("sentiment", tmp_path / "sentiment")
-    scored = json.loads(done.stdout.splitlines()[-1])
-    front.main(["--models", str(folder / "saved_models"), "--json"])
+def test_the_list_shows_every_task_and_the_newest_score(capsys, tmp_path):
+    (tmp_path / "sentiment").mkdir()
+    (tmp_path / "sentiment" / "1").symlink_to(SHIPPED / "sentiment" / "1")
+    card = (SHIPPED / "sentiment" / "1" / "model_card.md").read_text(encoding="utf-8")
+    examples, accuracy = re.search(r"(?m)^\| validation \| (\d+) \| ([\d.]+) \|", card).groups()
+    front.main(["--models", str(tmp_path), "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert tuple(row["task"] for row in rows) == front.TASKS
     row = rows[0]
-    assert row["versions"] == [1] and row["data"] == "my.csv"
-    assert row["scores"]["split"] == "test"
-    assert row["scores"]["examples"] == str(scored["examples"])
-    assert float(row["scores"]["accuracy"]) == pytest.approx(scored["accuracy"], abs=5e-5)
+    assert row["versions"] == [1] and row["data"] == "rated_texts"
+    assert row["scores"]["split"] == "validation"
+    assert (row["scores"]["examples"], row["scores"]["accuracy"]) == (examples, accuracy)
     assert rows[1]["versions"] == [] and rows[1]["data"] == f"{ner.DEFAULT} (default)"
 
-    front.main(["--models", str(folder / "saved_models")])
+    front.main(["--models", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8 and lines[0].split() == ["task", "data", "model", "score", "versions"]
-    assert f"accuracy {scored['accuracy']:.4f} (test)" in lines[1]
+    assert f"accuracy {accuracy} (validation)" in lines[1]
 
 
 def test_an_empty_list_shows_the_training_command(tmp_path, capsys):

@@ -10,6 +10,7 @@ import time
 
 from common.commands.predict_files import parts, words_of
 from common.errors import InputError
+from common.serving.versions import SHIPPED
 from tasks.dna import predict as dna
 from tasks.sentiment.predict import Predict, main
 from tests.tasks.own.sentiment import own_reviews, write_csv
@@ -20,13 +21,14 @@ FILES, ROWS = 6, 40
 
 
 @pytest.fixture
-def folder(exports, tmp_path):
-    folder, _ = exports.copy("sentiment", tmp_path / "user")
-    (folder / "in" / "more").mkdir(parents=True)
+def folder(tmp_path):
+    (tmp_path / "saved_models" / "sentiment").mkdir(parents=True)
+    (tmp_path / "saved_models" / "sentiment" / "1").symlink_to(SHIPPED / "sentiment" / "1")
+    (tmp_path / "in" / "more").mkdir(parents=True)
     for number in range(FILES):
-        place = folder / "in" / ("more" if number % 2 else "") / f"{number}.csv"
+        place = tmp_path / "in" / ("more" if number % 2 else "") / f"{number}.csv"
         write_csv(place, own_reviews(ROWS, seed=number))
-    return folder
+    return tmp_path
 
 
 def start(folder, environment, *words):

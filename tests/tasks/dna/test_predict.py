@@ -12,7 +12,7 @@ from tasks.dna.genes import LABELS, Gene, Record
 from tasks.dna.paths import genes_of
 from tasks.dna.predict import load
 from tests.tasks import commands
-from tests.tasks.own.dna import spliced_record, write_fasta
+from tests.tasks.own.dna import fly_record, spliced_record, write_fasta
 
 import numpy as np
 import pytest
@@ -26,21 +26,21 @@ def set_standard_input(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", Input)
 
 
-def test_predict_labels_the_sequences_on_the_command_line(trained, capsys, monkeypatch):
-    monkeypatch.chdir(trained[0])
-    predict.main(["AGCCCCTGTGAGGAACTAG", "acgtnryACGU"])
+def test_predict_labels_the_sequences_on_the_command_line(shipped, capsys):
+    words = ["--model", str(shipped.path)]
+    predict.main([*words, "AGCCCCTGTGAGGAACTAG", "acgtnryACGU"])
     first, second = capsys.readouterr().out.splitlines()
     assert len(first) == 19 and len(second) == 11 and set(first + second) <= set(LABELS)
     with pytest.raises(InputError, match=r"sequence 2: 'J' at base 3 is no IUPAC letter"):
-        predict.main(["ACGT", "ACJT"])
+        predict.main([*words, "ACGT", "ACJT"])
     with pytest.raises(InputError, match="sequence 1 is empty"):
-        predict.main([""])
+        predict.main([*words, ""])
 
 
-def test_load_answers_one_sequence_and_several_with_genes_and_labels(served):
+def test_load_answers_one_sequence_and_several_with_genes_and_labels(spliced):
     random = np.random.default_rng(9)
-    sequence = spliced_record(random, "chr", genes_wanted=2).sequence
-    model = load(served.path)
+    sequence = fly_record(random, "chr", genes_wanted=2).sequence
+    model = load(spliced.path)
     found = model(sequence.lower())
     assert found.sequence == sequence and len(found.labels) == len(sequence)
     assert found.genes and set(found.labels) <= set(LABELS)
@@ -54,14 +54,14 @@ def test_load_answers_one_sequence_and_several_with_genes_and_labels(served):
         model(["ACGT", "ACJT"])
 
 
-def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, served):
+def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, spliced):
     random = np.random.default_rng(9)
-    rows = [spliced_record(random, f"chr {n}", genes_wanted=2) for n in range(3)]
+    rows = [fly_record(random, f"chr {n}", genes_wanted=2) for n in range(3)]
     path = tmp_path / "new.fa"
     with gzip.open(tmp_path / "new.fa.gz", "wt") as file:
         for record in rows:
             file.write(f">{record.name.replace(' ', '_')}\n{record.sequence.lower()}\n")
-    words = ["--model", str(served.path), str(tmp_path / "new.fa.gz")]
+    words = ["--model", str(spliced.path), str(tmp_path / "new.fa.gz")]
     predict.main([*words, "--output", str(tmp_path / "new.gff3")])
     text = (tmp_path / "new.gff3").read_text()
     assert text.startswith("##gff-version 3\n##sequence-region chr_0 1 ")
@@ -70,21 +70,23 @@ def test_predict_writes_gff3_that_reads_back_as_the_same_genes(tmp_path, served)
     write_fasta(path, [Record(f"chr_{n}", r.sequence) for n, r in enumerate(rows)])
     path.with_suffix(".gff3").write_text(text)
     read_back = formats.read_records(path)
-    grammar = streaming.grammar_of(served)
-    paths = streaming.predict_paths(served, [record.sequence for record in rows], batch_size=2)
+    grammar = streaming.grammar_of(spliced)
+    paths = streaming.predict_paths(spliced, [record.sequence for record in rows], batch_size=2)
     for record, (_, states) in zip(read_back, paths, strict=True):
         assert list(record.genes) == genes_of(grammar, states)
 
 
-def test_predict_reads_standard_input_and_draws(trained, capsys, monkeypatch, tmp_path, served):
+def test_predict_reads_standard_input_and_draws(capsys, monkeypatch, tmp_path, shipped):
     set_standard_input(monkeypatch, b">one\nACGTNNACGT\n\n>two\nacgtry\nACGT\n")
     picture = tmp_path / "tracks.png"
-    predict.main(["--model", str(served.path), "--json", "-", "--plot", str(picture)])
+    predict.main(["--model", str(shipped.path), "--json", "-", "--plot", str(picture)])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(r["name"], len(r["labels"])) for r in rows] == [("one", 10), ("two", 10)]
     assert picture.stat().st_size > 5000
     picture = tmp_path / "known.png"
-    words = ["--model", str(served.path), "--file", str(trained[0] / "my.fa")]
+    random = np.random.default_rng(9)
+    path = write_fasta(tmp_path / "my.fa", [spliced_record(random, genes_wanted=2)])
+    words = ["--model", str(shipped.path), "--file", str(path)]
     words += ["--plot", str(picture), "--region", "1-900", "--output", str(tmp_path / "out.gff3")]
     predict.main(words)
     assert picture.stat().st_size > 10000
@@ -108,13 +110,13 @@ def test_drawn_genes_point_in_their_direction():
 
 
 def test_empty_standard_input_is_refused_and_leaves_the_output_file_alone(
-    served, tmp_path, monkeypatch
+    shipped, tmp_path, monkeypatch
 ):
     set_standard_input(monkeypatch, b"\n")
     output = tmp_path / "genes.gff3"
     output.write_text("old")
     with pytest.raises(InputError, match="the input is empty"):
-        predict.main(["--model", str(served.path), "-", "--output", str(output)])
+        predict.main(["--model", str(shipped.path), "-", "--output", str(output)])
     assert output.read_text() == "old"
 
 

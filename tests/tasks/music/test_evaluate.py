@@ -34,37 +34,35 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
     assert (folder / "samples.png").stat().st_size > 20_000
 
 
-def test_evaluate_scores_a_midi_file_as_the_model_does(trained, capsys):
-    folder, _ = trained
+def test_evaluate_scores_a_midi_file_as_the_model_does(shipped, tmp_path, capsys):
     frames = chord_piece(np.random.default_rng(77), 8)
-    write_midi(folder / "mine.mid", frames)
-    version = folder / "saved_models" / "music" / "1"
-    words = ["--model", str(version), "--data", str(folder / "mine.mid"), "--samples", "0"]
+    path = write_midi(tmp_path / "mine.mid", frames, steps_per_quarter=2)
+    words = ["--model", str(shipped.path), "--data", str(path), "--samples", "0"]
     evaluate.main(words)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["split"] == "all" and result["examples"] == 1
-    built = find(version).model
+    built = find(shipped.path).model
     expected = nll(built, frames[None].astype(np.float32))[0, 1:].mean()
     assert result["nll"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_piece_longer_than_a_request_is_scored_in_parts(served):
+def test_a_piece_longer_than_a_request_is_scored_in_parts(shipped):
     frames = chord_piece(np.random.default_rng(7), 10)
     assert len(frames) == 20
     piece = Piece("long", frames)
-    whole = evaluate.score(served, [piece]).metrics["nll"]
-    split = dataclasses.replace(served, settings={**served.settings, "max_frames": 16})
+    whole = evaluate.score(shipped, [piece]).metrics["nll"]
+    split = dataclasses.replace(shipped, settings={**shipped.settings, "max_frames": 16})
     parts = evaluate.score(split, [piece]).metrics["nll"]
     # Frames 2 to 16 of the first 16, and 17 to 20 after the eight before them.
     request = evaluate.piece_request([piece, Piece("end", frames[8:])])
-    nll = served.call("tensors", **request)["nll"]
+    nll = shipped.call("tensors", **request)["nll"]
     expected = np.concatenate([nll[0, :15], nll[1, 7:11]])
     assert parts == pytest.approx(expected.mean(), rel=1e-5)
     assert parts != pytest.approx(whole, rel=1e-6)
 
 
-def test_a_new_folder_is_scored_whole_unless_it_has_splits(trained, capsys, monkeypatch, tmp_path):
-    version = str(trained[0] / "saved_models" / "music" / "1")
+def test_a_new_folder_is_scored_whole_unless_it_has_splits(shipped, capsys, monkeypatch, tmp_path):
+    version = str(shipped.path)
     random = np.random.default_rng(78)
     for folder in (tmp_path, *(tmp_path / "split" / name for name in ("train", "validation"))):
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,9 +80,10 @@ def test_a_new_folder_is_scored_whole_unless_it_has_splits(trained, capsys, monk
     assert (result["dataset"], result["split"], result["examples"]) == ("train", "all", 3)
 
 
-def test_a_model_is_scored_where_its_training_data_is_gone(served, tmp_path, capsys):
-    trained_on = {**served.settings["training_data"], "data": str(tmp_path / "gone")}
-    moved = dataclasses.replace(served, settings={**served.settings, "training_data": trained_on})
+def test_a_model_is_scored_where_its_training_data_is_gone(shipped, tmp_path, capsys):
+    trained_on = {**shipped.settings["training_data"], "dataset": None}
+    trained_on["data"] = str(tmp_path / "gone")
+    moved = dataclasses.replace(shipped, settings={**shipped.settings, "training_data": trained_on})
     assert evaluate.load_training_pieces(moved, evaluate.Evaluate()) == []
     assert "the training data cannot be read" in capsys.readouterr().err
     with pytest.raises(InputError, match="gone: no such folder"):

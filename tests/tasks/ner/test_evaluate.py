@@ -6,7 +6,7 @@ from common.errors import InputError
 from tasks.ner import evaluate, formats
 from tasks.ner.formats import Sentence
 from tests.tasks import commands
-from tests.tasks.own.ner import own_sentences, write_conll
+from tests.tasks.own.ner import write_conll
 
 import pytest
 import seqeval.metrics
@@ -27,43 +27,43 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
     assert "| PER |" in again.stdout and "| true \\ predicted | O | LOC | PER |" in again.stdout
 
 
-def test_an_own_file_is_scored_whole_on_its_types(trained, capsys, served):
-    folder, _ = trained
-    people = [
-        Sentence(row.tokens, [tag if tag.endswith("PER") else "O" for tag in row.tags])
-        for row in own_sentences(30, seed=9)
+def test_an_own_file_is_scored_whole_on_its_types(capsys, shipped, tmp_path):
+    people = [  # Rome, which the model finds, too, is no person
+        Sentence(["Ada", "Byron", "lives", "in", "Rome", "."], ["B-PER", "I-PER", *"OOOO"]),
+        Sentence(["did", "Lena", "Novak", "call", "?"], ["O", "B-PER", "I-PER", *"OO"]),
+        Sentence(["nobody", "lives", "here", "."], [*"OOOO"]),
     ]
-    path = write_conll(folder / "people.conll", people)
-    picture = folder / "confusion.png"
-    evaluate.main(["--model", str(served.path), "--data", str(path), "--plot", str(picture)])
+    path = write_conll(tmp_path / "people.conll", people * 10)
+    picture = tmp_path / "confusion.png"
+    evaluate.main(["--model", str(shipped.path), "--data", str(path), "--plot", str(picture)])
     printed = capsys.readouterr()
     result = json.loads(printed.out.splitlines()[-1])
-    assert result["f1"] >= 0.95 and result["split"] == "all" and result["examples"] == 30
+    assert result["f1"] == 1.0 and result["split"] == "all" and result["examples"] == 30
     assert "scored on the types of people.conll: PER; others count as no entity" in printed.err
     assert picture.stat().st_size > 5000
 
 
-def test_types_that_the_model_lacks_are_refused(trained, served):
-    rows = [Sentence(["Acme", "paid"], ["B-ORG", "O"])]
-    path = write_conll(trained[0] / "firms.conll", rows)
-    message = "firms.conll has entities of type ORG; the model knows only LOC, PER"
+def test_types_that_the_model_lacks_are_refused(shipped, tmp_path):
+    rows = [Sentence(["p53", "is", "old"], ["B-GENE", "O", "O"])]
+    path = write_conll(tmp_path / "genes.conll", rows)
+    message = "genes.conll has entities of type GENE; the model knows only LOC, MISC, ORG, PER"
     with pytest.raises(InputError, match=message):
-        evaluate.main(["--model", str(served.path), "--data", str(path)])
+        evaluate.main(["--model", str(shipped.path), "--data", str(path)])
     evaluate.check_types(("LOC", "MISC", "ORG", "PER"), ("LOC", "ORG", "PER"), "btc")
 
 
-def test_types_that_the_model_lacks_among_others_count_as_missed(trained, capsys, served):
-    rows = [Sentence(["Ada", "Byron", "paid", "Acme"], ["B-PER", "I-PER", "O", "B-ORG"])]
-    path = write_conll(trained[0] / "mixed.conll", rows * 9)
-    errors = trained[0] / "errors.jsonl"
-    evaluate.main(["--model", str(served.path), "--data", str(path), "--errors", str(errors)])
+def test_types_that_the_model_lacks_among_others_count_as_missed(capsys, shipped, tmp_path):
+    rows = [Sentence(["Ada", "Byron", "studies", "p53"], ["B-PER", "I-PER", "O", "B-GENE"])]
+    path = write_conll(tmp_path / "mixed.conll", rows * 9)
+    errors = tmp_path / "errors.jsonl"
+    evaluate.main(["--model", str(shipped.path), "--data", str(path), "--errors", str(errors)])
     printed = capsys.readouterr()
     result = json.loads(printed.out.splitlines()[-1])
     assert result["recall"] == 0.5
-    assert "the model does not know these types of mixed.conll: ORG; their entities" in printed.err
+    assert "the model does not know these types of mixed.conll: GENE; their entities" in printed.err
     mistakes = [json.loads(line) for line in errors.read_text().splitlines()]
     assert len(mistakes) == 9 and mistakes[0]["sentence"] == 1
-    assert mistakes[0]["true"] == [{"type": "ORG", "text": "Acme"}]
+    assert mistakes[0]["true"] == [{"type": "GENE", "text": "p53"}]
     assert 0 < mistakes[0]["confidence"] <= 1
 
 

@@ -23,38 +23,39 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
         assert result[name] == expected[name]
 
 
-def test_an_own_file_is_scored_whole(trained, capsys, served):
-    folder, _ = trained
-    opposite = {"good": "bad", "bad": "good"}
-    rows = [(text, opposite[label]) for text, label in own_reviews(6, seed=9)]
-    path = folder / "mine.tsv"
+def test_an_own_file_is_scored_whole(capsys, shipped, tmp_path):
+    stars, opposite = {"good": "5", "bad": "1"}, {"5": "1", "1": "5"}
+    rows = [(text, stars[label]) for text, label in own_reviews(6, seed=9)]
+    rows[:4] = [(text, opposite[label]) for text, label in rows[:4]]
+    path = tmp_path / "mine.tsv"
     path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for text, label in rows))
-    picture = folder / "confusion.png"
-    errors = folder / "errors.jsonl"
+    picture = tmp_path / "confusion.png"
+    errors = tmp_path / "errors.jsonl"
     words = ["--plot", str(picture), "--errors", str(errors)]
-    evaluate.main(["--model", str(served.path), "--data", str(path), *words])
+    evaluate.main(["--model", str(shipped.path), "--data", str(path), *words])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    predicted = served.call("serving_default", text=[text for text, _ in rows])["label"]
+    predicted = shipped.call("serving_default", text=[text for text, _ in rows])["label"]
     equal = np.mean([a.decode() == label for a, (_, label) in zip(predicted, rows, strict=True)])
-    assert result["accuracy"] == equal and result["examples"] == 6 and result["split"] == "all"
+    assert result["accuracy"] == equal == pytest.approx(2 / 6)
+    assert result["examples"] == 6 and result["split"] == "all"
     assert picture.stat().st_size > 5000
     wrong = [json.loads(line) for line in errors.read_text().splitlines()]
-    assert len(wrong) == round(6 * (1 - equal)) and wrong
+    assert {row["text"] for row in wrong} == {text for text, _ in rows[:4]} and len(wrong) == 4
     assert all(row["label"] == opposite[row["predicted"]] for row in wrong)
     confidence = [row["probability"] for row in wrong]
     assert confidence == sorted(confidence, reverse=True) and confidence[-1] > 0.5
 
 
-def test_leaks_and_unknown_labels_are_refused(served, tmp_path):
+def test_leaks_and_unknown_labels_are_refused(shipped, tmp_path):
     evaluate.check_no_leak("sst5", "sst5")
     evaluate.check_no_leak("my.csv", None)
     with pytest.raises(InputError, match="trained on 'rated_texts', which shares sentences"):
         evaluate.check_no_leak("rated_texts", "mr")
     with pytest.raises(InputError, match="shares sentences"):
         evaluate.check_no_leak("sst2", "mr")
-    path = write_csv(tmp_path / "other.csv", [("fine", "good"), ("hm", "odd")])
-    with pytest.raises(InputError, match=r"other.csv, line 3: unknown label 'odd'; expected bad"):
-        evaluate.main(["--model", str(served.path), "--data", str(path)])
+    path = write_csv(tmp_path / "other.csv", [("fine", "4"), ("hm", "odd")])
+    with pytest.raises(InputError, match=r"other.csv, line 3: unknown label 'odd'; expected 1, 2"):
+        evaluate.main(["--model", str(shipped.path), "--data", str(path)])
 
 
 # --- metrics --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from common.commands.cli import Terminated
 from common.errors import InputError
 from tasks.speech import microphone, predict
 from tests.tasks import commands
-from tests.tasks.speech.recordings import spoken
+from tests.tasks.speech.recordings import english
 
 import numpy as np
 import pytest
@@ -146,18 +146,18 @@ def test_flags_for_files_are_refused(words, capsys, monkeypatch, in_user_folder)
     commands.check_refused(predict.main, words, message, capsys, monkeypatch)
 
 
-def test_predict_prints_what_the_microphone_hears(monkeypatch, capsys, served):
-    expected = spoken(2, seed=3)
+def test_predict_prints_what_the_microphone_hears(monkeypatch, capsys, shipped):
+    expected = english()[:2]
     pause = np.zeros(2 * 16_000, np.float32)
     sound = np.concatenate([part for _, said in expected for part in (said, pause)])
     make_double(monkeypatch, sound)
-    predict.main(["--model", str(served.path), "--microphone"])
+    predict.main(["--model", str(shipped.path), "--microphone"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == [text for text, _ in expected]
-    predict.main(["--model", str(served.path), "--microphone", "--json"])
+    predict.main(["--model", str(shipped.path), "--microphone", "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["text"] for row in rows if row["is_final"]] == [text for text, _ in expected]
     assert any(not row["is_final"] and row["text"] for row in rows)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    predict.main(["--model", str(served.path), "--microphone"])
+    predict.main(["--model", str(shipped.path), "--microphone"])
     assert capsys.readouterr().out.count("\r\033[K") > 2

@@ -7,24 +7,25 @@ import re
 from common.errors import InputError
 from tasks.speech import audio, evaluate, load, predict
 from tests.tasks import commands
-from tests.tasks.own.speech import RATE, TONES, speak
-from tests.tasks.speech.recordings import spoken
+from tests.tasks.own.speech import RATE, speak, write_folder
+from tests.tasks.speech.recordings import ENGLISH, english
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 
-def predict_one(served, path):
-    (transcript,) = predict.predict(served, [path], batch_size=16)
+def predict_one(shipped, path):
+    (transcript,) = predict.predict(shipped, [path], batch_size=16)
     return predict.describe(transcript, RATE)
 
 
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_predict_reads_any_sound_file_in_order_and_draws(trained, tmp_path, capsys, served):
-    expected = spoken(5, seed=11)
+def test_predict_reads_any_sound_file_in_order_and_draws(tmp_path, capsys, shipped):
+    expected = english()
     paths = []
     for (_, sound), ending in zip(
         expected, (".wav", ".flac", ".ogg", ".wav", ".aiff"), strict=True
@@ -32,7 +33,7 @@ def test_predict_reads_any_sound_file_in_order_and_draws(trained, tmp_path, caps
         paths.append(tmp_path / f"{len(paths)}{ending}")
         soundfile.write(paths[-1], sound, RATE)
     picture = tmp_path / "letters.png"
-    predict.main(["--model", str(served.path), "--json", "--plot", str(picture), *map(str, paths)])
+    predict.main(["--model", str(shipped.path), "--json", "--plot", str(picture), *map(str, paths)])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["file"] for row in rows] == list(map(str, paths))
     correct = [row["text"] == text for row, (text, _) in zip(rows, expected, strict=True)]
@@ -43,19 +44,19 @@ def test_predict_reads_any_sound_file_in_order_and_draws(trained, tmp_path, caps
     assert picture.stat().st_size > 5000
 
 
-def test_predict_prints_a_line_for_a_person(trained, tmp_path, capsys, served):
-    ((text, sound),) = spoken(1, seed=3)
+def test_predict_prints_a_line_for_a_person(tmp_path, capsys, shipped):
+    text, sound = english()[0]
     soundfile.write(tmp_path / "a.wav", sound, RATE)
-    predict.main(["--model", str(served.path), str(tmp_path / "a.wav")])
+    predict.main(["--model", str(shipped.path), str(tmp_path / "a.wav")])
     line = capsys.readouterr().out.rstrip("\n")
     assert re.fullmatch(rf"{re.escape(str(tmp_path))}/a\.wav  +\d+ %  {text}", line)
 
 
-def test_words_have_times_in_json_and_subtitles(tmp_path, capsys, served):
-    (text, sound), (other, following) = spoken(2, seed=3)
+def test_words_have_times_in_json_and_subtitles(tmp_path, capsys, shipped):
+    (text, sound), (other, following) = english()[:2]
     pause = np.zeros(6 * RATE, np.float32)
     soundfile.write(tmp_path / "a.wav", np.concatenate([sound, pause, following]), RATE)
-    words = ["--model", str(served.path), str(tmp_path / "a.wav"), "--json"]
+    words = ["--model", str(shipped.path), str(tmp_path / "a.wav"), "--json"]
     predict.main([*words, "--subtitles", str(tmp_path / "a.srt")])
     prediction = json.loads(capsys.readouterr().out)
     assert [row["word"] for row in prediction["words"]] == f"{text} {other}".split()
@@ -69,15 +70,15 @@ def test_words_have_times_in_json_and_subtitles(tmp_path, capsys, served):
     assert subtitles.splitlines()[2] == text and subtitles.splitlines()[6] == other
 
 
-def test_a_folder_has_a_result_for_each_file_and_goes_on_where_it_ended(tmp_path, capsys, served):
-    expected = spoken(3, seed=3)
+def test_a_folder_has_a_result_for_each_file_and_goes_on_where_it_ended(tmp_path, capsys, shipped):
+    expected = english()[:3]
     (tmp_path / "in" / "deep").mkdir(parents=True)
     names = ("a.wav", "b.flac", "deep/a.wav")
     for name, (_, sound) in zip(names, expected, strict=True):
         soundfile.write(tmp_path / "in" / name, sound, RATE)
     (tmp_path / "in" / "c.wav").write_text("no sound")
     (tmp_path / "in" / "notes.txt").write_text("no sound file")
-    words = ["--model", str(served.path), str(tmp_path / "in"), "--results", str(tmp_path / "out")]
+    words = ["--model", str(shipped.path), str(tmp_path / "in"), "--results", str(tmp_path / "out")]
     with pytest.raises(InputError, match="1 of 4 files could not be read"):
         predict.main(words)
     results = {
@@ -108,30 +109,32 @@ def test_files_of_one_name_cannot_have_results_in_one_folder(tmp_path):
 
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
-def test_noise_has_no_text_and_silence_around_speech_changes_none(served, slope):
+def test_noise_has_no_text_and_silence_around_speech_changes_none(shipped, slope):
     rng = np.random.default_rng(int(slope))
     spectrum = np.fft.rfft(rng.normal(size=2 * RATE))
     spectrum *= np.maximum(np.arange(RATE + 1) / 100, 1.0) ** (-slope / 2)
     noise = np.fft.irfft(spectrum)
     noises = [np.float32(noise * level / noise.std()) for level in (1e-3, 0.1)]
-    texts = served.call("serving_default", **audio.request(noises))["text"]
+    texts = shipped.call("serving_default", **audio.request(noises))["text"]
     assert texts.tolist() == [b"", b""]
     pause = np.float32(noise[:RATE] * 10**-3.5 / noise.std())  # -70 dB of full scale
-    for text, sound in spoken(2, seed=5):
+    for text, sound in english()[:2]:
         rows = [np.concatenate([before, sound, before]) for before in (pause, 0 * pause)]
-        texts = served.call("serving_default", **audio.request(rows))["text"]
+        texts = shipped.call("serving_default", **audio.request(rows))["text"]
         assert [row.decode() for row in texts] == [text, text]
 
 
-def test_a_silent_recording_cannot_be_drawn(tmp_path, served):
+def test_a_silent_recording_cannot_be_drawn(tmp_path, shipped):
     picture = tmp_path / "letters.png"
     with pytest.raises(InputError, match="nothing to draw: the recording is silent or too short"):
-        predict.draw(served, np.zeros(RATE, np.float32), picture)
+        predict.draw(shipped, np.zeros(RATE, np.float32), picture)
     assert not picture.exists()
 
 
-def test_predict_and_evaluate_build_no_keras_model(trained):
-    commands.check_no_keras_model("speech", "mine/wavs/r0.wav", folder=trained[0])
+def test_predict_and_evaluate_build_no_keras_model(shipped, tmp_path):
+    write_folder(tmp_path / "mine", 2, seed=0)
+    words = {"predict": ["mine/wavs/r0.wav"], "evaluate": ["--data", "mine"]}
+    commands.check_no_keras_model(shipped.path, words, folder=tmp_path)
 
 
 # The model `gone` does not exist: these flags are refused before a model is loaded.
@@ -185,28 +188,29 @@ def write_invalid_files(folder):
     }
 
 
-def test_each_invalid_file_has_its_message_and_leaves_the_others_alone(tmp_path, capsys, served):
+def test_each_invalid_file_has_its_message_and_leaves_the_others_alone(tmp_path, capsys, shipped):
     messages = write_invalid_files(tmp_path)
-    soundfile.write(tmp_path / "good.wav", speak("ab", np.random.default_rng(1)), RATE)
+    text, sound = english()[0]
+    soundfile.write(tmp_path / "good.wav", sound, RATE)
     names = [*messages, "good.wav"]
     paths = [str(tmp_path / name) for name in names]
     with pytest.raises(InputError, match="6 of 9 files could not be read"):
-        predict.main(["--model", str(served.path), "--json", *paths])
+        predict.main(["--model", str(shipped.path), "--json", *paths])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["file"] for row in rows] == paths
     for row, name in zip(rows, names[:-1], strict=False):
         assert messages[name] in row["message"]
         assert row["text"] == "" and row["confidence"] == 0.0
         assert row.get("is_broken", False) == (name not in ("short.wav", "silent.wav"))
-    assert rows[-1]["text"] == "ab" and "message" not in rows[-1]
+    assert rows[-1]["text"] == text and "message" not in rows[-1]
 
 
 def test_an_unreadable_file_ends_the_command_with_one_message(
-    tmp_path, command_environment, served
+    tmp_path, command_environment, shipped
 ):
     (tmp_path / "text.wav").write_text("words\n")
     done = commands.run(
-        *("speech.predict", "--model", served.path, "text.wav"),
+        *("speech.predict", "--model", shipped.path, "text.wav"),
         folder=tmp_path,
         environment=command_environment,
     )
@@ -217,25 +221,25 @@ def test_an_unreadable_file_ends_the_command_with_one_message(
 # --- sounds of any rate and length ----------------------------------------------------------------
 
 
-def test_a_stereo_mp3_at_44100_hz_has_the_text_of_its_mono_original(tmp_path, served):
-    rng = np.random.default_rng(2)
-    sound = speak("cab ba", rng, 44_100)
+def test_a_stereo_mp3_at_44100_hz_has_the_text_of_its_mono_original(tmp_path, shipped):
+    text, original = english()[0]
+    sound = scipy.signal.resample_poly(original, 441, 160)
     soundfile.write(tmp_path / "a.mp3", np.stack([sound, sound], axis=1), 44_100)
     read = audio.read(tmp_path / "a.mp3")
     assert abs(len(read) - len(sound) * RATE / 44_100) < 0.1 * RATE and read.dtype == np.float32
-    assert predict_one(served, tmp_path / "a.mp3")["text"] == "cab ba"
+    assert predict_one(shipped, tmp_path / "a.mp3")["text"] == text
 
 
-def test_ten_minutes_are_transcribed_in_order_in_bounded_memory(tmp_path, served, monkeypatch):
+def test_ten_minutes_are_transcribed_in_order_in_bounded_memory(tmp_path, shipped, monkeypatch):
     """Pieces are cut at silences, so no word is lost; at most a block and a piece are in memory."""
     rng = np.random.default_rng(7)
-    words, size = [], 0
+    texts, size = [], 0
     with soundfile.SoundFile(tmp_path / "long.flac", "w", RATE, 1) as file:
         while size < 600 * RATE:
-            word = "".join(rng.choice(list(TONES), 3))
-            sound = np.concatenate([speak(word, rng), rng.normal(size=RATE) * 0.002])
+            text, sound = english()[rng.integers(len(ENGLISH))]
+            sound = np.concatenate([sound, rng.normal(size=RATE) * 1e-4])
             file.write(sound)
-            words.append(word)
+            texts.append(text)
             size += len(sound)
     longest = 0
     original = audio.quietest
@@ -246,20 +250,20 @@ def test_ten_minutes_are_transcribed_in_order_in_bounded_memory(tmp_path, served
         return original(sound, *arguments)
 
     monkeypatch.setattr(audio, "quietest", quietest)
-    prediction = predict_one(served, tmp_path / "long.flac")
-    assert longest == served.settings["max_samples"]
+    prediction = predict_one(shipped, tmp_path / "long.flac")
+    assert longest == shipped.settings["max_samples"]
     starts = [piece["start"] for piece in prediction["pieces"]]
-    assert starts == sorted(starts) and len(starts) > 100
+    assert starts == sorted(starts) and len(starts) > 60
     for piece, following in itertools.pairwise(prediction["pieces"]):
         assert piece["end"] == pytest.approx(following["start"], abs=2e-3)
         assert piece["end"] - piece["start"] <= longest / RATE
-    assert evaluate.metrics([" ".join(words)], [prediction["text"]])["wer"] <= 0.1
+    assert evaluate.metrics([" ".join(texts)], [prediction["text"]])["wer"] <= 0.1
 
 
-def test_load_answers_one_file_and_several(trained, tmp_path, served):
-    ((text, sound),) = spoken(1, seed=3)
+def test_load_answers_one_file_and_several(tmp_path, shipped):
+    text, sound = english()[0]
     soundfile.write(tmp_path / "a.wav", sound, RATE)
-    model = load(served.path)
+    model = load(shipped.path)
     transcript = model(str(tmp_path / "a.wav"))
     assert transcript.text == text == " ".join(word.text for word in transcript.words)
     assert 0 < transcript.confidence <= 1

@@ -5,7 +5,7 @@ import json
 from common.errors import InputError
 from tasks.translation import evaluate
 from tests.tasks import commands
-from tests.tasks.own.translation import own_pairs
+from tests.tasks.shipped import GOLDEN
 
 import pytest
 import sacrebleu
@@ -23,18 +23,19 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
         assert result[name] == expected[name]
 
 
-def test_own_files_are_scored_whole_with_all_references(trained, capsys, served):
-    folder, _ = trained
-    pairs = own_pairs(seed=3)[:12]
-    (folder / "two.fr").write_text("".join(f"{s}\n{s}\n" for s, _ in pairs))
-    (folder / "two.en").write_text("".join(f"Nothing of it.\n{t}\n" for _, t in pairs))
-    evaluate.main(["--model", str(served.path), "--data", str(folder / "two.fr")])
+def test_own_files_are_scored_whole_with_all_references(capsys, shipped, tmp_path):
+    golden = json.loads((GOLDEN / "translation.json").read_text(encoding="utf-8"))
+    pairs = [(row["input"], row["answer"]) for row in golden[:12]]
+    pairs[0] = (pairs[0][0], "Would you like to sing with me?")
+    (tmp_path / "two.fr").write_text("".join(f"{s}\n{s}\n" for s, _ in pairs))
+    (tmp_path / "two.en").write_text("".join(f"Nothing of it.\n{t}\n" for _, t in pairs))
+    evaluate.main(["--model", str(shipped.path), "--data", str(tmp_path / "two.fr")])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["examples"] == 12 and result["split"] == "all"
-    translations = served.call("serving_default", text=[s for s, _ in pairs])["translation"]
+    translations = shipped.call("serving_default", text=[s for s, _ in pairs])["translation"]
     references = [["Nothing of it."] * 12, [t for _, t in pairs]]
     expected = sacrebleu.corpus_bleu([text.decode() for text in translations], references).score
-    assert result["bleu"] == pytest.approx(expected) and expected > 80
+    assert result["bleu"] == pytest.approx(expected) and 80 < expected < 100
 
 
 def test_a_split_that_the_data_lacks_is_refused(trained, served, monkeypatch):

@@ -24,26 +24,26 @@ def test_evaluate_scores_the_export_as_train_did(trained, command_environment):
         assert f"\n| {label} |" in again.stdout
 
 
-def test_an_own_folder_is_scored_whole(served, tmp_path, capsys):
+def test_an_own_folder_is_scored_whole(shipped, tmp_path, capsys):
     wrong = {"waving": "standing up", "sitting down": "sitting down"}
     for folder, label in wrong.items():  # clips of one class lie in the folder of another
         (tmp_path / "mine" / folder).mkdir(parents=True)
         for person in range(50, 54):
             path = tmp_path / "mine" / folder / f"{person}.mp4"
             path.write_bytes(clips.encode(body(label, person), RATE))
-    evaluate.main(["--model", str(served.path), "--data", str(tmp_path / "mine")])
+    evaluate.main(["--model", str(shipped.path), "--data", str(tmp_path / "mine")])
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["split"] == "all" and result["examples"] == 8 and result["dataset"] == "mine"
     assert result["accuracy"] <= 0.5
     (tmp_path / "mine" / "waving").rename(tmp_path / "mine" / "flying")
-    with pytest.raises(InputError, match=r"mine/flying: unknown class; expected sitting down"):
-        evaluate.main(["--model", str(served.path), "--data", str(tmp_path / "mine")])
+    with pytest.raises(InputError, match=r"mine/flying: unknown class; expected walking"):
+        evaluate.main(["--model", str(shipped.path), "--data", str(tmp_path / "mine")])
 
 
-def test_the_working_folder_is_scored_whole(served, tmp_path, monkeypatch):
+def test_the_working_folder_is_scored_whole(shipped, tmp_path, monkeypatch):
     folder = make_folder(tmp_path / "mine", **{label: ["a.mp4", "b.mp4"] for label in CLASSES})
     monkeypatch.chdir(folder)
-    name, split, examples = evaluate.load_split(served, evaluate.Evaluate(data=Path(".")))
+    name, split, examples = evaluate.load_split(shipped, evaluate.Evaluate(data=Path(".")))
     assert (name, split, int(examples.cardinality())) == ("mine", "all", 6)
 
 
