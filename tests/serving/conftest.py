@@ -1,33 +1,43 @@
-"""Fixtures of the serving tests: all seven exports in one folder, and a server over them."""
+"""Fixtures of the serving tests: the models of the repository in one folder, and a server."""
 
 import importlib.util
-import os
 import shutil
 
-from common.serving.models_config import write_models_config
+from common.serving.models_config import MODELS_CONFIG
 from common.serving.served import load_export
+from common.serving.versions import SHIPPED
 from tests.serving.server import Server
-from tests.tasks.exports import TASKS
+from tests.tasks.shipped import NAMES
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def root(exports, tmp_path_factory):
-    """A folder like `saved_models/`: version 1 of each task, and `models.config`."""
+def root(tmp_path_factory):
+    """The folder `saved_models/` of a fresh clone, without what its user has trained."""
     root = tmp_path_factory.mktemp("saved_models")
-    # Two workers that begin at opposite ends train in parallel, and rarely wait for each other.
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    for task in TASKS if worker == "gw0" else reversed(TASKS):
-        shutil.copytree(exports.version(task), root / task / "1")
-    write_models_config(root)
+    for name in NAMES:
+        shutil.copytree(SHIPPED / name / "1", root / name / "1")
+    shutil.copy(SHIPPED / MODELS_CONFIG, root)
     return root
+
+
+class Exports(dict):
+    """The models by name, each loaded when a test first calls it."""
+
+    def __init__(self, root):
+        super().__init__()
+        self.root = root
+
+    def __missing__(self, name):
+        self[name] = load_export(self.root / name)
+        return self[name]
 
 
 @pytest.fixture(scope="session")
 def served(root):
     """The same exports, called without a server."""
-    return {task: load_export(root / task) for task in TASKS}
+    return Exports(root)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ import sys
 import types
 
 from tests.tasks.exports import TASKS
-from tests.tasks.own import dna, ner, sentiment, speech, video
+from tests.tasks.own import dna, ner, sentiment, video
+from tests.tasks.own.speech import RATE
+from tests.tasks.speech.recordings import english
 
 import numpy as np
 import pytest
@@ -36,12 +38,12 @@ def words(task, folder):
     if task == "dna":
         return [dna.spliced_record(random).sequence, "ACGT", "no DNA"]
     if task == "speech":
-        paths = [str(folder / f"{text.replace(' ', '_')}.wav") for text in ("ab c", "b")]
-        for path, text in zip(paths, ("ab c", "b"), strict=True):
-            soundfile.write(path, speech.speak(text, random), speech.RATE, subtype="PCM_16")
+        paths = [str(folder / f"{text.replace(' ', '_')}.wav") for text, _ in english()[:2]]
+        for path, (_, sound) in zip(paths, english(), strict=False):
+            soundfile.write(path, sound, RATE, subtype="PCM_16")
         return paths
     if task == "video":
-        clip = video.body("waving", 30)
+        clip = video.body("standing up", 1)
         return [write_ppm(folder / "a.ppm", clip), write_ppm(folder / "b.ppm", clip[:3, :20])]
     return ["C4,E4,G4", "C4,E4,G4", "F#3"]
 
@@ -85,22 +87,24 @@ def test_the_client_prints_lines_for_a_person(protocol, client, server, tmp_path
         return capsys.readouterr().out.splitlines()
 
     good, bad, none = printed("sentiment", "the film superb", "awful", " ")
-    assert good == "★★★★★  good  the film superb" and bad == "★      bad  awful"
+    assert good == "★★★★★  5  the film superb" and bad == "★      1  awful"
     assert none == "no word in this text: ' '"
     assert printed("ner", "did Ada Byron call ?", "nobody lives here .") == [
         "did Ada Byron call ?  ->  Ada Byron (PER)",
         "nobody lives here .  ->  no name",
     ]
-    assert printed("translation", "Le chat noir dort.") == [
-        "Le chat noir dort.  ->  The black cat sleeps."
-    ]
+    assert printed("translation", "Fermez la porte !") == ["Fermez la porte !  ->  Close the door."]
     sequence, labels, _, refused = printed("dna", "ACGTACGT", "no DNA")
     assert sequence == "ACGTACGT" and labels == "........"
     assert refused.startswith("no labels: not a sequence")
+    sequence, labels = printed("dna", "ACGTACGT", "--model", "dna-drosophila")
+    assert sequence == "ACGTACGT" and labels == "........"
     transcripts = printed("speech", *words("speech", tmp_path))
-    assert [line.split("%")[1].strip() for line in transcripts] == ["ab c", "b"]
+    assert [line.split("%")[1].strip() for line in transcripts] == [
+        text for text, _ in english()[:2]
+    ]
     (activity,) = printed("video", words("video", tmp_path)[0], "--frame_rate", str(video.RATE))
-    assert activity.endswith("%  waving")
+    assert activity.endswith("%  standing up")
     frames = printed("music", "C4,E4,G4", "F#3", "--steps", "2", "--temperature", "0")
     assert frames[:2] == ["   1  C4 E4 G4  (given)", "   2  F#3  (given)"] and len(frames) == 4
     assert len(printed("music", "--steps", "3", "--seed", "5")) == 3
@@ -110,7 +114,7 @@ def test_over_rest_the_client_needs_only_the_standard_library(server, pytestconf
     client = pytestconfig.rootpath / "saved_models" / "client.py"
     line = [sys.executable, "-I", "-S", client, "sentiment", "superb", "--rest", server.rest]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.stdout == "★★★★★  good  superb\n", done.stderr
+    assert done.stdout == "★★★★★  5  superb\n", done.stderr
 
 
 def test_over_grpc_the_client_needs_neither_keras_nor_this_project(server, pytestconfig):
@@ -123,7 +127,7 @@ def test_over_grpc_the_client_needs_neither_keras_nor_this_project(server, pytes
     script = script.replace("sys.argv[0]", repr(client))
     line = [sys.executable, "-P", "-c", script, "sentiment", "superb", "--grpc", server.grpc]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.stdout == "★★★★★  good  superb\n", done.stderr
+    assert done.stdout == "★★★★★  5  superb\n", done.stderr
 
 
 def test_json_prints_the_outputs_of_the_model(client, monkeypatch, capsys):

@@ -3,7 +3,7 @@
 from common.errors import ExportError
 from common.serving.publish import WARM_UP
 from common.serving.served import connect
-from tests.tasks.exports import TASKS
+from tests.tasks.shipped import NAMES
 
 import numpy as np
 import pytest
@@ -23,20 +23,20 @@ def requests_of(path):
     return requests
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_server_returns_the_outputs_of_the_export(task, root, served, server):
-    model = connect(server.rest, root / task)
-    assert model.settings == served[task].settings and model.path == root / task / "1"
-    for signature, inputs in requests_of(root / task / "1").items():
-        expected = served[task].call(signature, **inputs)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_server_returns_the_outputs_of_the_export(name, root, served, server):
+    model = connect(server.rest, root / name)
+    assert model.settings == served[name].settings and model.path == root / name / "1"
+    for signature, inputs in requests_of(root / name / "1").items():
+        expected = served[name].call(signature, **inputs)
         outputs = model.call(signature, **inputs)
         assert set(outputs) == set(expected)
-        for name, value in expected.items():
-            assert outputs[name].dtype == value.dtype and outputs[name].shape == value.shape, name
+        for key, value in expected.items():
+            assert outputs[key].dtype == value.dtype and outputs[key].shape == value.shape, key
             if value.dtype.kind == "f":
-                np.testing.assert_allclose(outputs[name], value, rtol=1e-5, atol=1e-5)
+                np.testing.assert_allclose(outputs[key], value, rtol=1e-5, atol=1e-5)
             else:
-                np.testing.assert_array_equal(outputs[name], value)
+                np.testing.assert_array_equal(outputs[key], value)
 
 
 def test_invalid_utf8_arrives_unchanged(root, served, server):

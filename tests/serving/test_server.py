@@ -16,8 +16,8 @@ from tests.replay.test_replay import VERSIONS
 from tests.serving import server as double
 from tests.serving.batching import Options
 from tests.serving.config import messages, read_batching
-from tests.tasks.exports import TASKS
 from tests.tasks.own import video
+from tests.tasks.shipped import NAMES, signatures
 
 import grpc
 import numpy as np
@@ -81,14 +81,14 @@ def assert_same(outputs, expected, tolerance=1e-5):
 # --- Messages -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_status_and_metadata_agree_with_the_golden_files(task, server, stub, pytestconfig):
-    golden = json.loads((pytestconfig.rootpath / f"tests/golden/{task}.json").read_text())
+@pytest.mark.parametrize("model", NAMES)
+def test_status_and_metadata_agree_with_the_golden_files(model, server, stub):
+    golden = json.loads(signatures(model).read_text())
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
-    request.model_spec.name = task
+    request.model_spec.name = model
     by_grpc = get_model_metadata_pb2.SignatureDefMap()
     assert stub.GetModelMetadata(request).metadata["signature_def"].Unpack(by_grpc)
-    status, response = get(f"{server.rest}/v1/models/{task}/metadata")
+    status, response = get(f"{server.rest}/v1/models/{model}/metadata")
     by_rest = response["metadata"]["signature_def"]["signature_def"]
     assert status == 200 and response["model_spec"]["version"] == "1"
     # With TensorFlow's own, as the server lists all of them (get_model_metadata_impl.cc).
@@ -103,11 +103,11 @@ def test_status_and_metadata_agree_with_the_golden_files(task, server, stub, pyt
                 assert tf.TensorShape(infos[key].tensor_shape).as_list() == shape
     state = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK"}}
     state["status"]["error_message"] = ""
-    for url in (task, f"{task}/versions/1"):
+    for url in (model, f"{model}/versions/1"):
         assert get(f"{server.rest}/v1/models/{url}") == (200, {"model_version_status": [state]})
     with grpc.insecure_channel(server.grpc) as channel:
         request = get_model_status_pb2.GetModelStatusRequest()
-        request.model_spec.name = task
+        request.model_spec.name = model
         response = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request)
     (reported,) = response.model_version_status
     assert reported.version == 1
@@ -233,11 +233,11 @@ def test_the_server_reads_nan_from_json(server, served):
 # --- Batching -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_merged_requests_get_the_outputs_they_get_alone(task, batching_server):
+@pytest.mark.parametrize("model", NAMES)
+def test_merged_requests_get_the_outputs_they_get_alone(model, batching_server):
     """Send all warm-up requests at once; their lengths differ, so the server pads them."""
-    version = batching_server.find(task)
-    records = check.read_records(batching_server.root / task / "1")
+    version = batching_server.find(model)
+    records = check.read_records(batching_server.root / model / "1")
     by_signature = {}
     for record in records:
         name = record.request.model_spec.signature_name
@@ -386,7 +386,7 @@ def test_the_list_names_the_folders_that_have_a_version(root):
     config = double.read_text(root / "models.config", model_server_config_pb2.ModelServerConfig())
     listed = {entry.name: entry.base_path for entry in config.model_config_list.config}
     folders = sorted(path.name for path in root.iterdir() if path.is_dir())
-    assert listed == {task: f"/models/{task}" for task in TASKS} and sorted(listed) == folders
+    assert listed == {name: f"/models/{name}" for name in NAMES} and sorted(listed) == folders
     absent = model_server_config_pb2.ModelServerConfig()
     absent.model_config_list.config.add(name="absent", base_path="/models/absent")
     with (

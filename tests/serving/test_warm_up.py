@@ -2,7 +2,7 @@
 
 from common.data import bucket_lengths
 from common.serving import check
-from tests.tasks.exports import TASKS
+from tests.tasks.shipped import NAMES, task_of
 
 import pytest
 from tensorflow.core.protobuf import saved_model_pb2
@@ -10,15 +10,15 @@ from tensorflow.core.protobuf import saved_model_pb2
 pytestmark = pytest.mark.serving
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_cpp_loader_returns_the_recorded_outputs(task, root):
-    version = root / task / "1"
+@pytest.mark.parametrize("model", NAMES)
+def test_the_cpp_loader_returns_the_recorded_outputs(model, root):
+    version = root / model / "1"
     signatures = check.read_signatures(version)
     call = check.CppExport(version, signatures)
     called = []
     for record in check.read_records(version):
         spec = record.request.model_spec
-        assert spec.name == task
+        assert spec.name == task_of(model)  # servers read the signature alone
         outputs = call(spec.signature_name, check.to_arrays(record.request.inputs))
         expected = check.to_arrays(record.response.outputs)
         assert set(outputs) == set(expected) == set(signatures[spec.signature_name].outputs)
@@ -28,10 +28,10 @@ def test_the_cpp_loader_returns_the_recorded_outputs(task, root):
     assert set(called) == set(signatures)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_no_export_holds_gradient_functions(task, root):
+@pytest.mark.parametrize("model", NAMES)
+def test_no_export_holds_gradient_functions(model, root):
     """They make the file larger, and each `tf.saved_model.load` would keep memory for ever."""
-    content = (root / task / "1" / "saved_model.pb").read_bytes()
+    content = (root / model / "1" / "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
     library = graph.graph_def.library
     assert not library.registered_gradients
@@ -39,12 +39,12 @@ def test_no_export_holds_gradient_functions(task, root):
     assert not [node.name for node in nodes if "_gradient_op_type" in node.attr]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_signature_accepts_no_rows(task, root, served):
-    for record in check.read_records(root / task / "1"):
+@pytest.mark.parametrize("model", NAMES)
+def test_every_signature_accepts_no_rows(model, root, served):
+    for record in check.read_records(root / model / "1"):
         inputs = check.to_arrays(record.request.inputs)
         no_rows = {name: array[:0] for name, array in inputs.items()}
-        outputs = served[task].call(record.request.model_spec.signature_name, **no_rows)
+        outputs = served[model].call(record.request.model_spec.signature_name, **no_rows)
         assert {len(array) for array in outputs.values()} == {0}
 
 
