@@ -319,7 +319,9 @@ def own_batches(corpus: Corpus, reader: data.Reader, run: Run[Config]) -> Batche
 
         return to_batches(rows, shuffle_seed=seed, vary=vary)
 
-    return Batches(train, to_batches(corpus.stored["validation"]))
+    # The score compares all predictions with their tags, so each worker reads all of these.
+    validation = to_batches(corpus.stored["validation"], own=lambda rows: slice(0, rows))
+    return Batches(train, validation)
 
 
 def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, data.Reader, Fitted]:
