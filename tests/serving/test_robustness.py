@@ -386,8 +386,8 @@ def beyond_the_budget(task, rows):
     if task == "dna":  # 98,304 bases with introns, 1,048,576 without
         return [("serving_default", request(task, [*rows, *[b"ACGT" * 5_000] * 60, b"A" * 10**7]))]
     if task == "speech":  # 20,480,000 samples: 128 of the longest rows
-        silent, last = np.zeros(SAMPLES, np.float32), np.resize(rows[0][0], SAMPLES)
-        rows = [*rows, *[(silent, SAMPLES, False)] * 126, (last, SAMPLES, True)]
+        sound = np.resize(rows[0][0], SAMPLES)
+        rows = [*rows, *[(sound, SAMPLES, True)] * 127]
         return [("serving_default", request(task, rows))]
     if task == "video":  # 33,554,432 pixels of a clip, 6,144 frames
         picture = np.zeros((1, 2100, 2100, 3), np.uint8)
@@ -409,7 +409,7 @@ def test_rows_beyond_the_budget_of_a_request_cost_nothing_and_the_shorter_ones_s
     for signature, inputs in beyond_the_budget(task, rows):
         start = time.process_time()
         outputs = served[model].call(signature, **inputs)
-        assert time.process_time() - start < 60.0
+        assert time.process_time() - start < 10.0
         for name, value in outputs.items():
             assert value.dtype == object or np.isfinite(value).all()
             last = value[-1]
