@@ -43,7 +43,8 @@ def test_an_own_file_is_scored_whole(capsys, shipped, tmp_path):
     assert {row["text"] for row in wrong} == {text for text, _ in rows[:4]} and len(wrong) == 4
     assert all(row["label"] == opposite[row["predicted"]] for row in wrong)
     confidence = [row["probability"] for row in wrong]
-    assert confidence == sorted(confidence, reverse=True) and confidence[-1] > 0.5
+    assert confidence == sorted(confidence, reverse=True)
+    assert confidence[-1] > 1 / 5  # the largest of five
 
 
 def test_leaks_and_unknown_labels_are_refused(shipped, tmp_path):
