@@ -266,8 +266,8 @@ def test_merged_requests_get_the_outputs_they_get_alone(model, batching_server):
                     # The recorded batch may have held longer rows: remove their padding.
                     size = np.minimum(array.shape, outputs[key].shape)
                     expected[key] = array[tuple(slice(n) for n in size)]
-                # Sums of another batch size run in another order.
-                assert_same(outputs, expected, tolerance=1e-4)
+                # Sums of another batch size run in another order, those of dna over many bases.
+                assert_same(outputs, expected, tolerance=1e-3)
             assert max(version.batchers[name].sizes) > 1
 
 
