@@ -282,8 +282,6 @@ def _make_train_step(
         # Clip as one device would: after the sum over the replicas. The optimizer of Keras sums
         # again, hence the division, which is exact for powers of two.
         gradients = replica.all_reduce("sum", gradients)
-        # The norm of slices would be that of the uses of rows one by one, not that of their sums.
-        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if options.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm)
         if strategy.num_replicas_in_sync > 1:

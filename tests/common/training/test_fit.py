@@ -100,44 +100,6 @@ def test_steps_equal_a_hand_written_loop(tmp_path):
     np.testing.assert_allclose(weights(model), weights(by_hand), atol=1e-6)
 
 
-def test_the_norm_of_a_table_is_that_of_the_sums_of_its_rows(tmp_path):
-    ids = DATA.integers(0, 3, (16, 6))  # each row is used many times
-
-    def make():
-        keras.utils.set_random_seed(3)
-        x = keras.Input((6,), dtype="int32", name="x")
-        return keras.Model({"x": x}, {"y": keras.layers.Embedding(3, 4)(x)})
-
-    def squares(outputs, batch):
-        values = tf.reduce_sum((outputs["y"] - 5.0) ** 2, axis=(1, 2))
-        return values, tf.ones_like(values)
-
-    data = tf.data.Dataset.from_tensors({"x": ids})
-    model, by_hand = make(), make()
-    fit(
-        model,
-        optimizer=keras.optimizers.SGD(0.05),
-        losses=squares,
-        train=lambda epoch: data,
-        validation=data,
-        score=lambda pairs: {"error": float(len(list(pairs)))},
-        monitor="error",
-        mode="min",
-        options=FitOptions(
-            epochs=1, patience=1, directory=tmp_path, settings={}, verbose=0, clip_norm=0.5
-        ),
-    )
-    (table,) = by_hand.trainable_variables
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(squares(by_hand({"x": ids}), {})[0])
-    gradient = tf.convert_to_tensor(tape.gradient(loss, table.value)).numpy()
-    norm = np.sqrt((gradient**2).sum())
-    assert norm > 0.5
-    np.testing.assert_allclose(
-        weights(model), (table - 0.05 * gradient * 0.5 / norm).numpy().ravel(), rtol=1e-5
-    )
-
-
 @pytest.mark.parametrize(("steps", "is_compiled"), [(SHORT_RUN - 1, False), (SHORT_RUN, True)])
 def test_a_short_run_is_not_compiled(steps, is_compiled, tmp_path, monkeypatch):
     forms, may_compile = set(), rnn_kernels.may_compile
