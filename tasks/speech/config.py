@@ -84,7 +84,8 @@ class Config(RunConfig, FolderSettings):
     speed: Fraction = 0.1
     """largest relative change of speed of a training recording, in both directions"""
     noise: float = 20.0
-    """lowest signal-to-noise ratio in dB of the noise that is added in training"""
+    """lowest signal-to-noise ratio in dB of the noise that is added in training; the highest is 50
+    dB"""
     silence: float = 0.8
     """maximum seconds of silence that are added around a training recording"""
     rooms: Fraction = 0.1

@@ -266,8 +266,10 @@ def test_merged_requests_get_the_outputs_they_get_alone(model, batching_server):
                     # The recorded batch may have held longer rows: remove their padding.
                     size = np.minimum(array.shape, outputs[key].shape)
                     expected[key] = array[tuple(slice(n) for n in size)]
-                # Sums of another batch size run in another order, those of dna over many bases.
-                assert_same(outputs, expected, tolerance=1e-3)
+                # Sums of another batch size run in another order. Those of `dna` are of logarithms
+                # of some hundreds, of which float32 keeps four digits after the point.
+                tolerance = 1e-3 if model == "dna" else 1e-4
+                assert_same(outputs, expected, tolerance)
             assert max(version.batchers[name].sizes) > 1
 
 

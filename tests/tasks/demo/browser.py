@@ -42,9 +42,11 @@ const found = [];
 for (const element of document.querySelectorAll('.answer *, .card *')) {
   const own = [...element.childNodes].filter(n => n.nodeType === 3 && n.textContent.trim());
   if (!own.length || !element.checkVisibility() || element.closest('audio, video')) continue;
-  const behind = [];
-  for (let e = element; e; e = e.parentElement) behind.unshift(getComputedStyle(e).backgroundColor);
-  const paper = behind.reduce((below, colour) => over(rgba(colour), below), [255, 255, 255]);
+  const backgrounds = [];
+  for (let e = element; e; e = e.parentElement) {
+    backgrounds.unshift(getComputedStyle(e).backgroundColor);
+  }
+  const paper = backgrounds.reduce((below, colour) => over(rgba(colour), below), [255, 255, 255]);
   const ink = over(rgba(getComputedStyle(element).color), paper);
   const [high, low] = [light(ink), light(paper)].sort((a, b) => b - a);
   const least = parseFloat(getComputedStyle(element).fontSize) >= 24 ? 3 : 4.5;  // of WCAG 2
