@@ -285,7 +285,7 @@ class Bidirectional(keras.layers.Bidirectional):
 
     def __init__(self, layer: keras.layers.RNN, *args: Any, **kwargs: Any):
         super().__init__(layer, *args, **kwargs)
-        self.supports_masking = True  # Keras 3.16 has False, and then warns of lost masks
+        self.supports_masking = True  # a pre-release of Keras 3.16 has False, and warns
         # If each direction split its batch between two cores, as a single layer does, it would read
         # its weights twice per step.
         self.forward_layer.side_by_side = self.backward_layer.side_by_side = True
