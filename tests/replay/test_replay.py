@@ -73,8 +73,5 @@ def test_an_older_tensorflow_returns_the_recorded_outputs(name, version, replaye
     for row in replayed[name]:
         assert row["tensorflow"] == version and row["records"] and row["values"]
         # Texts, labels and whole numbers must be equal, floats to `replay.TOLERANCE`. An arg max or
-        # the maximum of a pool may flip where two values are equal but for rounding; in 2.19 that
-        # was 0.8 % of the values of some outputs of these models.
-        most = 0.01 if version.startswith("2.19.") else 0.0
-        outputs = row["outputs"].items()
-        assert [key for key, (size, wrong, _) in outputs if wrong > most * size] == []
+        # the maximum of a pool may flip where two values are equal but for rounding; none does.
+        assert [key for key, (_, wrong, _) in row["outputs"].items() if wrong] == []
