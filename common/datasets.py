@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.util
 import io
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -165,6 +166,76 @@ class Corpus:
 def _hash_example(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
     tensors = tf.nest.flatten(example, expand_composites=True)
     return tf.fingerprint([tf.io.serialize_tensor(tensor) for tensor in tensors])
+
+
+# --- mixtures of data sets ------------------------------------------------------------------------
+
+
+def parts_of(mixture: str, known: Iterable[str]) -> list[str]:
+    """Return the data sets that a name joins by `+`, such as `wikigold+btc`.
+
+    Args:
+      mixture: the name.
+      known: names of the data sets that can be mixed.
+
+    Raises:
+      InputError: one of them is unknown, or given twice.
+
+    Example:
+      >>> parts_of("wikigold+btc", ["btc", "wikigold", "wnut17"])
+      ['wikigold', 'btc']
+    """
+    names = mixture.split("+")
+    if unknown := sorted(set(names) - set(known)):
+        listed = ", ".join(map(repr, unknown))
+        raise InputError(f"{mixture!r}: {listed} cannot be mixed; known: {', '.join(known)}")
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{mixture!r}: {', '.join(repeated)} is given twice")
+    return names
+
+
+def manual_folder(manual_dir: Path | None, name: str) -> Path | None:
+    """Return the folder of the files of a data set: `--manual_dir`, or a folder of its name there.
+
+    So `--manual_dir` can hold the files of several data sets.
+    """
+    if manual_dir is not None and (manual_dir / name).is_dir():
+        return manual_dir / name
+    return manual_dir
+
+
+def join(corpora: Sequence[Corpus]) -> Corpus:
+    """Join data sets that train together and have the same labels.
+
+    Each keeps its own splits. The training examples alternate in proportion to their numbers, so
+    that a shuffle buffer smaller than the split mixes them, too.
+    """
+    splits = {
+        split: functools.reduce(tf.data.Dataset.concatenate, [c.splits[split] for c in corpora])
+        for split in SPLITS
+    }
+    identities = [corpus.identity for corpus in corpora]
+    return Corpus(
+        name="+".join(corpus.name for corpus in corpora),
+        labels=corpora[0].labels,
+        splits=splits | {"train": _alternate([corpus.splits["train"] for corpus in corpora])},
+        citation="\n\n".join(corpus.citation for corpus in corpora if corpus.citation),
+        licence="; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
+        identity="+".join(identities) if all(identities) else "",
+    )
+
+
+def _alternate(datasets: Sequence[tf.data.Dataset]) -> tf.data.Dataset:
+    """Merge data sets in proportion to their sizes; each keeps its order."""
+    sizes = [int(dataset.cardinality()) for dataset in datasets]
+    places = np.concatenate([(np.arange(size) + 0.5) / size for size in sizes])
+    choice = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(places, kind="stable")]
+    numbers = tf.data.Dataset.from_tensor_slices(choice)
+    merged = tf.data.Dataset.choose_from_datasets(datasets, numbers, stop_on_empty_dataset=False)
+    return merged.apply(tf.data.experimental.assert_cardinality(len(choice)))
+
+
+# --- downloads ------------------------------------------------------------------------------------
 
 
 class PackageArchive(NamedTuple):

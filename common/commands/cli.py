@@ -21,6 +21,7 @@ from common.commands.config import (
     jsonable,
     without_place,
 )
+from common.datasets import parts_of
 from common.errors import ExportError, InputError, TrainingError
 from common.files import open_output
 from common.messages import say
@@ -99,6 +100,27 @@ def parse_train(
         )
         sys.exit(0)
     return parsed
+
+
+def with_mixture(
+    presets: Mapping[str, R], argv: Sequence[str], *, like: str, mixable: Sequence[str]
+) -> Mapping[str, R]:
+    """Return the presets, and one for the mixture of data sets that a command line names.
+
+    Args:
+      presets: a config per data set.
+      argv: the words after the program's name.
+      like: name of the mixture whose preset any other one has.
+      mixable: the data sets that can be mixed.
+
+    Raises:
+      InputError: a part of the mixture is unknown or given twice.
+    """
+    name = _flag(argv, "dataset")
+    if name is None or "+" not in name or name in presets:
+        return presets
+    parts_of(name, mixable)
+    return {**presets, name: dataclasses.replace(presets[like], dataset=name)}
 
 
 def with_datasets(doc: str | None, names: Iterable[str], default: str) -> str:

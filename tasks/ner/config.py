@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Final, Literal
 
 from common.commands.config import (
@@ -180,19 +179,6 @@ OFFLINE = "everyday_entities"
 MIXABLE = ("everyday_entities", "wikigold", "btc", "wnut17", "conll2003", "wikiann")
 # Changes made by `python -m tasks train --quick`.
 QUICK = {"dataset": OFFLINE, "epochs": 6, "clusters": "none"}
-
-
-def presets_for(argv: Sequence[str]) -> Mapping[str, Config]:
-    """Return the presets, and one for the mixture of data sets that a command line names.
-
-    Example:
-      >>> presets_for(["--dataset", "wikigold+btc"])["wikigold+btc"].members
-      3
-    """
-    words = (word.removeprefix("--dataset=") for word in argv)
-    mixtures = [w for w in words if "+" in w and set(w.split("+")) <= set(MIXABLE)]
-    start = PRESETS[MIXTURE]
-    return PRESETS | {name: dataclasses.replace(start, dataset=name) for name in mixtures}
 
 
 # Training sentences of the user's own files that are counted; more have the same preset.

@@ -19,6 +19,9 @@ from common.datasets import (
     DataSource,
     check_obtainable,
     find_splits,
+    join,
+    manual_folder,
+    parts_of,
     prepare,
     split_numbers,
 )
@@ -76,12 +79,9 @@ def load(source: DataSource, *, seed: int, columns: Columns = FIRST_AND_LAST) ->
         return _own_corpus(source, seed, columns)
     if source.dataset is None:
         raise InputError("no data: pass --dataset NAME or --data PATH")
-    names = source.dataset.split("+")
-    if len(names) == 1:
+    if "+" not in source.dataset:
         return _published_corpus(source.dataset, source)
-    if unknown := sorted(set(names) - set(MIXABLE)):
-        raise InputError(f"{', '.join(unknown)} cannot be mixed; known: {', '.join(MIXABLE)}")
-    return _mix([_published_corpus(name, source) for name in names])
+    return _mix([_published_corpus(name, source) for name in parts_of(source.dataset, MIXABLE)])
 
 
 def not_obtainable(names: Sequence[str], source: DataSource) -> dict[str, str]:
@@ -237,17 +237,11 @@ def _write(writer: Writer, path: Path, columns: Columns) -> Mapping[str, Any]:
 
 
 def _builder(name: str, source: DataSource) -> tuple[tfds.core.DatasetBuilder, Path | None]:
-    """Return the builder of a data set, and the folder of its downloaded files.
-
-    With several data sets, `--manual_dir` may hold a folder for each.
-    """
+    """Return the builder of a data set, and the folder of its downloaded files."""
     data_dir = None if source.data_dir is None else str(source.data_dir)
     # English is one of wikiann's many configurations.
     builder = tfds.builder({"wikiann": "wikiann/en"}.get(name, name), data_dir=data_dir)
-    manual_dir = source.manual_dir
-    if manual_dir is not None and (manual_dir / name).is_dir():
-        manual_dir /= name
-    return builder, manual_dir
+    return builder, manual_folder(source.manual_dir, name)
 
 
 def _published_corpus(name: str, source: DataSource) -> Corpus:
@@ -275,17 +269,7 @@ def _mix(corpora: Sequence[Corpus]) -> Corpus:
     """Join data sets that train together."""
     types = {SHARED_TYPES.get(name, name) for c in corpora for name in entity_types(c.labels)}
     labels = tag_names(types)
-    splits: dict[str, tf.data.Dataset] = {}
-    for corpus in corpora:
-        for split, rows in _relabel(corpus, labels, SHARED_TYPES).splits.items():
-            splits[split] = splits[split].concatenate(rows) if split in splits else rows
-    return Corpus(
-        name="+".join(corpus.name for corpus in corpora),
-        labels=labels,
-        splits=splits,
-        citation="\n\n".join(corpus.citation for corpus in corpora if corpus.citation),
-        licence="; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
-    )
+    return join([_relabel(corpus, labels, SHARED_TYPES) for corpus in corpora])
 
 
 def _relabel(corpus: Corpus, labels: Sequence[str], types: Mapping[str, str]) -> Corpus:

@@ -35,6 +35,8 @@ from tasks.ner import evaluate
 from tasks.ner.config import (
     COUNTED,
     DEFAULT,
+    MIXABLE,
+    MIXTURE,
     MODE,
     MONITOR,
     NO_LITERT,
@@ -43,7 +45,6 @@ from tasks.ner.config import (
     TASK,
     Config,
     preset_for_size,
-    presets_for,
 )
 from tasks.ner.formats import (
     Columns,
@@ -90,7 +91,7 @@ def read_settings(argv: list[str]) -> Config:
         assert config.data is not None
         return preset_for_size(count_training_sentences(config.data, COUNTED))
 
-    presets = presets_for(argv)
+    presets = cli.with_mixture(PRESETS, argv, like=MIXTURE, mixable=MIXABLE)
     return cli.parse_train(Config, presets, default=DEFAULT, own=own, argv=argv, doc=__doc__)
 
 

@@ -48,6 +48,21 @@ def test_a_data_set_selects_its_preset_and_flags_override_it():
     assert parse("--dataset=large", "--units", "7").learning_rate == 0.5
 
 
+@pytest.mark.parametrize("words", [["--dataset", "b+a"], ["--dataset=b+a"]])
+def test_any_mixture_has_the_preset_of_the_named_one(words):
+    presets = PRESETS | {"a+b": Config(dataset="a+b", units=5)}
+
+    def read(*words):
+        return cli.with_mixture(presets, words, like="a+b", mixable=["a", "b"])
+
+    added = read("--epochs", "3", *words)
+    assert added == presets | {"b+a": Config(dataset="b+a", units=5)}
+    for known in (["--dataset", "a+b"], ["--dataset", "small"], ["--dataset", "c"], []):
+        assert read(*known) == presets
+    with pytest.raises(InputError, match=r"'a\+small': 'small' cannot be mixed; known: a, b"):
+        read("--dataset=a+small")
+
+
 def test_a_whole_number_for_a_float_field_becomes_a_float():
     config = Config(noise=2, learning_rate=1, epochs=3)
     assert [type(value) for value in (config.noise, config.learning_rate)] == [float, float]

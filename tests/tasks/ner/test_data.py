@@ -240,7 +240,7 @@ def test_mixed_data_sets_have_the_same_types(tmp_path, monkeypatch):
         assert one == Sentence(["wnut17", "x", "y"], ["B-PER", "I-PER", "B-ORG"])
         assert two == Sentence(["everyday_entities", "x", "y"], ["B-MISC", "I-MISC", "B-PER"])
         assert corpus.size(split) == 2
-    with pytest.raises(InputError, match="nero cannot be mixed; known: everyday_entities"):
+    with pytest.raises(InputError, match="'nero' cannot be mixed; known: everyday_entities"):
         data.load(flags(dataset="wnut17+nero"), seed=1)
 
 

@@ -160,6 +160,8 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
             ["--dataset", "wnut18"],
             "no data set 'wnut18'; known: everyday_entities+wikigold+btc, everyday",
         ),
+        (["--dataset", "btc+nero"], "'btc+nero': 'nero' cannot be mixed; known: everyday_"),
+        (["--dataset=btc+btc"], "'btc+btc': btc is given twice"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--exchange", "1"], "--exchange must be in [0, 1)"),
         (["--outside_weight", "0"], "--outside_weight must be positive"),
