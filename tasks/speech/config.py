@@ -130,25 +130,27 @@ class Config(RunConfig, FolderSettings):
             raise InputError("--lm_weights and --bonuses must have at least one value each")
 
 
+_SPOKEN_COMMANDS = Config(
+    dataset="spoken_commands",
+    epochs=8,
+    patience=8,
+    buckets=6,
+    cell="gru",
+    units=192,
+    strides=(3, 1),
+    max_seconds=10.0,
+    rooms=0.4,
+    telephone=0.2,
+    order=6,
+    min_count=2,  # an export has 9 MB
+    # Validation sentences follow the rules of the training sentences, so the best weight there
+    # is too large for other texts: these values are better for the validation split of `an4`.
+    lm_weights=(0.3,),
+    bonuses=(0.5,),
+)
+MIXTURE = "spoken_commands+an4"
 PRESETS = {
-    "spoken_commands": Config(
-        dataset="spoken_commands",
-        epochs=8,
-        patience=8,
-        buckets=6,
-        cell="gru",
-        units=192,
-        strides=(3, 1),
-        max_seconds=10.0,
-        rooms=0.4,
-        telephone=0.2,
-        order=6,
-        min_count=2,  # an export has 9 MB
-        # Validation sentences follow the rules of the training sentences, so the best weight there
-        # is too large for other texts: these values are better for the validation split of `an4`.
-        lm_weights=(0.3,),
-        bonuses=(0.5,),
-    ),
+    "spoken_commands": _SPOKEN_COMMANDS,
     "an4": Config(
         dataset="an4",
         epochs=60,
@@ -159,11 +161,21 @@ PRESETS = {
         noise=5.0,
         silence=4.0,
     ),
+    MIXTURE: dataclasses.replace(
+        _SPOKEN_COMMANDS,
+        dataset=MIXTURE,
+        noise=5.0,
+        silence=2.0,
+        lm_weights=(0.3, 0.6, 0.9),
+        bonuses=(0.5, 1.0),
+    ),
     "librispeech": Config(dataset="librispeech", max_seconds=35.0, min_count=3),
     "ljspeech": Config(dataset="ljspeech", max_seconds=15.0, min_count=2),
     "speech_commands": Config(dataset="speech_commands", max_seconds=2.0, order=0),
 }
 DEFAULT = "spoken_commands"
+# Data sets that train together, as in --dataset spoken_commands+an4: all are English.
+MIXABLE = ("spoken_commands", "an4", "librispeech", "ljspeech", "speech_commands")
 STEPS = 3_200  # of a training on the user's own recordings, as many as `an4` takes
 
 

@@ -10,14 +10,23 @@ from typing import Any
 
 from common import ctc
 from common.data import batches
-from common.datasets import SPLITS, Corpus, DataSource, prepare, split_rows
+from common.datasets import (
+    SPLITS,
+    Corpus,
+    DataSource,
+    join,
+    manual_folder,
+    parts_of,
+    prepare,
+    split_rows,
+)
 from common.errors import InputError, require
 from common.messages import Skipped, report_skipped
 from common.progress import progress
 from common.text import compose
 from tasks.speech import audio, augmentation, datasets
 from tasks.speech.audio import RATE, Channel
-from tasks.speech.config import Config
+from tasks.speech.config import MIXABLE, Config
 from tasks.speech.features import count_frames, count_steps
 from tasks.speech.formats import find_parts, read_folder
 from tasks.speech.recording import Recording
@@ -79,13 +88,14 @@ def spell(letters: Sequence[str], labels: Iterable[int]) -> str:
 def load(
     source: DataSource, *, seed: int, max_bad: float = 0.0, channel: Channel = "mix"
 ) -> Corpus:
-    """Load a data set by name, or the user's own recordings.
+    """Load a data set by name, several that train together, or the user's own recordings.
 
     The elements are `{id: <string>[], audio: <float32>[samples], text: <string>[]}`. The sound is
     at 16 kHz in -1..1, the text is normalised; see `normalise`.
 
     Args:
-      source: the flags `--dataset`, `--data`, `--manual_dir` and `--data_dir`.
+      source: the flags `--dataset`, `--data`, `--manual_dir` and `--data_dir`; `a+b` names two
+        data sets.
       seed: seed of the split of the user's own recordings.
       max_bad: largest fraction of them that may be skipped; see `as_dataset`.
       channel: the channel of them that is read.
@@ -95,20 +105,33 @@ def load(
     """
     if source.data is not None:
         return _load_folder(source.data, seed, max_bad, channel)
-    return _load_dataset(source)
-
-
-def _load_dataset(source: DataSource) -> Corpus:
-    """Load a data set by name."""
-    name = source.dataset
-    if name not in datasets.DATASETS:
+    name = source.dataset or ""
+    if "+" not in name and name not in datasets.DATASETS:
         raise InputError(f"no data set {name!r}; known: {', '.join(datasets.DATASETS)}")
-    described = datasets.DATASETS[name]
+    names = parts_of(name, MIXABLE) if "+" in name else [name]
+    # A missing file is said before the first part is prepared, which may take minutes.
+    builders = [_builder(part, source) for part in names]
+    corpora = [_read(part, builder, source) for part, builder in zip(names, builders, strict=True)]
+    return corpora[0] if len(corpora) == 1 else join(corpora)
+
+
+def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set.
+
+    Raises:
+      InputError: its files have to be in `--manual_dir`, and are not.
+    """
     data_dir = None if source.data_dir is None else str(source.data_dir)
     builder = tfds.builder(name, data_dir=data_dir)
     if isinstance(builder, datasets.An4) and not builder.data_path.exists():
-        builder.locate(source.manual_dir)
-    builder = prepare(builder, manual_dir=source.manual_dir)
+        builder.locate(manual_folder(source.manual_dir, name))
+    return builder
+
+
+def _read(name: str, builder: tfds.core.DatasetBuilder, source: DataSource) -> Corpus:
+    """Load a data set through its builder."""
+    described = datasets.DATASETS[name]
+    builder = prepare(builder, manual_dir=manual_folder(source.manual_dir, name))
 
     def example(number: tf.Tensor, row: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {

@@ -2,6 +2,7 @@
 
     python -m tasks.speech.train                                        # synthetic speech, minutes
     python -m tasks.speech.train --dataset an4 --manual_dir DIR --score test
+    python -m tasks.speech.train --dataset spoken_commands+an4 --manual_dir DIR  # together
     python -m tasks.speech.train --data recordings                      # metadata.csv or wav.scp
     python -m tasks.speech.train --data recordings --init saved_models/speech/1
 
@@ -29,6 +30,8 @@ from tasks.speech import evaluate, predict
 from tasks.speech.audio import RATE
 from tasks.speech.config import (
     DEFAULT,
+    MIXABLE,
+    MIXTURE,
     MODE,
     MONITOR,
     NO_LITERT,
@@ -104,7 +107,8 @@ def read_settings(argv: list[str]) -> Config:
         assert config.data is not None
         return preset_for_size(*measure_folder(config.data))
 
-    return cli.parse_train(Config, PRESETS, default=DEFAULT, own=own, argv=argv, doc=__doc__)
+    presets = cli.with_mixture(PRESETS, argv, like=MIXTURE, mixable=MIXABLE)
+    return cli.parse_train(Config, presets, default=DEFAULT, own=own, argv=argv, doc=__doc__)
 
 
 def build_model(letters: Sequence[str], run: Run[Config]) -> keras.Model:

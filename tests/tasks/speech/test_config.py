@@ -1,13 +1,14 @@
 from common.errors import InputError
 from tasks.speech import datasets
-from tasks.speech.config import DEFAULT, PRESETS, QUICK, Config
+from tasks.speech.config import DEFAULT, MIXABLE, PRESETS, QUICK, Config
 
 import pytest
 
 
 def test_every_preset_is_valid_and_names_its_data_set():
     for name, preset in PRESETS.items():
-        assert preset.dataset == name and name in datasets.DATASETS
+        assert preset.dataset == name and datasets.DATASETS.keys() >= set(name.split("+"))
+    assert datasets.DATASETS.keys() >= set(MIXABLE)
     assert DEFAULT in PRESETS and QUICK.keys() <= vars(PRESETS[DEFAULT]).keys()
 
 

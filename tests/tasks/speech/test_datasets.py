@@ -1,7 +1,9 @@
 """The data sets by name, read through `data.load`."""
 
+import dataclasses
 import io
 import tarfile
+import types
 
 from common.commands.config import EvaluateConfig
 from common.datasets import SPLITS
@@ -41,6 +43,8 @@ def test_catalogue_sets_come_with_their_transcripts(tmp_path, monkeypatch):
                 }
     with pytest.raises(InputError, match="no data set 'timit'"):
         data.load(EvaluateConfig(dataset="timit"), seed=1)
+    with pytest.raises(InputError, match=r"'an4\+timit': 'timit' cannot be mixed; known: spoken_"):
+        data.load(EvaluateConfig(dataset="an4+timit"), seed=1)
 
 
 def an4_files(kind):
@@ -128,6 +132,53 @@ def test_an4_that_is_not_there_or_changed_says_what_to_do(tmp_path):
     (tmp_path / "an4_sphere.tar.gz").rename(tmp_path / "an4_raw.bigendian.tar.gz")
     with pytest.raises(InputError, match="is not a readable archive"):
         data.load(EvaluateConfig(dataset="an4", manual_dir=tmp_path, data_dir=tmp_path), seed=1)
+
+
+@pytest.fixture
+def small_mixture(tmp_path, monkeypatch):
+    """Return the flags of both data sets with few recordings; the synthesizers are a stand-in."""
+    random = np.random.default_rng(2)
+    texts = {"train": "c cab", "validation": "bac", "test": "cc"}
+    voice = types.SimpleNamespace(family="stand-in", name="beep")
+
+    def recordings(split, count, seed):
+        for _ in range(count):
+            yield types.SimpleNamespace(text=texts[split]), voice, speak(texts[split], random)
+
+    monkeypatch.setattr(synthesis, "check_installed", lambda: None)
+    monkeypatch.setattr(synthesis, "recordings", recordings)
+    sizes = {"train": 12, "validation": 3, "test": 2}
+    monkeypatch.setattr(datasets.SpokenCommands, "SIZES", sizes)
+    monkeypatch.setattr(datasets.An4, "VALIDATION", 2)
+    for name, content in an4_files("wav")[0].items():
+        path = tmp_path / "manual" / "an4" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    where = {"manual_dir": tmp_path / "manual", "data_dir": tmp_path / "d"}
+    return EvaluateConfig(dataset="spoken_commands+an4", **where)
+
+
+def test_synthetic_and_recorded_speech_train_together(small_mixture, tmp_path):
+    missing = dataclasses.replace(small_mixture, manual_dir=None)
+    with pytest.raises(InputError, match=r"'an4' needs an4_sphere.*--manual_dir FOLDER"):
+        data.load(missing, seed=1)
+    assert not (tmp_path / "d").exists()  # nothing is spoken before
+    corpus = data.load(small_mixture, seed=1)
+    assert corpus.name == "spoken_commands+an4"
+    assert [corpus.size(split) for split in SPLITS] == [12 + 4, 3 + 2, 2 + 1]
+    assert corpus.licence.startswith("spoken_commands: no recordings of people")
+    assert corpus.licence.endswith("; an4: free for any use")
+    assert "eSpeak NG" in corpus.citation and "Acero" in corpus.citation
+    surveys = {split: data.survey(corpus.splits[split]) for split in SPLITS}
+    texts = surveys["train"].texts
+    assert set(texts) == {"a b", "c cab"} and data.alphabet(texts) == (*" abc",)
+    assert [texts[n : n + 4].count("a b") for n in (0, 4, 8, 12)] == [1, 1, 1, 1]
+    assert surveys["validation"].texts == ["bac"] * 3 + ["a b"] * 2
+    # Every part keeps its own splits, and so its speakers.
+    parts = [dataclasses.replace(small_mixture, dataset=n) for n in corpus.name.split("+")]
+    for split in SPLITS:
+        own = [i for part in parts for i in data.survey(data.load(part, seed=1).splits[split]).ids]
+        assert sorted(surveys[split].ids) == sorted(own)
 
 
 def test_an4_has_its_published_counts_and_speakers_held_out(shared_data, tmp_path):

@@ -96,6 +96,8 @@ def test_training_killed_in_an_epoch_resumes_to_the_same_weights(tmp_path, comma
     ("words", "message"),
     [
         (["--dataset", "an5"], "no data set 'an5'; known: spoken_commands, an4"),
+        (["--dataset", "an4+an5"], "'an4+an5': 'an5' cannot be mixed; known: spoken_commands"),
+        (["--dataset", "an4+an4"], "'an4+an4': an4 is given twice"),
         (["--units", "0"], "--units must be 1 or more, got 0"),
         (["--band_width", "65"], "--band_width must be in 0..64, got 65"),
         (["--data", "gone"], "gone: expected a folder of recordings"),
