@@ -125,21 +125,24 @@ class Config(RunConfig):
         return bucket_lengths(self.max_length)
 
 
+# Small pictures at a low rate, so that more epochs fit into the same time.
+_GAITS = Config(
+    dataset="gaits",
+    epochs=18,
+    patience=18,
+    batch_size=8,
+    image_size=32,
+    frame_rate=10,
+    colours=0.25,
+    changes=32.0,
+    negatives=0.08,
+)
 _HDM05 = Config(dataset="hdm05", epochs=16, patience=16, average=0.995)
+MIXTURE = "gaits+hdm05"
 PRESETS = {
-    # Small pictures at a low rate, so that more epochs fit into the same time.
-    "gaits": Config(
-        dataset="gaits",
-        epochs=18,
-        patience=18,
-        batch_size=8,
-        image_size=32,
-        frame_rate=10,
-        colours=0.25,
-        changes=32.0,
-        negatives=0.08,
-    ),
+    "gaits": _GAITS,
     "hdm05": _HDM05,
+    MIXTURE: dataclasses.replace(_GAITS, dataset=MIXTURE),
     "hdm05_views": dataclasses.replace(_HDM05, dataset="hdm05_views"),
     "hdm05_actors": dataclasses.replace(_HDM05, dataset="hdm05_actors"),
     "fights": Config(
@@ -175,6 +178,8 @@ PRESETS |= {
     "hdm05_actors_joints": dataclasses.replace(_JOINTS, dataset="hdm05_actors_joints"),
 }
 DEFAULT = "gaits"
+# Data sets that train together, as in --dataset gaits+hdm05.
+MIXABLE = ("gaits", "hdm05", "hdm05_actors")
 # Settings of `python -m tasks train --quick`; with little noise two epochs teach as much as three.
 QUICK = {
     "epochs": 2,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from common.data import batches
-from common.datasets import SPLITS, Corpus, DataSource, prepare
+from common.datasets import SPLITS, Corpus, DataSource, join, manual_folder, parts_of, prepare
 from common.errors import InputError
 from common.files import hash_files
 from tasks.video import clips, datasets, formats, resampling
-from tasks.video.config import Config
+from tasks.video.config import MIXABLE, Config
 from tasks.video.formats import Clip
 
 import numpy as np
@@ -25,13 +26,14 @@ BUFFER = 1000  # clips in the shuffle buffer; 30 frames of 64 x 64 pixels are 0.
 def load(
     source: DataSource, *, rate: float, longest: int, seed: int, group: str | None = None
 ) -> Corpus:
-    """Load the data set of `--dataset`, or the folder of `--data`.
+    """Load the data set of `--dataset`, several that train together, or the folder of `--data`.
 
     The elements are `{frames: <uint8>[time, height, width, 3], frame_rate: <float32>[],
     label: <int64>[]}`; `label` is an index into the labels of the corpus.
 
     Args:
-      source: names the data set or the folder.
+      source: names the data set or the folder; `a+b` names two data sets, whose activities get
+        common names.
       rate: frames per second at which files are read.
       longest: maximum number of frames of a clip.
       seed: decides the random splits of a folder.
@@ -43,24 +45,55 @@ def load(
     """
     if source.data is not None:
         return _load_folder(source.data, rate=rate, longest=longest, seed=seed, group=group)
-    name = source.dataset
-    if name is None or name not in datasets.LICENCES:
+    name = source.dataset or ""
+    if "+" not in name and name not in datasets.LICENCES:
         raise InputError(f"no data set {name!r}; known: {', '.join(datasets.LICENCES)}")
+    names = parts_of(name, MIXABLE) if "+" in name else [name]
+    # A missing file is said before the first part is prepared, which may take minutes.
+    builders = [_builder(part, source) for part in names]
+    if len({builder.name for builder in builders}) < len(names):
+        raise InputError(f"{name!r}: these are selections of the same clips")
+    corpora = []
+    for part, builder in zip(names, builders, strict=True):
+        prepare(builder, manual_dir=manual_folder(source.manual_dir, part))
+        views = datasets.MIXED_VIEWS if len(names) > 1 else None
+        corpora.append(_read(part, builder, rate=rate, longest=longest, views=views))
+    return corpora[0] if len(corpora) == 1 else _mix(corpora)
+
+
+def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set.
+
+    Raises:
+      InputError: its files have to be in `--manual_dir`, and are not.
+    """
     builder = tfds.builder(
         "hdm05" if name in datasets.HDM05_NAMES else name,
         data_dir=None if source.data_dir is None else str(source.data_dir),
     )
+    manual_dir = manual_folder(source.manual_dir, name)
     if isinstance(builder, datasets.Hdm05) and not builder.data_path.exists():
-        builder.read_takes(source.manual_dir)
+        builder.read_takes(manual_dir)
     if isinstance(builder, datasets.Fights) and not builder.data_path.exists():
-        builder.read_folder(source.manual_dir)
-    builder = prepare(builder, manual_dir=source.manual_dir)
+        builder.read_folder(manual_dir)
+    return builder
+
+
+def _read(
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    *,
+    rate: float,
+    longest: int,
+    views: Sequence[int] | None,
+) -> Corpus:
+    """Load a prepared data set; for `views` see `datasets.hdm05_splits`."""
     if name == "ucf101":
         splits = _ucf101_splits(builder)
     else:
         splits = {
             split: _decode(files, rate=rate, longest=longest)
-            for split, files in _encoded_splits(builder, name).items()
+            for split, files in _encoded_splits(builder, name, views).items()
         }
     return Corpus(
         name=name,
@@ -72,10 +105,42 @@ def load(
     )
 
 
-def _encoded_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
+def _mix(corpora: Sequence[Corpus]) -> Corpus:
+    """Join data sets that train together."""
+    every = [datasets.SHARED_ACTIVITIES.get(label, label) for c in corpora for label in c.labels]
+    labels = tuple(dict.fromkeys(every))
+    return join([relabel(corpus, labels) for corpus in corpora])
+
+
+def relabel(corpus: Corpus, labels: Sequence[str]) -> Corpus:
+    """Return a corpus whose labels are indices of `labels`.
+
+    A class that is not among them goes by its name in mixtures; see `datasets.SHARED_ACTIVITIES`.
+
+    Raises:
+      InputError: a class is not among them, either.
+    """
+    shared = datasets.SHARED_ACTIVITIES
+    names = [label if label in labels else shared.get(label, label) for label in corpus.labels]
+    if not set(names) <= set(labels):
+        raise InputError(
+            f"{corpus.name} has the classes {', '.join(corpus.labels)}, "
+            f"the model {', '.join(labels)}"
+        )
+    index = tf.constant([labels.index(name) for name in names], tf.int64)
+    splits = {
+        split: rows.map(lambda row: {**row, "label": tf.gather(index, row["label"])})
+        for split, rows in corpus.splits.items()
+    }
+    return dataclasses.replace(corpus, labels=tuple(labels), splits=splits)
+
+
+def _encoded_splits(
+    builder: tfds.core.DatasetBuilder, name: str, views: Sequence[int] | None
+) -> dict[str, tf.data.Dataset]:
     """Return data sets of `video` (content of an mp4 file) and `label` `<int64>[]`."""
     if isinstance(builder, datasets.Hdm05):
-        return datasets.hdm05_splits(builder, name)
+        return datasets.hdm05_splits(builder, name, views)
     return {split: builder.as_dataset(split=split, shuffle_files=False) for split in SPLITS}
 
 

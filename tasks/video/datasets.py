@@ -47,14 +47,20 @@ LICENCES = {
     "redistribute",
     "ucf101": "unclear: do not redistribute",
 }
+# Activities of HDM05 that go by another name in a mixture of data sets: `gaits` has them, too.
+SHARED_ACTIVITIES = {
+    "hopping": "jumping",
+    "jogging in a circle": "running",
+    "throwing a basketball": "throwing",
+}
 _ACKNOWLEDGEMENT = "The data used in this project was obtained from HDM05."
 _HDM05_REMARK = (
-    "The pixels are rendered from motion capture: a body of capsules seen by a virtual camera. "
-    + _ACKNOWLEDGEMENT
+    "The pixels of HDM05 are rendered from motion capture: a virtual camera sees a body of "
+    "capsules. " + _ACKNOWLEDGEMENT
 )
 # Paragraphs of the model card.
 REMARKS = {
-    "gaits": "Synthetic: the bodies move by formula, and the pixels are rendered.",
+    "gaits": "`gaits` is synthetic: its bodies move by formula, and the pixels are rendered.",
     "hdm05": _HDM05_REMARK,
     "hdm05_views": _HDM05_REMARK,
     "hdm05_actors": _HDM05_REMARK,
@@ -143,6 +149,9 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 # hdm05_actors: for development; trained on bd and bk, validated on dg.
 HDM05_NAMES = ("hdm05", "hdm05_views", "hdm05_actors")
 HELD_OUT = b"dg"
+# Views of a training take in a mixture of data sets: the fixed one, a random one, and four of other
+# bodies. All 18 would be twice as many clips as `gaits` has.
+MIXED_VIEWS = range(0, 18, 3)
 
 
 class Hdm05(tfds.core.GeneratorBasedBuilder):
@@ -212,8 +221,15 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
+def hdm05_splits(
+    builder: Hdm05, name: str, views: Sequence[int] | None = None
+) -> dict[str, tf.data.Dataset]:
     """Choose the clips of each split for one of `HDM05_NAMES`.
+
+    Args:
+      builder: the prepared data set.
+      name: one of `HDM05_NAMES`.
+      views: numbers of the views of training takes; None: all.
 
     Returns:
       Data sets of `video` (content of an mp4 file) and `label` `<int64>[]`.
@@ -225,11 +241,14 @@ def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
             return row["name"].startswith(HELD_OUT)
         return split_by_hash(row["name"].decode()) == "validation"
 
+    def is_trained(row: Mapping[str, Any]) -> bool:
+        return not is_held_out(row) and (views is None or row["view"] in views)
+
     def is_tested(row: Mapping[str, Any]) -> bool:
         return row["view"] in (hdm05.RANDOM if name == "hdm05_views" else (hdm05.FIXED,))
 
     rules: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-        "train": ("train", lambda row: not is_held_out(row)),
+        "train": ("train", is_trained),
         "validation": ("train", lambda row: is_held_out(row) and row["view"] in plain),
         "test": ("test", is_tested),
     }

@@ -131,10 +131,7 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     source = flags.or_trained_on(settings)
     corpus = data.load(source, rate=rate, longest=longest, seed=seed, group=group)
     if corpus.labels != labels:
-        raise InputError(
-            f"{corpus.name} has the classes {', '.join(corpus.labels)}, "
-            f"the model {', '.join(labels)}"
-        )
+        corpus = data.relabel(corpus, labels)
     return corpus.name, flags.split, corpus.splits[flags.split]
 
 

@@ -2,6 +2,7 @@
 
     python -m tasks.video.train                                  # default data, minutes
     python -m tasks.video.train --dataset hdm05 --manual_dir DIR --score test
+    python -m tasks.video.train --dataset gaits+hdm05 --manual_dir DIR  # together
     python -m tasks.video.train --data clips                     # a folder for each class
     python -m tasks.video.train --data clips --init saved_models/video/1
     python -m tasks.video.train --dataset hdm05_joints --manual_dir DIR  # joints, no pixels
@@ -23,7 +24,17 @@ from common.data import epoch_seed
 from common.datasets import Corpus
 from common.training.fit import Fitted, fit
 from tasks.video import evaluate
-from tasks.video.config import DEFAULT, MODE, MONITOR, NO_LITERT, PRESETS, TASK, Config
+from tasks.video.config import (
+    DEFAULT,
+    MIXABLE,
+    MIXTURE,
+    MODE,
+    MONITOR,
+    NO_LITERT,
+    PRESETS,
+    TASK,
+    Config,
+)
 
 from etils import epy
 
@@ -100,7 +111,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
 
 def read_settings(argv: list[str]) -> Config:
     """Return the settings of a run."""
-    return cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    presets = cli.with_mixture(PRESETS, argv, like=MIXTURE, mixable=MIXABLE)
+    return cli.parse_train(Config, presets, default=DEFAULT, argv=argv, doc=__doc__)
 
 
 def main(argv: list[str]) -> None:
@@ -198,7 +210,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             f"`{corpus.name}`. People in the distance are small in {config.image_size} x "
             f"{config.image_size} pixels."
         ),
-        data=datasets.REMARKS.get(corpus.name, ""),
+        data="\n\n".join(datasets.REMARKS.get(part, "") for part in corpus.name.split("+")),
     )
 
 

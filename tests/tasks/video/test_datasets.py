@@ -21,10 +21,12 @@ def small_gaits(tmp_path_factory):
         people = {"train": range(0, 2), "validation": range(2, 3), "test": range(3, 4)}
         patch.setattr(datasets.Gaits, "PEOPLE", people)
         patch.setattr(datasets.Gaits, "TAKES", dict.fromkeys(people, 1))
-        yield load(dataset="gaits", data_dir=tmp_path_factory.mktemp("d"))
+        folder = tmp_path_factory.mktemp("d")
+        yield folder, load(dataset="gaits", data_dir=folder)
 
 
 def test_the_default_is_made_of_mp4_files(small_gaits):
+    _, small_gaits = small_gaits
     assert small_gaits.labels == tuple(gaits.ACTIVITIES) and len(small_gaits.labels) == 14
     assert [small_gaits.size(split) for split in ("train", "validation", "test")] == [28, 14, 14]
     rows = list(small_gaits.splits["validation"].as_numpy_iterator())
@@ -91,6 +93,72 @@ def test_hdm05_is_split_by_actor_and_view(tmp_path, monkeypatch):
     # Two takes are in the validation split by their names, bk's second and dg's third.
     assert sizes["hdm05"] == {"train": 4 * 7, "validation": 2 * 6, "test": 4}
     assert sizes["hdm05_views"] == {**sizes["hdm05"], "test": 4 * 5}
+
+
+def test_every_activity_of_both_data_sets_has_a_name_in_the_mixture():
+    shared = datasets.SHARED_ACTIVITIES
+    assert set(shared) <= set(hdm05.MOTIONS.values()) and set(shared.values()) <= {
+        *gaits.ACTIVITIES
+    }
+    names = {label: shared.get(label, label) for label in hdm05.MOTIONS.values()}
+    assert {label for label in names if names[label] in gaits.ACTIVITIES} == {
+        *("hopping", "jogging in a circle", "kicking", "squatting", "throwing a basketball")
+    }
+    assert len(set(names.values())) == len(hdm05.MOTIONS)  # none is lost
+
+
+@pytest.fixture(scope="module")
+def small_hdm05(tmp_path_factory):
+    """Return the folder of the files of a small HDM05: two motions of five actors."""
+    folder = tmp_path_factory.mktemp("m")
+    (folder / "hdm05").mkdir()
+    (folder / "hdm05" / hdm05.FILE).touch()
+    motions = ("hopBothLegs1hops", "lieDownFloor")
+    takes = {
+        f"{actor}_{motion}_{number:03d}": moving_take(person, motion)
+        for person, actor in enumerate(("bd", "bk", "dg", "mm", "tr"))
+        for motion in motions
+        for number in range(2)
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hdm05, "read", lambda *_: takes)
+        patch.setattr(datasets.Hdm05, "OTHER_BODIES", 1)
+        yield folder
+
+
+def test_bodies_by_formula_and_captured_ones_train_together(small_gaits, small_hdm05, tmp_path):
+    folder, parts = small_gaits
+    where = {"manual_dir": small_hdm05, "data_dir": folder}
+    with pytest.raises(InputError, match=r"'hdm05' needs .* pass --manual_dir FOLDER"):
+        load(dataset="gaits+hdm05", data_dir=tmp_path)
+    assert not list(tmp_path.iterdir())  # nothing is rendered before
+    corpus = load(dataset="gaits+hdm05", **where)
+    captured = load(dataset="hdm05", **where)
+    assert corpus.name == "gaits+hdm05" and len(set(corpus.labels)) == len(corpus.labels) == 20
+    assert corpus.labels[:14] == tuple(gaits.ACTIVITIES)
+    assert corpus.licence == "gaits: made here, by formula; Apache-2.0 like the code; hdm05: " + (
+        captured.licence
+    )
+    counts = {split: labels_of(corpus, split) for split in corpus.splits}
+    for split in ("validation", "test"):
+        own = labels_of(parts, split) + [
+            {"hopping": "jumping"}.get(name, name) for name in labels_of(captured, split)
+        ]
+        assert counts[split] == own
+    # Views 0, 3 and 6 of the seven of each training take.
+    assert captured.size("train") % 7 == 0
+    assert corpus.size("train") == 28 + captured.size("train") // 7 * 3
+    assert counts["train"].count("jumping") > 2 and "hopping" not in counts["train"]
+    with pytest.raises(InputError, match="these are selections of the same clips"):
+        load(dataset="hdm05+hdm05_actors", **where)
+    named = data.relabel(captured, corpus.labels)
+    assert labels_of(named, "test") == counts["test"][14:]
+    with pytest.raises(InputError, match=r"hdm05 has the classes depositing on .*, the model wal"):
+        data.relabel(captured, parts.labels)
+
+
+def labels_of(corpus, split):
+    return [corpus.labels[row["label"]] for row in corpus.splits[split].as_numpy_iterator()]
 
 
 def test_hdm05_says_what_it_needs(tmp_path):

@@ -71,6 +71,8 @@ def test_bfloat16_and_mirrored_training_export_float32(trained, command_environm
     ("words", "message"),
     [
         (["--dataset", "ucf"], "no data set 'ucf'; known: gaits, hdm05"),
+        (["--dataset", "gaits+fights"], "'gaits+fights': 'fights' cannot be mixed; known: gaits, "),
+        (["--dataset", "gaits+gaits"], "'gaits+gaits': gaits is given twice"),
         (["--channels", "12"], "--channels must be multiples of 8"),
         (["--image_size", "50"], "--image_size must be a multiple of 16"),
         (["--zoom", "1"], "--zoom must be in [0, 1)"),
