@@ -175,6 +175,26 @@ class Keeper(tune.Callback):
         say(f"{self.count} of {len(self.plan.flags)}: trial {number} {outcome}")
 
 
+class Scheduler(AsyncHyperBandScheduler):
+    """ASHA, but trial 0 is trained to its end: others are compared with the preset."""
+
+    def __init__(self, plan: Plan):
+        self.epochs = plan.epochs
+        super().__init__(
+            metric=plan.column,
+            mode=plan.mode,
+            max_t=plan.epochs,
+            grace_period=max(1, plan.epochs // REDUCTION**2),
+            reduction_factor=REDUCTION,
+        )
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return whether a trial goes on after an epoch."""
+        action = super().on_trial_result(tune_controller, trial, result)
+        is_over = result["training_iteration"] >= self.epochs
+        return action if trial.config["number"] or is_over else self.CONTINUE
+
+
 def run(plan: Plan, *, workers: int, address: str | None) -> None:
     """Run all trials; each of them has its file in the folder of the search afterwards.
 
@@ -192,13 +212,6 @@ def run(plan: Plan, *, workers: int, address: str | None) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     plan.stop_file().unlink(missing_ok=True)
     scratch = Path(plan.folder, ".ray")
-    scheduler = AsyncHyperBandScheduler(
-        metric=plan.column,
-        mode=plan.mode,
-        max_t=plan.epochs,
-        grace_period=max(1, plan.epochs // REDUCTION**2),
-        reduction_factor=REDUCTION,
-    )
     with cluster.connected(ray, workers, address) as cores:
         gpus = ray.cluster_resources().get("GPU", 0) / workers
         tuner = tune.Tuner(
@@ -208,7 +221,7 @@ def run(plan: Plan, *, workers: int, address: str | None) -> None:
                 "plan": dataclasses.asdict(plan),
                 "working": os.getcwd(),
             },
-            tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=workers),
+            tune_config=tune.TuneConfig(scheduler=Scheduler(plan), max_concurrent_trials=workers),
             run_config=tune.RunConfig(
                 name="trials",
                 storage_path=str(scratch),

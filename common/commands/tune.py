@@ -2,9 +2,10 @@
 
 Each trial is a run of the task's own `train` command with other values of the fields whose types
 carry a `Range` or a `Choice`; see `common.commands.config`. A field that is given as a flag keeps
-its value. The first trial has the settings of the preset. Ray Tune runs the trials and stops those
-that are worse early (ASHA, Li et al. 2020), by the validation metric that selects the best epoch
-of a training. The test split is never read.
+its value. Ray Tune runs the trials and stops those that are worse early (ASHA, Li et al. 2020), by
+the validation metric that selects the best epoch of a training. The first trial has the settings
+of the preset and is never stopped early, so the best trial is at least as good. The test split is
+never read.
 
 The search is kept in OUTPUT/<task>/tune/: a file of each trial that has ended, a table
 (`trials.csv`) and a plot (`trials.png`). No file there is a pickle.

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import random
 import textwrap
+import types
 
 from common.commands import tune
 from common.commands.config import Choice, Count, Dropout, LearningRate, Range, RunConfig, ranges
@@ -178,6 +179,25 @@ def test_trials_end_finished_stopped_or_failed_and_leave_only_their_results(tmp_
     trials.run(plan, workers=1, address=None)  # only that trial runs again
     assert [path.stat().st_mtime_ns for path in sorted(folder.iterdir())][:5] == before[:5]
     assert tune.read_ended(folder, 5) == ended[5]
+
+
+@pytest.mark.distribution
+def test_the_preset_is_trained_to_its_end_even_if_it_is_worst():
+    from common.commands import trials
+
+    plan = trials.Plan("", [], "x", [{}, {}, {}, {}], "val_f1", "max", epochs=4)
+    scheduler = trials.Scheduler(plan)
+    runs = [types.SimpleNamespace(trial_id=n, config={"number": int(n)}) for n in "0123"]
+    for run in runs:
+        scheduler.on_trial_add(None, run)
+
+    def act(number, epoch, value):
+        result = {"training_iteration": epoch, "val_f1": value}
+        return scheduler.on_trial_result(None, runs[number], result)
+
+    assert [act(number, 1, 0.9) for number in (2, 3)] == ["CONTINUE", "CONTINUE"]
+    assert act(1, 1, 0.1) == "STOP"
+    assert [act(0, epoch, 0.1) for epoch in (1, 2, 3, 4)] == [*["CONTINUE"] * 3, "STOP"]
 
 
 def test_a_search_of_which_all_trials_failed_is_an_error(tmp_path):
