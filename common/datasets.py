@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import importlib.util
 import io
@@ -207,18 +206,14 @@ def manual_folder(manual_dir: Path | None, name: str) -> Path | None:
 def join(corpora: Sequence[Corpus]) -> Corpus:
     """Join data sets that train together and have the same labels.
 
-    Each keeps its own splits. The training examples alternate in proportion to their numbers, so
-    that a shuffle buffer smaller than the split mixes them, too.
+    Each keeps its own splits. The examples of a split alternate in proportion to their numbers, so
+    that a shuffle buffer smaller than the split mixes them, and its first part has all of them.
     """
-    splits = {
-        split: functools.reduce(tf.data.Dataset.concatenate, [c.splits[split] for c in corpora])
-        for split in SPLITS
-    }
     identities = [corpus.identity for corpus in corpora]
     return Corpus(
         name="+".join(corpus.name for corpus in corpora),
         labels=corpora[0].labels,
-        splits=splits | {"train": _alternate([corpus.splits["train"] for corpus in corpora])},
+        splits={split: _alternate([c.splits[split] for c in corpora]) for split in SPLITS},
         citation="\n\n".join(corpus.citation for corpus in corpora if corpus.citation),
         licence="; ".join(f"{corpus.name}: {corpus.licence}" for corpus in corpora),
         identity="+".join(identities) if all(identities) else "",

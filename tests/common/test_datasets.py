@@ -67,7 +67,7 @@ def test_joined_data_sets_keep_their_splits():
     assert joined.identity == "big/1+small/2"
     assert [joined.size(split) for split in datasets.SPLITS] == [12, 4, 3]
     rows = {split: [*map(int, joined.splits[split])] for split in datasets.SPLITS}
-    assert rows["validation"] == [100, 101, 102, 100] and rows["test"] == [200, 200, 201]
+    assert rows["validation"] == [100, 101, 100, 102] and rows["test"] == [200, 200, 201]
     # The two of the small one stand in the middle of each half, and all are in their order.
     assert rows["train"] == [0, 1, 2, 0, 3, 4, 5, 6, 7, 1, 8, 9]
     assert rows["train"] == [*map(int, joined.splits["train"])]

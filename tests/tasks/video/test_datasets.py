@@ -144,7 +144,7 @@ def test_bodies_by_formula_and_captured_ones_train_together(small_gaits, small_h
         own = labels_of(parts, split) + [
             {"hopping": "jumping"}.get(name, name) for name in labels_of(captured, split)
         ]
-        assert counts[split] == own
+        assert sorted(counts[split]) == sorted(own)
     # Views 0, 3 and 6 of the seven of each training take.
     assert captured.size("train") % 7 == 0
     assert corpus.size("train") == 28 + captured.size("train") // 7 * 3
@@ -152,7 +152,7 @@ def test_bodies_by_formula_and_captured_ones_train_together(small_gaits, small_h
     with pytest.raises(InputError, match="these are selections of the same clips"):
         load(dataset="hdm05+hdm05_actors", **where)
     named = data.relabel(captured, corpus.labels)
-    assert labels_of(named, "test") == counts["test"][14:]
+    assert sorted(labels_of(named, "test") + labels_of(parts, "test")) == sorted(counts["test"])
     with pytest.raises(InputError, match=r"hdm05 has the classes depositing on .*, the model wal"):
         data.relabel(captured, parts.labels)
 
