@@ -221,13 +221,14 @@ def test_every_output_is_compared():
 def assert_shown(printed, shown):
     """Compare an output with that of a page, without times.
 
-    Confidences may differ by 2 %: the synthesizer speaks a little differently each time.
+    Confidences may differ by 4 %: the synthesizer speaks, and the encoder of clips packs, a little
+    differently each time.
     """
     numbers = re.compile(r"([\d.]+) %(?:, \d+ ms)?")
     texts = [numbers.sub("", text.strip()) for text in (printed, shown)]
     assert texts[0] == texts[1]
     percents = [[float(number) for number in numbers.findall(text)] for text in (printed, shown)]
-    assert percents[0] == pytest.approx(percents[1], abs=2.0)
+    assert percents[0] == pytest.approx(percents[1], abs=4.0)
 
 
 @pytest.mark.commands
