@@ -282,6 +282,9 @@ def _make_train_step(
         # Clip as one device would: after the sum over the replicas. The optimizer of Keras sums
         # again, hence the division, which is exact for powers of two.
         gradients = replica.all_reduce("sum", gradients)
+        # That of an embedding comes as a slice for each use of a row. Adam of Keras would add up
+        # the squares of the slices, and so would the norm, instead of squaring their sum.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         if options.clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, options.clip_norm)
         if strategy.num_replicas_in_sync > 1:

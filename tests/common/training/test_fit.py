@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 import signal
 import subprocess
@@ -98,6 +99,62 @@ def test_steps_equal_a_hand_written_loop(tmp_path):
     np.testing.assert_allclose([row["loss"] for row in fitted.history], means, rtol=1e-5)
     assert fitted.best_epoch == 2  # so the model holds the last weights
     np.testing.assert_allclose(weights(model), weights(by_hand), atol=1e-6)
+
+
+def fit_table(folder, optimizer, *, clip_norm):
+    """Fit an embedding to 5 for three steps; yield it, and its gradient, before each and after all.
+
+    Its first rows are used many times, and the last one never.
+    """
+    ids = DATA.integers(0, 3, (16, 6))
+    keras.utils.set_random_seed(3)
+    x = keras.Input((6,), dtype="int32", name="x")
+    model = keras.Model({"x": x}, {"y": keras.layers.Embedding(4, 2)(x)})
+    steps = [model.get_weights()[0]]
+
+    def squares(outputs, batch):
+        values = tf.reduce_sum((outputs["y"] - 5.0) ** 2, axis=(1, 2))
+        return values, tf.ones_like(values)
+
+    def keep(pairs):
+        steps.append(model.get_weights()[0])
+        return {"error": float(len(list(pairs)))}
+
+    data = tf.data.Dataset.from_tensors({"x": ids})
+    options = FitOptions(epochs=3, patience=9, directory=folder, verbose=0, clip_norm=clip_norm)
+    fit(
+        model,
+        optimizer=optimizer,
+        losses=squares,
+        train=lambda epoch: data,
+        validation=data,
+        score=keep,
+        monitor="error",
+        mode="min",
+        options=options,
+    )
+    uses = np.bincount(ids.ravel(), minlength=4)[:, np.newaxis]
+    assert len(steps) == 4 and uses.max() > 20 and uses[3] == 0
+    return [(table, 2 / 16 * uses * (table - 5.0)) for table in steps]
+
+
+def test_the_norm_of_an_embedding_is_that_of_the_sums_of_its_uses(tmp_path):
+    steps = fit_table(tmp_path, keras.optimizers.SGD(0.05), clip_norm=0.5)
+    for (before, gradient), (after, _) in itertools.pairwise(steps):
+        norm = np.sqrt((gradient**2).sum())
+        assert norm > 0.5
+        np.testing.assert_allclose(after, before - 0.05 * gradient * 0.5 / norm, atol=1e-6)
+
+
+def test_adam_squares_the_sum_of_the_uses_of_a_row(tmp_path):
+    """Keras 3.15 would add up the squares, so that frequent rows would make larger steps."""
+    steps = fit_table(tmp_path, keras.optimizers.Adam(0.1), clip_norm=None)
+    mean, square = np.zeros((4, 2)), np.zeros((4, 2))
+    for number, ((before, gradient), (after, _)) in enumerate(itertools.pairwise(steps), start=1):
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        change = (mean / (1 - 0.9**number)) / (np.sqrt(square / (1 - 0.999**number)) + 1e-7)
+        np.testing.assert_allclose(after, before - 0.1 * change, atol=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "is_compiled"), [(SHORT_RUN - 1, False), (SHORT_RUN, True)])

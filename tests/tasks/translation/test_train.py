@@ -48,7 +48,7 @@ def test_words_that_the_vocabulary_lacks_are_copied(tmp_path, command_environmen
             (f"{source[:-1]} depuis {number} ans.", f"{target[:-1]} since {number} years.")
         )
     write_tsv(tmp_path / "my.tsv", pairs)
-    words = ("translation.train", "--data", "my.tsv", "--epochs", 8, "--score", "none", *TINY)
+    words = ("translation.train", "--data", "my.tsv", "--epochs", 16, "--score", "none", *TINY)
     done = commands.run(*words, folder=tmp_path, environment=command_environment)
     assert done.returncode == 0, done.stderr
     assert "links and numbers and names are copied: " in done.stderr
