@@ -80,6 +80,8 @@ class Config(RunConfig):
     """fraction of embeddings, layer inputs and decoder outputs dropped in training"""
     word_dropout: Dropout = 0.0
     """fraction of subwords on both sides whose whole embedding is dropped in training"""
+    members: Count = 1
+    """number of ensemble members; their probabilities are averaged"""
 
     label_smoothing: Smoothing = 0.1
     """fraction of the target probability spread over all subwords"""
@@ -114,6 +116,10 @@ class Config(RunConfig):
     def bucket_lengths(self) -> list[int]:
         """Return the fixed lengths to which batches of sources are padded, end symbol included."""
         return bucket_lengths(self.max_length + 1)
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """Return the options of `fit`; each ensemble member may have gradients of `clip_norm`."""
+        return {**super().fit_arguments(), "clip_norm": self.clip_norm * self.members**0.5}
 
     def checkpoint_settings(self) -> dict[str, Any]:
         """Return the settings that a resumed run must repeat; the search may change."""

@@ -20,6 +20,7 @@ learning rate that rises over 5 % of the run and falls along half a cosine. A mo
 weights is scored and exported. The best epoch is the one with the best chrF of greedy translations
 of the first 1,000 validation sources. `--subword_dropout` skips some matching pieces on both sides
 (MaxMatch-Dropout, Hiraoka 2022), and `--word_dropout` drops the embeddings of whole subwords.
+`--members N` trains several networks, and the search averages their probabilities at each step.
 
 The search ends when no unfinished hypothesis can still beat the best finished one. Translated
 sentences leave the batch. A run of up to eight subwords never begins for the third time ("no, no,
@@ -33,7 +34,7 @@ sentences of its batch. With `--init`, the lists of both models are merged.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from common import decoding, encoder_decoder
@@ -44,14 +45,16 @@ from tasks.translation.shortlist import Selected, Shortlist
 from tasks.translation.subwords import END, PAD, START
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # Speed of training, as a fraction of that of large matrix products.
 EFFICIENCY = 0.35
+MEMBER = "member_"  # prefix of the names of the networks of an ensemble
 
 
 def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
-    """Build the recurrent encoder-decoder with attention.
+    """Build the recurrent encoder-decoder with attention, or an ensemble of several.
 
     Args:
       config: settings of the run.
@@ -59,8 +62,33 @@ def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
       target_size: number of target subwords.
 
     Returns:
-      A model with the inputs and outputs of `common.encoder_decoder.build`.
+      A model with the inputs and outputs of `common.encoder_decoder.build`. That of an ensemble
+      holds one such model for each member; `answers` is a list of their answers, `attention` the
+      mean of their weights.
+
+    Example:
+      >>> small = Config(embedding=4, units=6, members=2)
+      >>> [network.name for network in networks(build(small, source_size=9, target_size=9))]
+      ['member_0', 'member_1']
     """
+    if config.members == 1:
+        return _build_network(config, source_size, target_size, "translation")
+    members = [
+        _build_network(config, source_size, target_size, f"{MEMBER}{number}")
+        for number in range(config.members)
+    ]
+    inputs = {
+        name: keras.Input(x.shape[1:], dtype=x.dtype, name=name)
+        for name, x in members[0].input.items()
+    }
+    outputs = [member(inputs) for member in members]
+    attention = keras.layers.Average(dtype="float32")([x["attention"] for x in outputs])
+    answers = [x["answers"] for x in outputs]
+    return keras.Model(inputs, {"answers": answers, "attention": attention}, name="translation")
+
+
+def _build_network(config: Config, source_size: int, target_size: int, name: str) -> keras.Model:
+    """Build one encoder-decoder."""
     return encoder_decoder.build(
         source_size=source_size,
         target_size=target_size,
@@ -74,8 +102,17 @@ def build(config: Config, *, source_size: int, target_size: int) -> keras.Model:
         input_feeding=config.input_feeding,
         dropout=config.dropout,
         word_dropout=config.word_dropout,
-        name="translation",
+        name=name,
     )
+
+
+def networks(model: keras.Model) -> list[keras.Model]:
+    """Return the members of an ensemble; a model without members is the only one.
+
+    Args:
+      model: model of `build`.
+    """
+    return [layer for layer in model.layers if layer.name.startswith(MEMBER)] or [model]
 
 
 def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
@@ -88,6 +125,7 @@ def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
 
     with `lse` the logarithm of the sum of exponentials. Only `lse(z)` needs all logits: `z_y` needs
     one row of the embedding and `mean(z)` its mean row. Logits are computed for valid steps only.
+    Those of the ensemble members are summed: with a mean, each would learn more slowly than alone.
 
     Args:
       model: model of `build`.
@@ -97,15 +135,27 @@ def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
       A function of the model's outputs and a batch. It returns the sum of the losses of each row
       and their number, both `<float32>[batch]`.
     """
-    embedding = encoder_decoder.token_embedding(model)
+    embeddings = [encoder_decoder.token_embedding(network) for network in networks(model)]
 
     def losses(
-        outputs: Mapping[str, tf.Tensor], batch: Mapping[str, tf.Tensor]
+        outputs: Mapping[str, Any], batch: Mapping[str, tf.Tensor]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         length = batch["target_length"]
         valid = tf.sequence_mask(length, tf.shape(batch["labels"])[1])
         labels = tf.boolean_mask(batch["labels"], valid)
-        features = tf.boolean_mask(outputs["answers"], valid)
+        answers = tf.nest.flatten(outputs["answers"])
+        values = tf.add_n(
+            [
+                smoothed(embedding, tf.boolean_mask(features, valid), labels)
+                for embedding, features in zip(embeddings, answers, strict=True)
+            ]
+        )
+        rows = tf.repeat(tf.range(tf.shape(length)[0]), length)
+        return tf.math.segment_sum(values, rows), tf.cast(length, tf.float32)
+
+    def smoothed(
+        embedding: keras.layers.ReversibleEmbedding, features: tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
         logits = tf.cast(embedding(features, reverse=True), tf.float32)
         values = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         if label_smoothing:
@@ -113,8 +163,7 @@ def make_losses(model: keras.Model, *, label_smoothing: float) -> Losses:
             table = tf.convert_to_tensor(embedding.embeddings)
             above_mean = tf.gather(table, labels) - tf.reduce_mean(table, axis=0)
             values += label_smoothing * tf.reduce_sum(features * above_mean, axis=-1)
-        rows = tf.repeat(tf.range(tf.shape(length)[0]), length)
-        return tf.math.segment_sum(values, rows), tf.cast(length, tf.float32)
+        return values
 
     return losses
 
@@ -127,10 +176,12 @@ def training_seconds(model: keras.Model, read: int, written: int) -> float:
       read: subwords of all sources.
       written: subwords of all targets.
     """
-    encoder, decoder = (model.get_layer(name).count_params() for name in ("encoder", "decoder"))
-    output = encoder_decoder.token_embedding(model).count_params()
-    # Two operations for each weight, forward; twice as many backward.
-    operations = 6.0 * (read * encoder + written * (decoder + output))
+    operations = 0.0
+    for network in networks(model):
+        encoder, decoder = (network.get_layer(x).count_params() for x in ("encoder", "decoder"))
+        output = encoder_decoder.token_embedding(network).count_params()
+        # Two operations for each weight, forward; twice as many backward.
+        operations += 6.0 * (read * encoder + written * (decoder + output))
     square = tf.random.normal([1024, 1024])
     tf.matmul(square, square)
     start = time.perf_counter()
@@ -179,12 +230,12 @@ def translate(
     Returns:
       Translations without the end symbol, `[batch, beam, ...]`, best first.
     """
-    encoded = encoder_decoder.encode(model, ids, length)
+    encoded = [encoder_decoder.encode(network, ids, length) for network in networks(model)]
     selected = None if shortlist is None else shortlist.select(ids, length)
     step, context = _make_step(model, encoded, selected, beam)
     decoded = decoding.beam_search(
         step,
-        encoded.state,
+        [source.state for source in encoded],
         tf.fill(tf.shape(length), START),
         end=END,
         max_length=max_length,
@@ -205,21 +256,52 @@ def translate(
 
 
 def _make_step(
-    model: keras.Model, encoded: encoder_decoder.Encoded, selected: Selected | None, beam: int
+    model: keras.Model,
+    encoded: Sequence[encoder_decoder.Encoded],
+    selected: Selected | None,
+    beam: int,
 ) -> tuple[Callable[..., tuple[Any, tf.Tensor]], Any]:
-    """Return the step of the search and its context, in a short-list if there is one."""
-    source, never = encoded._replace(state={}), (PAD, START)
-    if selected is None:
-        return encoder_decoder.make_step(model, encoded, never=never), source
+    """Return the step of the search and its context, in a short-list if there is one.
+
+    Each member has a state and an encoded source. Its probabilities are those in the short-list of
+    the row, as they are without other members.
+    """
     # The special subwords are the first in every list, so PAD, START and END keep their numbers.
-    step_all: Callable[..., Any] = encoder_decoder.make_step(
-        model, encoded, never=never, tokens=selected.tokens
-    )
+    tokens = None if selected is None else selected.tokens
+    steps = [
+        encoder_decoder.make_step(network, source, never=(PAD, START), tokens=tokens)
+        for network, source in zip(networks(model), encoded, strict=True)
+    ]
 
-    def step(state: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
-        source, penalty = context
-        state, scores = step_all(state, token, source)
+    def step(states: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
+        sources, penalty = context
+        results = [
+            step_one(state, token, source)
+            for step_one, state, source in zip(steps, states, sources, strict=True)
+        ]
+        scores = [x if selected is None else penalize(x, penalty) for _, x in results]
+        return [state for state, _ in results], mean_scores(scores)
+
+    def penalize(scores: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
         by_row = tf.reshape(scores, [-1, beam, tf.shape(penalty)[1]]) + penalty[:, None]
-        return state, tf.reshape(by_row, tf.shape(scores))
+        return tf.reshape(by_row, tf.shape(scores))
 
-    return step, (source, selected.penalty)
+    sources = [source._replace(state={}) for source in encoded]
+    return step, (sources, () if selected is None else selected.penalty)
+
+
+def mean_scores(scores: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return the logarithm of the members' mean probabilities; the scores of one member as they are.
+
+    Args:
+      scores: `<float32>[rows, symbols]` of each member, not necessarily normalized.
+
+    Example:
+      >>> scores = [tf.math.log([[3.0, 1.0]]), tf.math.log([[1.0, 1.0]])]
+      >>> tf.exp(mean_scores(scores)).numpy()
+      array([[0.625, 0.375]], dtype=float32)
+    """
+    if len(scores) == 1:
+        return scores[0]
+    normalized = [tf.nn.log_softmax(x) for x in scores]
+    return tf.reduce_logsumexp(normalized, axis=0) - float(np.log(len(scores)))

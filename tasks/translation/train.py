@@ -72,6 +72,7 @@ ARCHITECTURE = (
     "decoder_layers",
     "attention",
     "input_feeding",
+    "members",
 )
 VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
 REFERENCES = 100_000  # validation pairs among which all their references are found
@@ -425,6 +426,7 @@ def train(config: Config, *, offline: Callable[[], Config] | None = None) -> Pat
 def make_card(corpus: Corpus, config: Config) -> Card:
     """Return the task's texts for the model card."""
     feeding = ", input feeding" if config.input_feeding else ""
+    members = f"; the mean of {config.members} such networks" if config.members > 1 else ""
     question = QUESTIONS.get(config.source, "...")
     return Card(
         title=f"Translation: {corpus.name}, {config.source} to {config.target_language}",
@@ -432,7 +434,7 @@ def make_card(corpus: Corpus, config: Config) -> Card:
             f"Reads a sentence in {config.source!r} and writes it in {config.target_language!r}. "
             f"Subwords; an encoder of {config.encoder_layers} bidirectional {config.cell} "
             f"layer(s) and a decoder of {config.decoder_layers} layer(s) of {config.units} units "
-            f"with {config.attention} attention{feeding}; beam search with {config.beam} "
+            f"with {config.attention} attention{feeding}{members}; beam search with {config.beam} "
             "hypotheses."
         ),
         scores=(
