@@ -165,6 +165,8 @@ PRESETS = {
         target_subwords=4000,
         subword_dropout=0.05,
         dropout=0.25,
+        members=3,
+        length_penalty=1.4,
     ),
     "homeassistant": Config(
         dataset="homeassistant",
@@ -201,9 +203,13 @@ def preset_for_size(pairs: int) -> Config:
     name = "phrase_book" if pairs < 10_000 else "multi30k" if pairs < 60_000 else "tatoeba"
     preset = PRESETS[name]
     epochs = max(1, min(preset.epochs, MOST_PAIRS // max(pairs, 1)))
-    # Their sentences may be longer than those of the data set.
     return dataclasses.replace(
-        preset, dataset=None, epochs=epochs, patience=epochs, max_length=Config.max_length
+        preset,
+        dataset=None,
+        epochs=epochs,
+        patience=epochs,
+        max_length=Config.max_length,  # sentences may be longer than those of the data set
+        members=1,  # an ensemble takes as many times as long
     )
 
 

@@ -76,6 +76,7 @@ def test_the_settings_of_own_data_follow_from_their_size(tmp_path):
     assert units("--data", small).max_length == 64
     fitting = units("--data", large, "--beam", 2)
     assert (fitting.units, fitting.beam, fitting.dataset) == (PRESETS["multi30k"].units, 2, None)
+    assert fitting.members == 1 and units("--preset", "multi30k", "--data", large).members == 3
     chosen = units("--data", small, "--preset", "tatoeba")
     assert (chosen.units, chosen.epochs) == (PRESETS["tatoeba"].units, PRESETS["tatoeba"].epochs)
     other = units("--dataset", "multi30k", "--preset", "phrase_book")
