@@ -291,10 +291,11 @@ def _make_step(
 
 
 def mean_scores(scores: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the logarithm of the members' mean probabilities; the scores of one member as they are.
+    """Return the logarithm of the mean probabilities of the members, whose scores these are.
 
     Args:
-      scores: `<float32>[rows, symbols]` of each member, not necessarily normalized.
+      scores: `<float32>[rows, symbols]` of each member, not necessarily normalized. Those of a
+        single member are returned as they are.
 
     Example:
       >>> scores = [tf.math.log([[3.0, 1.0]]), tf.math.log([[1.0, 1.0]])]
