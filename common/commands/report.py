@@ -111,9 +111,7 @@ def confusion_table(counts: np.ndarray, labels: Sequence[str]) -> str:
     )
 
 
-def classification_report(
-    truth: Sequence[int], predicted: Sequence[int], labels: Sequence[str]
-) -> str:
+def classification_report(truth: ArrayLike, predicted: ArrayLike, labels: Sequence[str]) -> str:
     """Return precision, recall and F1 per class by scikit-learn, and the confusion table.
 
     Args:

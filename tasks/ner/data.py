@@ -198,6 +198,21 @@ def _signature() -> dict[str, tf.TensorSpec]:
     return {"tokens": tf.TensorSpec([None], tf.string), "tags": numbers, "length": numbers}
 
 
+def open_file(path: Path, columns: Columns, data_dir: Path | None) -> Sentences:
+    """Open one file of the user; the sentences of a large file stay on disk.
+
+    Args:
+      path: a CoNLL file.
+      columns: its columns.
+      data_dir: the folder of prepared data; see `common.tables.own_folder`.
+
+    Raises:
+      InputError: the file is malformed.
+    """
+    root = own_folder("ner", data_dir) if is_large([path]) else None
+    return open_sentences(path, columns, root)
+
+
 def open_sentences(path: Path, columns: Columns, root: Path | None) -> Sentences:
     """Open a file of the user, and say what was converted or skipped.
 

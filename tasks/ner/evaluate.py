@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,6 @@ from tasks.ner.formats import (
     Span,
     entities,
     entity_types,
-    read_conll,
 )
 
 import numpy as np
@@ -132,25 +132,25 @@ class Prediction(NamedTuple):
     """The predicted tags of a sentence, and the confidence of each; see `tasks.ner.serving`."""
 
     tags: list[str]
-    confidence: list[float]
+    confidence: Sequence[float]
 
 
-def tag(served: Served, sentences: Sequence[Sequence[str]], *, batch_size: int) -> list[Prediction]:
-    """Return the predictions of sentences of tokens, in order."""
+def tag(
+    served: Served, rows: Iterable[Sentence], *, batch_size: int
+) -> Iterator[tuple[Sentence, Prediction]]:
+    """Yield sentences with their predictions, in order; their own tags are ignored."""
     predictions = served.predict(
         "tokens",
-        sentences,
-        token_request,
+        rows,
+        lambda batch: token_request([row.tokens for row in batch]),
         batch_size=batch_size,
+        length_of=lambda row: len(row.tokens),
         budget=served.settings.get("max_batch_tokens"),
     )
-    return [
-        Prediction(
-            [name.decode() for name in outputs["tags"][: len(tokens)]],
-            outputs["confidence"][: len(tokens)].tolist(),
-        )
-        for tokens, outputs in predictions
-    ]
+    for row, outputs in predictions:
+        count = len(row.tokens)
+        tags = [sys.intern(name.decode()) for name in outputs["tags"][:count]]
+        yield row, Prediction(tags, outputs["confidence"][:count].copy())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,7 @@ class ScoredTags(Scored):
 
     truth: list[list[str]]
     predicted: list[list[str]]
-    confidence: list[list[float]] = dataclasses.field(default_factory=list)
+    confidence: list[Sequence[float]] = dataclasses.field(default_factory=list)
 
     def confusion(self) -> tuple[list[str], list[int], list[int]]:
         """Return the types of words, `O` first, and the true and predicted type of each word."""
@@ -173,31 +173,29 @@ class ScoredTags(Scored):
 
 
 def score(
-    served: Served, rows: Sequence[Sentence], types: Sequence[str], *, batch_size: int = 64
+    served: Served, rows: Iterable[Sentence], types: Sequence[str], *, batch_size: int = 64
 ) -> ScoredTags:
     """Score an export on sentences.
 
     Args:
       served: the export.
-      rows: sentences with their true tags.
+      rows: sentences with their true tags, read once; their tokens are not kept.
       types: the entity types that are scored; predictions of other types count as `O`.
       batch_size: sentences per request.
     """
     start = time.perf_counter()
-    if not rows:
+    truth, predicted, confidence = [], [], []
+    for row, prediction in tag(served, rows, batch_size=batch_size):
+        truth.append([sys.intern(name) for name in row.tags])
+        predicted.append([name if name[2:] in types else OUTSIDE for name in prediction.tags])
+        confidence.append(prediction.confidence)
+    if not truth:
         raise InputError("no examples in this split")
-    truth = [list(row.tags) for row in rows]
-    predictions = tag(served, [row.tokens for row in rows], batch_size=batch_size)
-    predicted = [
-        [name if name[2:] in types else OUTSIDE for name in prediction.tags]
-        for prediction in predictions
-    ]
     seconds = time.perf_counter() - start
-    confidence = [prediction.confidence for prediction in predictions]
-    return ScoredTags(len(rows), seconds, metrics(truth, predicted), truth, predicted, confidence)
+    return ScoredTags(len(truth), seconds, metrics(truth, predicted), truth, predicted, confidence)
 
 
-def mistakes(rows: Sequence[Sentence], scored: ScoredTags) -> list[dict[str, Any]]:
+def mistakes(rows: Iterable[Sentence], scored: ScoredTags) -> list[dict[str, Any]]:
     """Return the mistakes, the most confident first.
 
     Entities of truth and prediction that overlap are one mistake. Its confidence is the probability
@@ -220,7 +218,7 @@ def mistakes(rows: Sequence[Sentence], scored: ScoredTags) -> list[dict[str, Any
             values = values or [min(confidence[start:end]) for _, start, end in missed]
             every.append(
                 {
-                    "confidence": round(max(values), 4),
+                    "confidence": round(float(max(values)), 4),
                     "true": [_describe(row, span) for span in spans if span in truth],
                     "predicted": [_describe(row, span) for span in spans if span in predicted],
                     "sentence": number + 1,
@@ -277,18 +275,20 @@ def check_types(model_types: Sequence[str], types: Sequence[str], name: str) -> 
         )
 
 
-def load_split(served: Served, flags: Evaluate) -> tuple[str, str, list[Sentence], tuple[str, ...]]:
+def load_split(
+    served: Served, flags: Evaluate
+) -> tuple[str, str, Iterable[Sentence], tuple[str, ...]]:
     """Return the name of the data, the split, its sentences, and the entity types of the data."""
     columns = Columns(flags.token_column, flags.tag_column)
     if path := flags.new_file(served.settings):
-        rows = read_conll(path, columns=columns)
-        return path.name, "all", rows, entity_types(name for row in rows for name in row.tags)
+        rows = data.open_file(path, columns, flags.data_dir)
+        return path.name, "all", rows, tuple(sorted(rows.types()))
     config = served.settings["config"]
     if flags.data is None:  # the model's own data are read as in training
         columns = Columns(config["token_column"], config["tag_column"])
     corpus = data.load(flags.or_trained_on(served.settings), seed=config["seed"], columns=columns)
-    rows = data.sentences(corpus.splits[flags.split], corpus.labels)
-    return corpus.name, flags.split, rows, entity_types(corpus.labels)
+    split = data.sentences(corpus.splits[flags.split], corpus.labels)
+    return corpus.name, flags.split, split, entity_types(corpus.labels)
 
 
 def print_report(scored: ScoredTags) -> None:

@@ -177,6 +177,24 @@ def _load_tables(
     )
 
 
+def load_file(
+    path: Path, layout: Layout, labels: Sequence[str], data_dir: Path | None
+) -> tf.data.Dataset:
+    """Return the examples of a file of the user in order; those of a large file stay on disk.
+
+    Args:
+      path: the file.
+      layout: how it is read.
+      labels: the classes.
+      data_dir: the folder of prepared data; see `common.tables.own_folder`.
+
+    Raises:
+      InputError: the file is malformed, or has another label.
+    """
+    root = own_folder("sentiment", data_dir) if is_large([path]) else None
+    return tables.open_texts(path, layout, labels, root).as_dataset()
+
+
 def report_repeated(keys: Mapping[str, np.ndarray]) -> None:
     """Say how many test and validation texts are training texts, too, since scores include them.
 

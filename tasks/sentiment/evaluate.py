@@ -24,11 +24,11 @@ from common.errors import InputError
 from common.files import open_output
 from common.serving.served import Served, text_request
 from tasks.sentiment.config import PRESETS, TASK, LabelSettings
-from tasks.sentiment.formats import index_labels, read_rows
 from tasks.sentiment.predict import load_model
 
 import numpy as np
 from etils import epy
+from numpy.typing import ArrayLike
 
 with epy.lazy_imports():
     from tasks.sentiment import data, datasets
@@ -48,7 +48,7 @@ class Evaluate(EvaluateConfig, LabelSettings):
     a name that ends in -dark gets dark colours"""
 
 
-def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dict[str, float]:
+def metrics(truth: ArrayLike, predicted: ArrayLike, classes: int) -> dict[str, float]:
     """Return the metrics of predicted class indices; see the module for units.
 
     Example:
@@ -71,33 +71,38 @@ def metrics(truth: Sequence[int], predicted: Sequence[int], classes: int) -> dic
 
 @dataclasses.dataclass(frozen=True)
 class ScoredClasses(Scored):
-    """The score of an export on a split, with its texts, their true and their predicted classes.
+    """The score of an export on a split, with the true and the predicted class of each text.
 
     Attributes:
-      texts: the texts.
-      truth: the index of the true class of each text.
+      truth: `<int>[texts]`, the index of the true class of each text.
       probabilities: `<float32>[texts, classes]`.
     """
 
-    texts: list[str]
-    truth: list[int]
+    truth: np.ndarray
     probabilities: np.ndarray
 
     @property
-    def predicted(self) -> list[int]:
-        """The index of the predicted class of each text."""
-        return self.probabilities.argmax(axis=-1).tolist()
+    def predicted(self) -> np.ndarray:
+        """The index of the predicted class of each text, `<int>[texts]`."""
+        return self.probabilities.argmax(axis=-1)
 
-    def errors(self, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield the wrong predictions, the most confident first."""
-        confidence = self.probabilities.max(axis=-1)
+    def errors(self, reviews: tf.data.Dataset, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the wrong predictions, the most confident first.
+
+        Args:
+          reviews: the examples that were scored; only the texts of wrong predictions are kept.
+          labels: the classes.
+        """
+        predicted, confidence = self.predicted, self.probabilities.max(axis=-1)
+        wrong = predicted != self.truth
+        rows = zip(wrong, reviews.as_numpy_iterator(), strict=True)
+        texts = [row["text"].decode() if is_wrong else "" for is_wrong, row in rows]
         for row in np.argsort(-confidence, kind="stable"):
-            true, predicted = labels[self.truth[row]], labels[self.predicted[row]]
-            if true != predicted:
+            if wrong[row]:
                 yield {
-                    "text": self.texts[row],
-                    "label": true,
-                    "predicted": predicted,
+                    "text": texts[row],
+                    "label": labels[self.truth[row]],
+                    "predicted": labels[predicted[row]],
                     "probability": round(float(confidence[row]), 6),
                 }
 
@@ -111,34 +116,56 @@ def score(served: Served, reviews: tf.data.Dataset, *, batch_size: int = 64) -> 
       batch_size: texts per request.
     """
     start = time.perf_counter()
-    rows = list(reviews.as_numpy_iterator())
-    if not rows:
-        raise InputError("no examples in this split")
-    texts, truth = [row["text"].decode() for row in rows], [int(row["label"]) for row in rows]
-    outputs = served.predict("serving_default", texts, text_request, batch_size=batch_size)
-    probabilities = np.array([row["probabilities"] for _, row in outputs])
-    seconds = time.perf_counter() - start
     classes = len(served.settings["labels"])
-    scores = metrics(truth, probabilities.argmax(axis=-1).tolist(), classes)
-    if "part" in rows[0]:
-        scores |= accuracy_by_part(truth, probabilities, [row["part"].decode() for row in rows])
-    return ScoredClasses(len(truth), seconds, scores, texts, truth, probabilities)
+    names: dict[str, int] = {}  # of the parts of the data set
+
+    def rows() -> Iterator[tuple[str, int, int]]:
+        for row in reviews.as_numpy_iterator():
+            name = row["part"].decode() if "part" in row else ""
+            yield row["text"].decode(), int(row["label"]), names.setdefault(name, len(names))
+
+    predictions = served.predict(
+        "serving_default",
+        rows(),
+        lambda batch: text_request([text for text, _, _ in batch]),
+        batch_size=batch_size,
+        length_of=lambda row: len(row[0]),
+    )
+    # Numbers only, so that the texts of a large file need not be in memory.
+    columns = np.dtype([("truth", int), ("part", int), ("probabilities", np.float32, classes)])
+    scored = np.fromiter(
+        ((truth, part, outputs["probabilities"]) for (_, truth, part), outputs in predictions),
+        columns,
+    )
+    if not len(scored):
+        raise InputError("no examples in this split")
+    seconds = time.perf_counter() - start
+    truth, probabilities = scored["truth"], scored["probabilities"]
+    scores = metrics(truth, probabilities.argmax(axis=-1), classes)
+    scores |= accuracy_by_part(truth, probabilities, scored["part"], [*names])
+    return ScoredClasses(len(truth), seconds, scores, truth, probabilities)
 
 
 def accuracy_by_part(
-    truth: Sequence[int], probabilities: np.ndarray, parts: Sequence[str]
+    truth: ArrayLike, probabilities: np.ndarray, parts: ArrayLike, names: Sequence[str]
 ) -> dict[str, float]:
     """Return the accuracy in each part of a data set that has several.
 
+    Args:
+      truth: the index of the true class of each text.
+      probabilities: `<float32>[texts, classes]`.
+      parts: the index of the part of each text.
+      names: the names of the parts.
+
     Example:
-      >>> accuracy_by_part([0, 1, 1], np.eye(2)[[0, 1, 0]], ["film", "film", "tweets"])
+      >>> accuracy_by_part([0, 1, 1], np.eye(2)[[0, 1, 0]], [0, 0, 1], ["film", "tweets"])
       {'accuracy_film': 1.0, 'accuracy_tweets': 0.0}
     """
     right = probabilities.argmax(axis=-1) == np.asarray(truth)
-    names = list(dict.fromkeys(parts))
     if len(names) < 2:
         return {}
-    return {f"accuracy_{name}": float(right[np.array(parts) == name].mean()) for name in names}
+    means = [right[np.asarray(parts) == part].mean() for part in range(len(names))]
+    return {f"accuracy_{name}": float(mean) for name, mean in zip(names, means, strict=True)}
 
 
 def check_no_leak(trained_on: str | None, dataset: str | None) -> None:
@@ -159,8 +186,7 @@ def load_split(served: Served, flags: Evaluate) -> tuple[str, str, tf.data.Datas
     labels = tuple(served.settings["labels"])
     layout = flags.layout(served.settings["config"])
     if path := flags.new_file(served.settings):
-        rows = list(read_rows(path, layout, labelled=True))
-        return path.name, "all", data.as_dataset(index_labels(rows, labels, path))
+        return path.name, "all", data.load_file(path, layout, labels, flags.data_dir)
     flags = flags.or_trained_on(served.settings)
     check_no_leak(served.settings["training_data"]["dataset"], flags.dataset)
     reviews = data.load(flags, layout=layout, labels=labels, seed=served.settings["config"]["seed"])
@@ -183,7 +209,7 @@ def evaluate(flags: Evaluate) -> dict[str, Any]:
         report.confusion_matrix(scored.truth, scored.predicted, labels, flags.plot)
     if flags.errors:
         with open_output(flags.errors) as file:
-            for error in scored.errors(labels):
+            for error in scored.errors(reviews, labels):
                 print(json.dumps(error, ensure_ascii=False), file=file)
     return cli.to_result(TASK, name, split, scored, served.path)
 

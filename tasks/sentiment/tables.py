@@ -104,14 +104,14 @@ def _signature() -> dict[str, tf.TensorSpec]:
     return {"text": tf.TensorSpec([None], tf.string), "label": tf.TensorSpec([None], tf.int64)}
 
 
-def open_texts(path: Path, layout: Layout, labels: Sequence[str], root: Path) -> Texts:
-    """Open a file of the user; if it was never opened before, it is read into a folder of `root`.
+def open_texts(path: Path, layout: Layout, labels: Sequence[str], root: Path | None) -> Texts:
+    """Open a file of the user; if it was never opened before, a folder of `root` is made of it.
 
     Args:
       path: the file.
       layout: how it is read.
       labels: the classes; (): those that the file has.
-      root: the folder of all tables.
+      root: the folder of all tables on disk; None: the rows stay in memory.
 
     Raises:
       InputError: the file is malformed, or has another label than `labels`.

@@ -2,12 +2,15 @@
 
 import json
 
+import common.tables
 from common.errors import InputError
+from common.serving.served import Served
 from tasks.ner import evaluate, formats
 from tasks.ner.formats import Sentence
 from tests.tasks import commands
-from tests.tasks.own.ner import write_conll
+from tests.tasks.own.ner import own_sentences, write_conll
 
+import numpy as np
 import pytest
 import seqeval.metrics
 from hypothesis import given, settings
@@ -41,6 +44,52 @@ def test_an_own_file_is_scored_whole_on_its_types(capsys, shipped, tmp_path):
     assert result["f1"] == 1.0 and result["split"] == "all" and result["examples"] == 30
     assert "scored on the types of people.conll: PER; others count as no entity" in printed.err
     assert picture.stat().st_size > 5000
+
+
+def test_a_large_file_is_scored_from_disk_as_a_small_one_from_memory(
+    shipped, tmp_path, monkeypatch
+):
+    path = write_conll(tmp_path / "large.conll", own_sentences(60, seed=4))
+    flags = evaluate.Evaluate(data=path, data_dir=tmp_path)
+
+    def score():
+        name, split, rows, types = evaluate.load_split(shipped, flags)
+        scored = evaluate.score(shipped, rows, types, batch_size=8)
+        mistakes = evaluate.mistakes(rows, scored)
+        return name, split, types, scored.metrics, scored.truth, scored.predicted, mistakes
+
+    small = score()
+    assert not (tmp_path / "own_ner").exists() and small[3]["recall"] > 0.5
+    monkeypatch.setattr(common.tables, "LARGE", 0)
+    assert score() == small
+    assert (tmp_path / "own_ner").is_dir()
+
+
+class Counting(Served):
+    """An export that finds no entity, and notes how many rows were read before."""
+
+    settings = {"labels": ["O"]}  # noqa: RUF012
+
+    def __init__(self, read):
+        self.read, self.counts = read, []
+
+    def call(self, signature, /, tokens, length):
+        self.counts.append(len(self.read))
+        return {"tags": np.full(tokens.shape, b"O", object), "confidence": np.ones(tokens.shape)}
+
+
+def test_sentences_are_read_while_others_are_scored():
+    read = []
+
+    def rows():
+        for number in range(1000):
+            read.append(number)
+            yield Sentence(["Ada", "sleeps"], ["B-PER", "O"])
+
+    export = Counting(read)
+    scored = evaluate.score(export, rows(), ["PER"], batch_size=2)
+    assert scored.metrics["recall"] == 0.0 and scored.examples == 1000
+    assert len(export.counts) == 500 and export.counts[0] == 128
 
 
 def test_types_that_the_model_lacks_are_refused(shipped, tmp_path):

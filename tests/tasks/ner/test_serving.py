@@ -61,7 +61,7 @@ def test_text_tokens_and_tensors_return_the_same_tags(served):
     length = [len(row.tokens) for row in rows]
     by_number = served.call("tensors", words=words, characters=characters, length=length)
     by_text = served.call("explain", text=[" ".join(row.tokens) for row in rows])
-    by_token = evaluate.tag(served, [row.tokens for row in rows], batch_size=4)
+    by_token = [prediction for _, prediction in evaluate.tag(served, rows, batch_size=4)]
     np.testing.assert_allclose(by_number["probabilities"], by_text["probabilities"], atol=1e-6)
     for row, count in enumerate(length):
         tags = [labels[tag] for tag in by_number["tags"][row, :count]]

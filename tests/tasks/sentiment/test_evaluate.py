@@ -2,13 +2,16 @@
 
 import json
 
+import common.tables
 from common.errors import InputError
+from common.serving.served import Served
 from tasks.sentiment import evaluate
 from tests.tasks import commands
 from tests.tasks.own.sentiment import own_reviews, write_csv
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 # --- the command ----------------------------------------------------------------------------------
 
@@ -45,6 +48,55 @@ def test_an_own_file_is_scored_whole(capsys, shipped, tmp_path):
     confidence = [row["probability"] for row in wrong]
     assert confidence == sorted(confidence, reverse=True)
     assert confidence[-1] > 1 / 5  # the largest of five
+
+
+def test_a_large_file_is_scored_from_disk_as_a_small_one_from_memory(
+    shipped, tmp_path, monkeypatch
+):
+    stars = {"good": "5", "bad": "1"}
+    rows = [(text, stars[label]) for text, label in own_reviews(120, seed=9)]
+    path = write_csv(tmp_path / "large.csv", [*rows, (rows[0][0], "3")])
+    flags = evaluate.Evaluate(data=path, data_dir=tmp_path)
+
+    def score():
+        name, split, reviews = evaluate.load_split(shipped, flags)
+        scored = evaluate.score(shipped, reviews, batch_size=8)
+        errors = [*scored.errors(reviews, shipped.settings["labels"])]
+        return name, split, scored.metrics, scored.truth.tolist(), errors
+
+    small = score()
+    assert not (tmp_path / "own_sentiment").exists() and small[4]
+    monkeypatch.setattr(common.tables, "LARGE", 0)
+    assert score() == small
+    assert (tmp_path / "own_sentiment").is_dir()
+
+
+class Counting(Served):
+    """An export that predicts the first class, and notes how many rows were read before."""
+
+    settings = {"labels": ["bad", "good"]}  # noqa: RUF012
+
+    def __init__(self, read):
+        self.read, self.counts = read, []
+
+    def call(self, signature, /, text):
+        self.counts.append(len(self.read))
+        return {"probabilities": np.full((len(text), 2), (0.75, 0.25), np.float32)}
+
+
+def test_texts_are_read_while_others_are_scored():
+    read = []
+
+    def rows():
+        for number in range(1000):
+            read.append(number)
+            yield {"text": f"row {number}", "label": number % 2}
+
+    types = {"text": tf.TensorSpec([], tf.string), "label": tf.TensorSpec([], tf.int64)}
+    export = Counting(read)
+    reviews = tf.data.Dataset.from_generator(rows, output_signature=types)
+    assert evaluate.score(export, reviews, batch_size=2).metrics["accuracy"] == 0.5
+    assert len(export.counts) == 500 and export.counts[0] < 200
 
 
 def test_leaks_and_unknown_labels_are_refused(shipped, tmp_path):
