@@ -72,9 +72,11 @@ def test_64_clients_at_once_get_their_own_outputs(task, server, root):
     _, results = server.send([(task, "serving_default", inputs) for inputs, _ in chosen], 64)
     requests, executions = np.subtract(server.counts(task), before)
     assert requests == 512 and executions < 256  # Triton has merged them
+    # As in tests/serving/test_server.py: sums of logarithms of some hundreds, in another order.
+    tolerance = 1e-3 if task == "dna" else 1e-5
     for (_, version, outputs), (_, recorded) in zip(results, chosen, strict=True):
         assert version == 1, outputs
-        fuzz.assert_rows_equal(outputs, recorded)
+        fuzz.assert_rows_equal(outputs, recorded, tolerance)
 
 
 def fuzzed(task, count):
