@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from common import decoding, encoder_decoder
 from common.repetition import has_third_run
@@ -268,10 +268,12 @@ def _make_step(
     """
     # The special subwords are the first in every list, so PAD, START and END keep their numbers.
     tokens = None if selected is None else selected.tokens
-    steps = [
+    members = [
         encoder_decoder.make_step(network, source, never=(PAD, START), tokens=tokens)
         for network, source in zip(networks(model), encoded, strict=True)
     ]
+    # A cast, since AutoGraph refuses annotated names. The type `Step` has no third argument.
+    steps = cast("list[Callable[..., Any]]", members)
 
     def step(states: Any, token: tf.Tensor, context: Any) -> tuple[Any, tf.Tensor]:
         sources, penalty = context
