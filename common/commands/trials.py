@@ -93,13 +93,21 @@ class Trial(tune.Trainable):
         self.process.start(
             self.plan.words(self.number), config["working"], {"TF_NUM_INTRAOP_THREADS": cores}
         )
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
+        for work in (self._read, self._stop_on_demand):
+            threading.Thread(target=work, daemon=True).start()
 
     def _read(self) -> None:
         for line, code in self.process.output():
             self.last_lines.append(line)
             self.code = code
+
+    def _stop_on_demand(self) -> None:
+        # A thread of its own: after Ctrl-C, Ray may never call `step` again.
+        while self.code is None:
+            if self.plan.stop_file().exists():
+                self.process.stop()
+                return
+            time.sleep(POLL)
 
     def _log(self) -> Sequence[Any]:
         if self.ended is not None:
@@ -117,7 +125,6 @@ class Trial(tune.Trainable):
                 break
             time.sleep(POLL)
         if not is_over:
-            self.process.stop()
             return {self.plan.column: None, "done": True}
         if self.code or not rows:
             self._fail(rows)
