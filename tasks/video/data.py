@@ -56,8 +56,7 @@ def load(
     corpora = []
     for part, builder in zip(names, builders, strict=True):
         prepare(builder, manual_dir=manual_folder(source.manual_dir, part))
-        views = datasets.MIXED_VIEWS if len(names) > 1 else None
-        corpora.append(_read(part, builder, rate=rate, longest=longest, views=views))
+        corpora.append(_read(part, builder, rate=rate, longest=longest))
     return corpora[0] if len(corpora) == 1 else _mix(corpora)
 
 
@@ -79,21 +78,14 @@ def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def _read(
-    name: str,
-    builder: tfds.core.DatasetBuilder,
-    *,
-    rate: float,
-    longest: int,
-    views: Sequence[int] | None,
-) -> Corpus:
-    """Load a prepared data set; for `views` see `datasets.hdm05_splits`."""
+def _read(name: str, builder: tfds.core.DatasetBuilder, *, rate: float, longest: int) -> Corpus:
+    """Load a prepared data set."""
     if name == "ucf101":
         splits = _ucf101_splits(builder)
     else:
         splits = {
             split: _decode(files, rate=rate, longest=longest)
-            for split, files in _encoded_splits(builder, name, views).items()
+            for split, files in _encoded_splits(builder, name).items()
         }
     return Corpus(
         name=name,
@@ -135,12 +127,10 @@ def relabel(corpus: Corpus, labels: Sequence[str]) -> Corpus:
     return dataclasses.replace(corpus, labels=tuple(labels), splits=splits)
 
 
-def _encoded_splits(
-    builder: tfds.core.DatasetBuilder, name: str, views: Sequence[int] | None
-) -> dict[str, tf.data.Dataset]:
+def _encoded_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
     """Return data sets of `video` (content of an mp4 file) and `label` `<int64>[]`."""
     if isinstance(builder, datasets.Hdm05):
-        return datasets.hdm05_splits(builder, name, views)
+        return datasets.hdm05_splits(builder, name)
     return {split: builder.as_dataset(split=split, shuffle_files=False) for split in SPLITS}
 
 

@@ -149,9 +149,6 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 # hdm05_actors: for development; trained on bd and bk, validated on dg.
 HDM05_NAMES = ("hdm05", "hdm05_views", "hdm05_actors")
 HELD_OUT = b"dg"
-# Views of a training take in a mixture of data sets: the fixed one, a random one, and four of other
-# bodies. All 18 would be twice as many clips as `gaits` has.
-MIXED_VIEWS = range(0, 18, 3)
 
 
 class Hdm05(tfds.core.GeneratorBasedBuilder):
@@ -221,15 +218,8 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def hdm05_splits(
-    builder: Hdm05, name: str, views: Sequence[int] | None = None
-) -> dict[str, tf.data.Dataset]:
+def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
     """Choose the clips of each split for one of `HDM05_NAMES`.
-
-    Args:
-      builder: the prepared data set.
-      name: one of `HDM05_NAMES`.
-      views: numbers of the views of training takes; None: all.
 
     Returns:
       Data sets of `video` (content of an mp4 file) and `label` `<int64>[]`.
@@ -241,14 +231,11 @@ def hdm05_splits(
             return row["name"].startswith(HELD_OUT)
         return split_by_hash(row["name"].decode()) == "validation"
 
-    def is_trained(row: Mapping[str, Any]) -> bool:
-        return not is_held_out(row) and (views is None or row["view"] in views)
-
     def is_tested(row: Mapping[str, Any]) -> bool:
         return row["view"] in (hdm05.RANDOM if name == "hdm05_views" else (hdm05.FIXED,))
 
     rules: dict[str, tuple[str, Callable[[Mapping[str, Any]], bool]]] = {
-        "train": ("train", is_trained),
+        "train": ("train", lambda row: not is_held_out(row)),
         "validation": ("train", lambda row: is_held_out(row) and row["view"] in plain),
         "test": ("test", is_tested),
     }
