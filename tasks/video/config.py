@@ -23,6 +23,7 @@ TASK = "video"
 # The validation metric that selects the best epoch, and in `tune` the best settings.
 MONITOR: Final = "loss"
 MODE: Final = "min"
+RENDERED_MOTIONS = ("hdm05", "hdm05_views", "hdm05_actors")
 NO_LITERT = "LiteRT needs one length and size, and the clips of a request have any"
 
 
@@ -56,6 +57,11 @@ class Config(RunConfig):
     changes: float = 4.0
     """scale of the two change channels (absolute difference from the previous frame and from the
     mean of the clip): from black to white is CHANGES; 0 for no such channels"""
+    frame: Literal["vector", "joints"] = "vector"
+    """input of the recurrent layers from each frame: a vector, or the places of its joints"""
+    pose_weight: float = 0.0
+    """weight in the training loss of the distance of those joints from the true ones, which hdm05
+    has (mean distance, in sides of the picture); 0 for places of the network's own choice"""
     features: Count = 128
     """size of the vector that describes a frame"""
 
@@ -110,6 +116,7 @@ class Config(RunConfig):
             raise InputError("--backbone mobilenet_v3 and --backbone_weights PATH go together")
         if self.backbone_weights is not None and not self.backbone_weights.is_file():
             raise InputError("no such file; --backbone_weights needs one", self.backbone_weights)
+        self._check_joints()
         if self.changes < 0.0:
             raise InputError(f"--changes must be 0 or more, got {self.changes}")
         if not self.channels or any(count < 8 or count % 8 for count in self.channels):
@@ -119,6 +126,21 @@ class Config(RunConfig):
                 f"--image_size must be a multiple of {2 ** len(self.channels)}, since each of the "
                 f"{len(self.channels)} stages halves it; got {self.image_size}"
             )
+
+    def _check_joints(self) -> None:
+        if self.frame == "joints" and (self.backbone != "own" or len(self.channels) < 2):
+            raise InputError("--frame joints needs --backbone own and two or more --channels")
+        if self.pose_weight < 0.0:
+            raise InputError(f"--pose_weight must be 0 or more, got {self.pose_weight}")
+        if self.pose_weight and self.frame != "joints":
+            raise InputError(
+                "--pose_weight needs --frame joints, also of the model of --init; else pass "
+                "--pose_weight 0"
+            )
+        known = self.data is None and (self.dataset or "hdm05") in RENDERED_MOTIONS
+        if self.pose_weight and not known:
+            names = ", ".join(RENDERED_MOTIONS)
+            raise InputError(f"--pose_weight needs clips with known joints: --dataset {names}")
 
     def bucket_lengths(self) -> list[int]:
         """Return the fixed lengths to which batches are padded."""
@@ -137,7 +159,18 @@ _GAITS = Config(
     changes=32.0,
     negatives=0.08,
 )
-_HDM05 = Config(dataset="hdm05", epochs=16, patience=16, average=0.995)
+_HDM05 = Config(
+    dataset="hdm05",
+    epochs=16,
+    patience=16,
+    average=0.995,
+    image_size=48,
+    frame_rate=10,
+    colours=0.25,
+    changes=32.0,
+    frame="joints",
+    pose_weight=10.0,
+)
 MIXTURE = "gaits+hdm05"
 PRESETS = {
     "gaits": _GAITS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from common.data import batches
 from common.datasets import SPLITS, Corpus, DataSource, join, manual_folder, parts_of, prepare
 from common.errors import InputError
 from common.files import hash_files
-from tasks.video import clips, datasets, formats, resampling
+from tasks.video import clips, datasets, formats, hdm05, render, resampling
 from tasks.video.config import MIXABLE, Config
 from tasks.video.formats import Clip
 
@@ -24,7 +25,13 @@ BUFFER = 1000  # clips in the shuffle buffer; 30 frames of 64 x 64 pixels are 0.
 
 
 def load(
-    source: DataSource, *, rate: float, longest: int, seed: int, group: str | None = None
+    source: DataSource,
+    *,
+    rate: float,
+    longest: int,
+    seed: int,
+    group: str | None = None,
+    poses: bool = False,
 ) -> Corpus:
     """Load the data set of `--dataset`, several that train together, or the folder of `--data`.
 
@@ -39,6 +46,8 @@ def load(
       seed: decides the random splits of a folder.
       group: pattern of the groups of a folder that are never in two splits; see
         `formats.group_by`.
+      poses: whether training clips of `hdm05` have their `pose` `<float32>[time, joints, 2]`, see
+        `tasks.video.render.pose`.
 
     Raises:
       InputError: the data set is unknown, or the data cannot be obtained or read.
@@ -50,18 +59,18 @@ def load(
         raise InputError(f"no data set {name!r}; known: {', '.join(datasets.LICENCES)}")
     names = parts_of(name, MIXABLE) if "+" in name else [name]
     # A missing file is said before the first part is prepared, which may take minutes.
-    builders = [_builder(part, source) for part in names]
+    builders = [_builder(part, source, poses=poses) for part in names]
     if len({builder.name for builder in builders}) < len(names):
         raise InputError(f"{name!r}: these are selections of the same clips")
     corpora = []
     for part, builder in zip(names, builders, strict=True):
         prepare(builder, manual_dir=manual_folder(source.manual_dir, part))
-        corpora.append(_read(part, builder, rate=rate, longest=longest))
+        corpora.append(_read(part, builder, rate=rate, longest=longest, poses=poses))
     return corpora[0] if len(corpora) == 1 else _mix(corpora)
 
 
-def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
-    """Return the builder of a data set.
+def _builder(name: str, source: DataSource, *, poses: bool) -> tfds.core.DatasetBuilder:
+    """Return the builder of a data set; with `poses` that of `hdm05` has read its takes.
 
     Raises:
       InputError: its files have to be in `--manual_dir`, and are not.
@@ -71,21 +80,23 @@ def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
         data_dir=None if source.data_dir is None else str(source.data_dir),
     )
     manual_dir = manual_folder(source.manual_dir, name)
-    if isinstance(builder, datasets.Hdm05) and not builder.data_path.exists():
+    if isinstance(builder, datasets.Hdm05) and (poses or not builder.data_path.exists()):
         builder.read_takes(manual_dir)
     if isinstance(builder, datasets.Fights) and not builder.data_path.exists():
         builder.read_folder(manual_dir)
     return builder
 
 
-def _read(name: str, builder: tfds.core.DatasetBuilder, *, rate: float, longest: int) -> Corpus:
-    """Load a prepared data set."""
+def _read(
+    name: str, builder: tfds.core.DatasetBuilder, *, rate: float, longest: int, poses: bool
+) -> Corpus:
+    """Load a prepared data set; for `poses` see `datasets.hdm05_splits`."""
     if name == "ucf101":
         splits = _ucf101_splits(builder)
     else:
         splits = {
             split: _decode(files, rate=rate, longest=longest)
-            for split, files in _encoded_splits(builder, name).items()
+            for split, files in _encoded_splits(builder, name, poses=poses).items()
         }
     return Corpus(
         name=name,
@@ -127,10 +138,12 @@ def relabel(corpus: Corpus, labels: Sequence[str]) -> Corpus:
     return dataclasses.replace(corpus, labels=tuple(labels), splits=splits)
 
 
-def _encoded_splits(builder: tfds.core.DatasetBuilder, name: str) -> dict[str, tf.data.Dataset]:
-    """Return data sets of `video` (content of an mp4 file) and `label` `<int64>[]`."""
+def _encoded_splits(
+    builder: tfds.core.DatasetBuilder, name: str, *, poses: bool
+) -> dict[str, tf.data.Dataset]:
+    """Return data sets of `video` (content of an mp4 file), `label` and, of `hdm05`, `pose`."""
     if isinstance(builder, datasets.Hdm05):
-        return datasets.hdm05_splits(builder, name)
+        return datasets.hdm05_splits(builder, name, poses=poses)
     return {split: builder.as_dataset(split=split, shuffle_files=False) for split in SPLITS}
 
 
@@ -151,7 +164,7 @@ def _ucf101_splits(builder: tfds.core.DatasetBuilder) -> dict[str, tf.data.Datas
 def _decode(
     examples: tf.data.Dataset, *, rate: float, longest: int, from_paths: bool = False
 ) -> tf.data.Dataset:
-    """Decode the videos of `{video: <string>[], label: <int64>[]}`.
+    """Decode the videos of `{video: <string>[], label: <int64>[]}`, and sample their `pose` alike.
 
     Args:
       examples: `video` is the content of a file, or its path.
@@ -167,11 +180,17 @@ def _decode(
     def to_element(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         frames = tf.numpy_function(decode, [example["video"]], tf.uint8)
         frames.set_shape((None, None, None, 3))
-        return {
+        element = {
             "frames": frames,
             "frame_rate": tf.constant(rate, tf.float32),
             "label": example["label"],
         }
+        if "pose" in example:
+            pose = example["pose"][None]
+            element["pose"] = resampling.sample_in_graph(
+                pose, tf.shape(pose)[1:2], tf.constant([hdm05.RATE]), rate=rate, longest=longest
+            )[0][0]
+        return element
 
     return examples.map(to_element, tf.data.AUTOTUNE)
 
@@ -251,7 +270,7 @@ def preprocess(examples: tf.data.Dataset, config: Config) -> tf.data.Dataset:
     """Bring clips to the size and the frame rate of the network, as the export does.
 
     Args:
-      examples: elements of `load`.
+      examples: elements of `load`; any with a `pose` have the frame rate already.
       config: the size and the rate.
 
     Returns:
@@ -270,7 +289,8 @@ def preprocess(examples: tf.data.Dataset, config: Config) -> tf.data.Dataset:
             rate=config.frame_rate,
             longest=config.max_length,
         )
-        return {"frames": frames[0], "length": length[0], "label": example["label"]}
+        kept = {name: example[name] for name in ("label", "pose") if name in example}
+        return {"frames": frames[0], "length": length[0], **kept}
 
     return examples.map(to_network, tf.data.AUTOTUNE)
 
@@ -298,20 +318,23 @@ def augmenter(
             [9], seed=tf.stack([tf.constant(seed, tf.int64), number]), minval=-1.0, maxval=1.0
         )
         pace = rate * (1.0 + config.speed) ** draw[0]
-        frames, length = resampling.sample_in_graph(
-            clip["frames"][None],
-            clip["length"][None],
-            tf.reshape(pace, [1]),
+        sample = functools.partial(
+            resampling.sample_in_graph,
+            length=clip["length"][None],
+            frame_rate=tf.reshape(pace, [1]),
             rate=rate,
             longest=config.max_length,
         )
+        zoom, shift = (1.0 + config.zoom) ** draw[1], config.shift * draw[2:4]
+        mirrored = config.flip & (draw[4] < 0.0)
+        frames, length = sample(clip["frames"][None])
         frames = resampling.resize_in_graph(
             frames,
             tf.constant([[side, side]]),
             side,
-            zoom=tf.reshape((1.0 + config.zoom) ** draw[1], [1]),
-            shift=config.shift * draw[None, 2:4],
-            mirrored=config.flip & (draw[4:5] < 0.0),
+            zoom=zoom[None],
+            shift=shift[None],
+            mirrored=mirrored[None],
         )[0]
         x = tf.cast(frames, tf.float32)
         mean = tf.reduce_mean(x)
@@ -323,9 +346,30 @@ def augmenter(
             negative, lambda: without_activity(frames, draw[8], number), lambda: frames
         )
         label = tf.where(negative, tf.constant(-1, clip["label"].dtype), clip["label"])
-        return {"frames": frames, "length": length[0], "label": label}
+        augmented = {"frames": frames, "length": length[0], "label": label}
+        if "pose" in clip:
+            pose = sample(clip["pose"][None])[0][0]
+            augmented["pose"] = move_pose(pose, zoom, shift, mirrored)
+        return augmented
 
     return augment
+
+
+def move_pose(pose: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    """Move a pose as `resampling.resize_in_graph` moves the pixels.
+
+    Args:
+      pose: `<float32>[time, joints, 2]`, see `render.pose`.
+      zoom: `<float32>[]`, factor on the size.
+      shift: `<float32>[2]`, shift down and right, fraction of the side.
+      mirrored: `<bool>[]`, whether to exchange left and right at the end.
+
+    Returns:
+      Like `pose`.
+    """
+    pose = 0.5 + zoom * (pose - 0.5) + shift[::-1]
+    other = tf.gather(pose, render.MIRRORED, axis=1) * (-1.0, 1.0) + (1.0, 0.0)
+    return tf.where(mirrored, other, pose)
 
 
 def without_activity(frames: tf.Tensor, draw: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ from common.errors import InputError
 from common.files import read_lines
 from common.progress import progress
 from tasks.video import gaits, hdm05
+from tasks.video.config import RENDERED_MOTIONS
 
 import numpy as np
 import tensorflow as tf
@@ -147,7 +148,7 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 # hdm05: trained on three actors, tested on one fixed view of each take of the two others.
 # hdm05_views: the same, tested on five random views of each take.
 # hdm05_actors: for development; trained on bd and bk, validated on dg.
-HDM05_NAMES = ("hdm05", "hdm05_views", "hdm05_actors")
+HDM05_NAMES = RENDERED_MOTIONS
 HELD_OUT = b"dg"
 
 
@@ -218,11 +219,17 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
+def hdm05_splits(builder: Hdm05, name: str, *, poses: bool = False) -> dict[str, tf.data.Dataset]:
     """Choose the clips of each split for one of `HDM05_NAMES`.
 
+    Args:
+      builder: the prepared data set; with poses, it has read the takes.
+      name: one of `HDM05_NAMES`.
+      poses: whether clips of the training split have their `pose`.
+
     Returns:
-      Data sets of `video` (content of an mp4 file) and `label` `<int64>[]`.
+      Data sets of `video` (content of an mp4 file), `label` `<int64>[]` and maybe `pose`
+      `<float32>[frames, joints, 2]`, see `hdm05.pose_of_view`.
     """
     plain = (hdm05.FIXED, *hdm05.RANDOM)
 
@@ -239,18 +246,32 @@ def hdm05_splits(builder: Hdm05, name: str) -> dict[str, tf.data.Dataset]:
         "validation": ("train", lambda row: is_held_out(row) and row["view"] in plain),
         "test": ("test", is_tested),
     }
-    return {split: _select(builder, part, rule) for split, (part, rule) in rules.items()}
+    return {
+        split: _select(builder, part, rule, poses=poses and split == "train")
+        for split, (part, rule) in rules.items()
+    }
 
 
 def _select(
-    builder: tfds.core.DatasetBuilder, part: str, rule: Callable[[Mapping[str, Any]], bool]
+    builder: Hdm05, part: str, rule: Callable[[Mapping[str, Any]], bool], *, poses: bool
 ) -> tf.data.Dataset:
     """Select clips by a rule; they are held in memory as files, 10 kB each."""
-    rows = builder.as_dataset(split=part, shuffle_files=False).as_numpy_iterator()
-    videos, labels = zip(*[(row["video"], row["label"]) for row in rows if rule(row)], strict=True)
-    return tf.data.Dataset.from_tensor_slices(
-        {"video": list(videos), "label": tf.constant(labels, tf.int64)}
-    )
+    every = builder.as_dataset(split=part, shuffle_files=False).as_numpy_iterator()
+    rows = [row for row in every if rule(row)]
+    columns: dict[str, Any] = {
+        "video": [row["video"] for row in rows],
+        "label": tf.constant([row["label"] for row in rows], tf.int64),
+    }
+    if poses:
+        names = [row["name"].decode() for row in rows]
+        motions = [
+            hdm05.pose_of_view(name, builder.takes[name], int(row["view"]))
+            for name, row in zip(names, rows, strict=True)
+        ]
+        columns["pose"] = tf.RaggedTensor.from_row_lengths(
+            np.concatenate(motions), [len(motion) for motion in motions]
+        )
+    return tf.data.Dataset.from_tensor_slices(columns)
 
 
 # --- surveillance cameras -------------------------------------------------------------------------

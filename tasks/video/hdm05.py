@@ -39,8 +39,8 @@ ACTORS = {"train": ("bd", "bk", "dg"), "test": ("mm", "tr")}
 FIXED, RANDOM = 0, range(1, 6)
 
 
-def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
-    """Render a view of a take; the view follows from the name of the take and its own number.
+def set_scene(name: str, joints: np.ndarray, view: int) -> tuple[np.ndarray, render.View]:
+    """Return the body and the view that show a take; both follow from its name and the number.
 
     Args:
       name: `actor_motion_number`.
@@ -48,16 +48,26 @@ def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
       view: 0 is the fixed view, 1 to 5 are random views, 6 and more random views of other bodies.
 
     Returns:
-      `<uint8>[frames, 64, 64, 3]` at 12.5 frames per second.
+      `<float>[new frames, joints, 3]` at 12.5 frames per second, and the view.
     """
-    if view == FIXED:
-        return render.render(render.resample(joints, CAPTURE_RATE, RATE), size=SIZE)
-    seed = int(hashlib.sha1(f"{name} {view}".encode()).hexdigest()[:8], 16)
-    random = np.random.default_rng([seed, 23])
-    if view not in RANDOM:
-        joints = render.reproportion(joints, random)
-    camera_view = render.random_view(random)
-    return render.render(render.resample(joints, CAPTURE_RATE, RATE), camera_view, size=SIZE)
+    camera_view = render.FIXED_VIEW
+    if view != FIXED:
+        seed = int(hashlib.sha1(f"{name} {view}".encode()).hexdigest()[:8], 16)
+        random = np.random.default_rng([seed, 23])
+        if view not in RANDOM:
+            joints = render.reproportion(joints, random)
+        camera_view = render.random_view(random)
+    return render.resample(joints, CAPTURE_RATE, RATE), camera_view
+
+
+def render_take(name: str, joints: np.ndarray, view: int) -> np.ndarray:
+    """Render a view of a take: `<uint8>[frames, 64, 64, 3]`; for the arguments see `set_scene`."""
+    return render.render(*set_scene(name, joints, view), size=SIZE)
+
+
+def pose_of_view(name: str, joints: np.ndarray, view: int) -> np.ndarray:
+    """Return the pose in each frame of `render_take`, as `render.pose` does."""
+    return render.pose(*set_scene(name, joints, view))
 
 
 def encode_view(row: tuple[str, np.ndarray, int]) -> bytes:

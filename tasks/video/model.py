@@ -18,6 +18,11 @@ are mirrored, zoomed, moved, made faster or slower, brighter or darker, each cli
 model learns to be unsure. The graph samples the frame that is visible at the middle of each step
 and fits pictures into the size of the model in proportion, with black bars.
 
+With `--frame joints` the recurrent layers read where joints are in each frame, and nothing else: 20
+maps, of which each has its mean place, weighted by its softmax. With `--pose_weight` these places
+are trained to be those of the captured joints that `hdm05` is rendered from. A network that reads
+vectors fits the few bodies of its training.
+
 `--backbone mobilenet_v3 --backbone_weights PATH` adds a frozen MobileNetV3Small on each frame. PATH
 is the weights file without its top that `keras.applications` publishes; nothing is downloaded. It
 was tried with random weights only.
@@ -25,6 +30,7 @@ was tried with random weights only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +39,7 @@ from common.errors import InputError
 from common.rnn import length_mask, stack
 from common.training.fit import Losses
 from tasks.video.config import Config
+from tasks.video.render import JOINTS
 
 import keras
 import numpy as np
@@ -42,6 +49,7 @@ from keras import ops
 LOST = 0.05  # fraction of right answers on validation clips below the thresholds
 SURE = 0.6  # no threshold is higher: a small validation split says little about new clips
 HEAD = "head"  # the layer that `--init` replaces if the classes differ
+POSE = "pose"  # the layer that returns the joints
 
 
 @keras.saving.register_keras_serializable("tasks.video")
@@ -110,11 +118,11 @@ class UnfoldTime(keras.layers.Layer):
     """Separate time from the batch again, after `FrameChannels` folded it.
 
     Call arguments:
-      features: `<float>[batch * time, features]`.
+      features: `<float>[batch * time, ...]`.
       like: `[batch, time, ...]`; only its shape matters.
 
     Returns:
-      `<float>[batch, time, features]`.
+      `<float>[batch, time, ...]`.
 
     Example:
       >>> UnfoldTime()(ops.zeros((8, 3)), ops.zeros((2, 4, 1))).shape
@@ -124,11 +132,11 @@ class UnfoldTime(keras.layers.Layer):
     def call(self, features: Any, like: Any) -> Any:
         """Reshape the features."""
         shape = ops.shape(like)
-        return ops.reshape(features, (shape[0], shape[1], features.shape[-1]))
+        return ops.reshape(features, (shape[0], shape[1], *features.shape[1:]))
 
     def compute_output_spec(self, features: Any, like: Any) -> keras.KerasTensor:
         """Return the symbolic sequences."""
-        return keras.KerasTensor((*like.shape[:2], features.shape[-1]), dtype=features.dtype)
+        return keras.KerasTensor((*like.shape[:2], *features.shape[1:]), dtype=features.dtype)
 
 
 def _convolution(filters: int, size: int, strides: int, name: str) -> keras.layers.Conv2D:
@@ -197,25 +205,112 @@ def _activate(x: Any, name: str) -> Any:
     return ops.relu(GroupNormalization(x.shape[-1] // 8, name=f"{name}_norm")(x))
 
 
-def frame_features(pictures: Any, config: Config) -> Any:
-    """Compute a feature vector for each picture.
+@keras.saving.register_keras_serializable("tasks.video")
+class JointFeatures(keras.layers.Layer):
+    """Describe each frame of a motion independent of where the body is and how large it is.
+
+    Call arguments:
+      joints: `<float>[batch, time, joints, 2 or 3]`.
+      mask: `<bool>[batch, time]`, true at valid frames.
+
+    Returns:
+      `<float>[batch, time, (4 or 6) * (joints + 1)]`: the joints around their centre, the place of
+      the centre since the first frame, and the movement of both since the frame before.
+
+    Example:
+      >>> JointFeatures()(ops.ones((2, 4, 5, 3)), ops.ones((2, 4), "bool")).shape
+      TensorShape([2, 4, 36])
+    """
+
+    SPEED = 5.0  # movements from frame to frame are small
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, joints: Any, mask: Any) -> Any:
+        """Compute the features."""
+        valid = ops.cast(mask, "float32")[..., None, None]
+        joints = ops.cast(joints, "float32") * valid
+        centre = ops.mean(joints, axis=2, keepdims=True)
+        around = (joints - centre) * valid
+        count = ops.maximum(ops.sum(valid, axis=(1, 2, 3), keepdims=True), 1.0)
+        spread = ops.sum(ops.square(around), axis=(1, 2, 3), keepdims=True) / count
+        scale = ops.rsqrt(spread / joints.shape[2] + 1e-8)
+        place = (centre - centre[:, :1]) * valid
+        parts = [around * scale, place * scale]
+        parts += [self.SPEED * (part - _before(part)) * valid for part in parts]
+        shape = ops.shape(joints)
+        flat = [
+            ops.reshape(part, (shape[0], shape[1], math.prod(part.shape[2:]))) for part in parts
+        ]
+        return ops.concatenate(flat, axis=-1)
+
+    def compute_output_spec(self, joints: Any, mask: Any) -> keras.KerasTensor:
+        """Return the symbolic features."""
+        count, axes = joints.shape[2:]
+        return keras.KerasTensor((*joints.shape[:2], 2 * axes * (count + 1)), dtype="float32")
+
+
+def _before(part: Any) -> Any:
+    """Return each frame's predecessor; that of the first one is itself."""
+    return ops.concatenate([part[:, :1], part[:, :-1]], axis=1)
+
+
+@keras.saving.register_keras_serializable("tasks.video")
+class MeanPlaces(keras.layers.Layer):
+    """Return the mean place of each map, weighted by the softmax of its values.
+
+    Call arguments:
+      maps: `<float>[pictures, rows, columns, maps]`.
+
+    Returns:
+      `<float32>[pictures, maps, 2]`: column and row, fractions of the width and the height.
+
+    Reference:
+      - [Sun et al., 2018: Integral human pose regression](https://arxiv.org/abs/1711.08229)
+
+    Example:
+      >>> maps = np.zeros((1, 3, 3, 1), np.float32)
+      >>> maps[0, 2, 1] = 99.0
+      >>> MeanPlaces()(maps).numpy().tolist()
+      [[[0.5, 1.0]]]
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+
+    def call(self, maps: Any) -> Any:
+        """Compute the means."""
+        rows, columns, count = maps.shape[1:]
+        row, column = np.mgrid[0.0 : 1.0 : rows * 1j, 0.0 : 1.0 : columns * 1j]
+        places = np.stack([column.ravel(), row.ravel()], axis=1).astype(np.float32)
+        flat = ops.reshape(ops.cast(maps, "float32"), (-1, rows * columns, count))
+        weights = ops.transpose(ops.softmax(flat, axis=1), (0, 2, 1))
+        return ops.matmul(weights, places)
+
+    def compute_output_spec(self, maps: Any) -> keras.KerasTensor:
+        """Return the symbolic places."""
+        return keras.KerasTensor((maps.shape[0], maps.shape[-1], 2), dtype="float32")
+
+
+def frame_maps(pictures: Any, config: Config) -> tuple[Any, Any]:
+    """Compute feature maps of each picture.
 
     A convolution and pre-activated residual blocks, each of which halves the sides of the picture.
-    The last feature map is flattened, not averaged, so that positions matter. The output of the
-    stem, the largest feature map, is not normalised, to save time.
+    The output of the stem, the largest feature map, is not normalised, to save time.
 
     Args:
       pictures: `<float>[pictures, side, side, channels]`.
       config: the architecture.
 
     Returns:
-      `<float>[pictures, config.features]`.
+      The input of the last block, and its output, with half the sides.
 
     Reference:
       - [He et al., 2016: Identity mappings in deep residual
         networks](https://arxiv.org/abs/1603.05027)
     """
-    x = _convolution(config.channels[0], 3, 2, "stem")(pictures)
+    x = before = _convolution(config.channels[0], 3, 2, "stem")(pictures)
     for number, filters in enumerate(config.channels[1:], start=1):
         name = f"block_{number}"
         before = _activate(x, f"{name}_a") if number > 1 else ops.relu(x)
@@ -223,11 +318,38 @@ def frame_features(pictures: Any, config: Config) -> Any:
         y = _convolution(filters, 3, 1, f"{name}_b")(_activate(y, f"{name}_b"))
         pooled = keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
         x = _convolution(filters, 1, 1, f"{name}_skip")(pooled) + y
-    x = _activate(x, "last")
-    x = _convolution(32, 1, 1, "narrow")(x)
+    return before, _activate(x, "last")
+
+
+def describe(maps: Any, config: Config) -> Any:
+    """Return a vector for each picture, from its last feature maps.
+
+    They are flattened, not averaged, so that positions matter.
+
+    Args:
+      maps: `<float>[pictures, rows, columns, channels]`.
+      config: the size of the vector.
+
+    Returns:
+      `<float>[pictures, config.features]`.
+    """
+    x = _convolution(32, 1, 1, "narrow")(maps)
     x = keras.layers.Flatten(name="places")(x)
     x = keras.layers.Dense(config.features, name="describe")(x)
     return keras.layers.LayerNormalization(name="describe_norm")(x)
+
+
+def locate_joints(finer: Any, last: Any) -> Any:
+    """Return where each joint is in each picture, `<float32>[pictures, joints, 2]`.
+
+    Args:
+      finer: feature maps of `frame_maps`.
+      last: those with half the sides, which see more of the body.
+    """
+    around = keras.layers.Conv2D(len(JOINTS), 1, name="joints_around")(last)
+    around = keras.layers.UpSampling2D(2, interpolation="bilinear", name="joints_enlarged")(around)
+    maps = keras.layers.Conv2D(len(JOINTS), 1, name="joints_here")(finer) + around
+    return MeanPlaces(name="joint_places")(maps)
 
 
 def backbone_features(frames: Any, mask: Any, config: Config) -> Any:
@@ -289,16 +411,38 @@ def build(config: Config, *, classes: int) -> keras.Model:
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
     pictures = FrameChannels(config.colours, config.changes, name="frame_channels")(frames, mask)
-    described = frame_features(pictures, config)
-    if config.backbone != "own":
-        described = ops.concatenate([described, backbone_features(frames, mask, config)], axis=-1)
-    x = UnfoldTime(name="unfold_time")(described, frames)
+    finer, last = frame_maps(pictures, config)
+    if config.frame == "joints":
+        pose = UnfoldTime(name=POSE)(locate_joints(finer, last), frames)
+        x = JointFeatures(name="joint_features")(pose, mask)
+        x = keras.layers.Dense(config.features, activation="relu", name="describe")(x)
+        x = keras.layers.LayerNormalization(name="describe_norm")(x)
+    else:
+        described = describe(last, config)
+        if config.backbone != "own":
+            backbone = backbone_features(frames, mask, config)
+            described = ops.concatenate([described, backbone], axis=-1)
+        x = UnfoldTime(name="unfold_time")(described, frames)
     outputs = classify(keras.layers.Dropout(config.dropout)(x), mask, config, classes)
     return keras.Model(
         {"frames": frames, "length": length},
         outputs,
         name="video",
     )
+
+
+def with_pose(classifier: keras.Model) -> keras.Model:
+    """Return a model of the same inputs and weights that also returns the joints, for training.
+
+    Args:
+      classifier: of `build`, with the `frame` joints.
+
+    Returns:
+      A model with the outputs of the classifier and `pose` `<float32>[batch, time, joints, 2]`, see
+      `tasks.video.render.pose`.
+    """
+    pose = classifier.get_layer(POSE).output
+    return keras.Model(classifier.input, {**classifier.output, "pose": pose}, name="video_and_pose")
 
 
 def classify(x: Any, mask: Any, config: Config, classes: int) -> dict[str, Any]:
@@ -362,8 +506,11 @@ def make_losses(config: Config, classes: int) -> Losses:
     [Hendrycks et al., 2019: Deep anomaly detection with outlier
     exposure](https://arxiv.org/abs/1812.04606).
 
+    Where the outputs and the batch have a `pose`, `config.pose_weight` times the `pose_error` of
+    clips with an activity is added.
+
     Args:
-      config: the label smoothing.
+      config: the label smoothing and the weight.
       classes: number of classes.
     """
     smoothing = config.label_smoothing
@@ -376,6 +523,31 @@ def make_losses(config: Config, classes: int) -> Losses:
         target = tf.one_hot(label, classes, 1.0 - smoothing, 0.0) + smoothing / classes
         target = tf.where(label[:, None] >= 0, target, 1.0 / classes)
         values = -tf.reduce_sum(target * logs, axis=-1)
+        if "pose" in batch and "pose" in outputs:
+            error = pose_error(outputs["pose"], batch["pose"], batch["length"])
+            values += config.pose_weight * tf.where(label >= 0, error, 0.0)
         return values, tf.ones_like(values)
 
     return losses
+
+
+def pose_error(estimate: tf.Tensor, pose: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Return the mean distance of the joints from where they are estimated (MPJPE).
+
+    Args:
+      estimate: `<float>[batch, time, joints, 2]`.
+      pose: like `estimate`.
+      length: `<int32>[batch]`, valid frames.
+
+    Returns:
+      `<float>[batch]`.
+
+    Example:
+      >>> pose_error(tf.ones([1, 4, 5, 2]), tf.ones([1, 4, 5, 2]) + (3.0, 4.0), [2]).numpy()
+      array([5.], dtype=float32)
+    """
+    # The gradient of the root of 0 is infinite.
+    distance = tf.sqrt(tf.reduce_sum(tf.square(estimate - pose), axis=-1) + 1e-8)
+    valid = tf.sequence_mask(length, tf.shape(pose)[1], tf.float32)
+    frames = tf.reduce_sum(tf.reduce_mean(distance, axis=-1) * valid, axis=1)
+    return frames / tf.reduce_sum(valid, axis=1)

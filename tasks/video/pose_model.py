@@ -11,61 +11,12 @@ from common.serving.targets import PORTABLE, Examples, Signatures, Target, same,
 from tasks.video import resampling
 from tasks.video.config import Config
 from tasks.video.joints import pose_request
-from tasks.video.model import classify
+from tasks.video.model import JointFeatures, classify
 from tasks.video.serving import MOST, RATES
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
-
-
-@keras.saving.register_keras_serializable("tasks.video")
-class JointFeatures(keras.layers.Layer):
-    """Describe each frame of a motion independent of where the body is and how large it is.
-
-    Call arguments:
-      joints: `<float>[batch, time, joints, 3]`.
-      mask: `<bool>[batch, time]`, true at valid frames.
-
-    Returns:
-      `<float>[batch, time, 6 * joints + 6]`: the joints around their centre, their movement since
-      the frame before, the place of the centre since the first frame, and its movement.
-
-    Example:
-      >>> JointFeatures()(ops.ones((2, 4, 5, 3)), ops.ones((2, 4), "bool")).shape
-      TensorShape([2, 4, 36])
-    """
-
-    SPEED = 5.0  # movements from frame to frame are small
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**{**kwargs, "dtype": "float32"})
-
-    def call(self, joints: Any, mask: Any) -> Any:
-        """Compute the features."""
-        valid = ops.cast(mask, "float32")[..., None, None]
-        joints = ops.cast(joints, "float32") * valid
-        centre = ops.mean(joints, axis=2, keepdims=True)
-        around = (joints - centre) * valid
-        count = ops.maximum(ops.sum(valid, axis=(1, 2, 3), keepdims=True), 1.0)
-        spread = ops.sum(ops.square(around), axis=(1, 2, 3), keepdims=True) / count
-        scale = ops.rsqrt(spread / joints.shape[2] + 1e-8)
-        place = (centre - centre[:, :1]) * valid
-        parts = [around * scale, place * scale]
-        parts += [self.SPEED * (part - _before(part)) * valid for part in parts]
-        shape = ops.shape(joints)
-        flat = [ops.reshape(part, (shape[0], shape[1], 3 * part.shape[2])) for part in parts]
-        return ops.concatenate(flat, axis=-1)
-
-    def compute_output_spec(self, joints: Any, mask: Any) -> keras.KerasTensor:
-        """Return the symbolic features."""
-        return keras.KerasTensor((*joints.shape[:2], 6 * joints.shape[2] + 6), dtype="float32")
-
-
-def _before(part: Any) -> Any:
-    """Return each frame's predecessor; that of the first one is itself."""
-    return ops.concatenate([part[:, :1], part[:, :-1]], axis=1)
 
 
 def build(config: Config, *, classes: int, joints: int) -> keras.Model:

@@ -38,6 +38,12 @@ PARENTS = {
 }
 JOINTS = tuple(PARENTS)
 JOINT_INDEX = {joint: index for index, joint in enumerate(JOINTS)}
+# The joint that each one becomes in a mirror.
+_OTHER_SIDE = {"left": "right", "right": "left"}
+MIRRORED = tuple(
+    JOINT_INDEX["_".join(_OTHER_SIDE.get(part, part) for part in joint.split("_"))]
+    for joint in JOINTS
+)
 
 
 class Limb(NamedTuple):
@@ -269,6 +275,19 @@ def place_camera(joints: np.ndarray, view: View, size: int) -> Camera:
     free = (size - focal * (high - low)) / 2.0
     centre = size / 2.0 - focal * (high + low) / 2.0 + 0.6 * free * view.shift
     return camera._replace(focal=focal, centre=centre)
+
+
+def pose(joints: np.ndarray, view: View) -> np.ndarray:
+    """Return where the joints are in the picture.
+
+    Args:
+      joints: `<float>[frames, joints, 3]` in the order of `JOINTS`.
+      view: camera and framing.
+
+    Returns:
+      `<float32>[frames, joints, 2]`: column and row, fractions of the side of the picture.
+    """
+    return place_camera(joints, view, 1).project(joints)[..., :2].astype(np.float32)
 
 
 # --- pixels ---------------------------------------------------------------------------------------

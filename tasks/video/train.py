@@ -53,6 +53,7 @@ ARCHITECTURE = (
     "colours",
     "changes",
     "features",
+    "frame",
     "cell",
     "units",
     "layers",
@@ -79,6 +80,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     steps = run.steps(corpus.size("train"))
     with run.strategy.scope():
         built = build_model(corpus, run)
+        trained = model.with_pose(built) if config.pose_weight else built
         optimizer = run.make_adam(steps)
     # Clips are decoded and resized once, in the first epoch. A killed run may leave incomplete
     # files.
@@ -91,7 +93,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> tuple[keras.Model, Fitted]:
     }
     try:
         fitted = fit(
-            built,
+            trained,
             optimizer=optimizer,
             losses=model.make_losses(config, len(corpus.labels)),
             train=lambda epoch: data.to_batches(
@@ -141,7 +143,14 @@ def train(config: Config) -> Path | None:
         return pose.train(run)
     side, rate, longest = config.image_size, config.frame_rate, config.max_length
     with run.chief_first():
-        corpus = data.load(config, rate=rate, longest=longest, seed=config.seed, group=config.group)
+        corpus = data.load(
+            config,
+            rate=rate,
+            longest=longest,
+            seed=config.seed,
+            group=config.group,
+            poses=config.pose_weight > 0.0,
+        )
     built, fitted = train_model(corpus, run)
 
     return release(

@@ -1,8 +1,10 @@
+import dataclasses
+
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
-from tasks.video import data
+from tasks.video import data, gaits, render, resampling
 from tasks.video.config import PRESETS, Config
-from tests.tasks.own.video import SIDE, body
+from tests.tasks.own.video import RATE, SIDE, body
 from tests.tasks.video.samples import make_folder
 
 import numpy as np
@@ -85,3 +87,60 @@ def test_a_part_of_the_training_clips_shows_no_activity():
     assert any(still) and not all(still)
     again = augment(tf.constant(3, tf.int64), clip)
     np.testing.assert_array_equal(again["frames"], rows[3]["frames"])
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_pose_moves_as_the_pixels(mirrored):
+    random, middle = np.random.default_rng(0), (np.indices((64, 64)) + 0.5) / 64
+    for zoom in (0.9, 1.0, 1.1):
+        place, shift = random.uniform(0.3, 0.7, 2), random.uniform(-0.1, 0.1, 2).astype(np.float32)
+        dot = 250.0 * np.exp(-((middle - place[::-1, None, None]) ** 2).sum(0) / 0.003)
+        frames = np.repeat(dot.round().astype(np.uint8)[None, None, ..., None], 3, axis=-1)
+        moved = resampling.resize_in_graph(
+            tf.constant(frames),
+            tf.constant([[64, 64]]),
+            64,
+            zoom=tf.constant([zoom]),
+            shift=shift[None],
+            mirrored=tf.constant([mirrored]),
+        )[0, 0, ..., 0]
+        light = moved.numpy() / moved.numpy().sum(dtype=float)
+        wanted = [(light * middle[1]).sum(), (light * middle[0]).sum()]
+        pose = np.tile(place.astype(np.float32), (1, len(render.JOINTS), 1))
+        found = data.move_pose(tf.constant(pose), zoom, tf.constant(shift), tf.constant(mirrored))
+        np.testing.assert_allclose(found, np.tile(wanted, (1, len(pose[0]), 1)), atol=0.004)
+
+
+def test_a_mirrored_pose_is_that_of_a_mirrored_body():
+    joints = gaits.move("kicking", seconds=1.0, rate=RATE, seed=0)
+    view = dataclasses.replace(render.random_view(np.random.default_rng(0)), shift=(0.0, 0.5))
+    mirrored = joints[:, render.MIRRORED] * (-1.0, 1.0, 1.0)
+    opposite = dataclasses.replace(view, azimuth=-view.azimuth, roll=-view.roll)
+    pose = tf.constant(render.pose(joints, view))
+    found = data.move_pose(pose, tf.constant(1.0), tf.zeros(2), tf.constant(True))
+    np.testing.assert_allclose(found, render.pose(mirrored, opposite), atol=1e-5)
+
+
+def test_poses_are_augmented_as_the_frames():
+    """The brightness of each frame, and its joints, are its number; its left half is dark."""
+    still = Config(image_size=SIDE, channels=(8, 8), max_length=32, shift=0.0, zoom=0.0)
+    config = dataclasses.replace(still, speed=0.5, brightness=0.0)
+    number = np.arange(1, 21)
+    frames = np.zeros((20, SIDE, SIDE, 3), np.uint8)
+    frames[:, :, SIDE // 2 :] = 10 * number[:, None, None, None]
+    pose = np.zeros((20, len(render.JOINTS), 2), np.float32)
+    pose[:, render.JOINT_INDEX["right_hand"]] = number[:, None]
+    clip = {"frames": frames, "length": tf.constant(20), "label": tf.constant(2), "pose": pose}
+    augment, seen = data.augmenter(config, 5), set()
+    for row in (augment(tf.constant(number, tf.int64), clip) for number in range(20)):
+        halves = row["frames"].numpy()[:, SIDE // 2, [SIDE // 4, 3 * SIDE // 4], 0]
+        is_mirrored = bool(halves[0, 0])
+        hand = render.JOINT_INDEX["left_hand" if is_mirrored else "right_hand"]
+        steps = halves.max(axis=1) / 10.0
+        wanted = np.zeros((len(steps), *pose.shape[1:]), np.float32)
+        wanted[:, hand] = steps[:, None]
+        if is_mirrored:
+            wanted[..., 0] = 1.0 - wanted[..., 0]
+        np.testing.assert_allclose(row["pose"], wanted, atol=1e-5)
+        seen.add((is_mirrored, len(steps)))
+    assert len(seen) > 10 and len({mirrored for mirrored, _ in seen}) == 2

@@ -3,6 +3,7 @@ import itertools
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
 from tasks.video import data, datasets, gaits, hdm05, render
+from tasks.video.joints import sample
 from tests.tasks.video.samples import make_folder
 
 import numpy as np
@@ -93,6 +94,28 @@ def test_hdm05_is_split_by_actor_and_view(tmp_path, monkeypatch):
     # Two takes are in the validation split by their names, bk's second and dg's third.
     assert sizes["hdm05"] == {"train": 4 * 7, "validation": 2 * 6, "test": 4}
     assert sizes["hdm05_views"] == {**sizes["hdm05"], "test": 4 * 5}
+    check_poses(where, read(None, None))
+
+
+def check_poses(where, takes):
+    """Each training clip has the pose of its own frames, also at another frame rate."""
+    flags = EvaluateConfig(dataset="hdm05_actors", **where)
+    corpus = data.load(flags, rate=10.0, longest=5, seed=1, poses=True)
+    assert all("pose" not in corpus.splits[split].element_spec for split in ("validation", "test"))
+    views = [(name, takes[name], view) for name in takes for view in range(7) if name[0] == "b"]
+    rendered, poses = (
+        np.stack([sample(make(*view), hdm05.RATE, 10.0, longest=5) for view in views])
+        for make in (hdm05.render_take, hdm05.pose_of_view)
+    )
+    found = set()
+    for row in corpus.splits["train"].as_numpy_iterator():
+        number = int(np.abs(rendered - row["frames"].astype(float)).mean((1, 2, 3, 4)).argmin())
+        np.testing.assert_array_equal(row["pose"], poses[number])
+        found.add(number)
+    assert len(found) == 26  # in the fixed view the two takes of an actor look alike
+    with pytest.raises(InputError, match="--manual_dir FOLDER"):  # prepared, but without the takes
+        flags = EvaluateConfig(dataset="hdm05", data_dir=where["data_dir"])
+        data.load(flags, rate=12.5, longest=96, seed=1, poses=True)
 
 
 def test_every_activity_of_both_data_sets_has_a_name_in_the_mixture():
@@ -145,9 +168,7 @@ def test_bodies_by_formula_and_captured_ones_train_together(small_gaits, small_h
             {"hopping": "jumping"}.get(name, name) for name in labels_of(captured, split)
         ]
         assert sorted(counts[split]) == sorted(own)
-    # Views 0, 3 and 6 of the seven of each training take.
-    assert captured.size("train") % 7 == 0
-    assert corpus.size("train") == 28 + captured.size("train") // 7 * 3
+    assert corpus.size("train") == 28 + captured.size("train")
     assert counts["train"].count("jumping") > 2 and "hopping" not in counts["train"]
     with pytest.raises(InputError, match="these are selections of the same clips"):
         load(dataset="hdm05+hdm05_actors", **where)
@@ -196,6 +217,19 @@ def test_views_of_a_take_follow_from_its_name():
     again = hdm05.render_take("mm_squat1Reps_001", take, 0)
     np.testing.assert_array_equal(views[0], again)  # the fixed view is fixed
     assert np.any(hdm05.render_take("mm_squat1Reps_001", take, 1) != views[1])
+
+
+def test_a_pose_of_a_view_is_that_of_the_body_it_shows():
+    take = moving_take(0, "squat1Reps")
+    poses = [hdm05.pose_of_view("bd_squat1Reps_001", take, view) for view in (0, 1, 6)]
+    joints = render.resample(take, 30.0, hdm05.RATE)
+    np.testing.assert_array_equal(poses[0], render.pose(joints, render.FIXED_VIEW))
+    for view, pose in zip((0, 1, 6), poses, strict=True):
+        # The middle of the body is unlike the picture's corner there.
+        frames = hdm05.render_take("bd_squat1Reps_001", take, view).astype(int)
+        column, row = (64 * pose[:, 0]).astype(int).T
+        apart = np.abs(frames[np.arange(len(frames)), row, column] - frames[:, 2, 2]).sum(axis=-1)
+        assert apart.min() > 40
 
 
 # --- surveillance cameras -------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import dataclasses
 import zipfile
 
 from common.errors import InputError
@@ -18,7 +19,11 @@ def test_more_padding_changes_no_model(pooling, changes):
     config = Config(
         image_size=8, channels=(8, 8), features=6, units=5, pooling=pooling, changes=changes
     )
-    built = model.build(config, classes=3)
+    check_padding(model.build(config, classes=3))
+
+
+def check_padding(built):
+    """The outputs of a model of 8 x 8 pixels do not depend on padding."""
     frames, length = noise(8, 8, 8).reshape(2, 4, 8, 8, 3), np.array([4, 2], np.int32)
     plain = built({"frames": frames, "length": length})
     junk = np.concatenate([frames, noise(6, 8, 8, seed=1).reshape(2, 3, 8, 8, 3)], axis=1)
@@ -167,3 +172,104 @@ def test_a_backbone_is_read_from_a_file_and_stays_as_it_is(tmp_path):
     weights.write_bytes(b"no weights")
     with pytest.raises(InputError, match="not the weights of MobileNetV3Small without its top"):
         model.build(config, classes=3)
+
+
+POSED = Config(
+    dataset="hdm05",
+    image_size=8,
+    channels=(8, 8),
+    features=16,
+    units=5,
+    frame="joints",
+    pose_weight=3.0,
+)
+
+
+def posed_batch():
+    """Clips of a bright square, in whose corners the joints are."""
+    random = np.random.default_rng(0)
+    place, frames = random.integers(0, 5, (2, 4, 2)), np.zeros((2, 4, 8, 8, 3), np.uint8)
+    for row, times in enumerate(place):
+        for time, (x, y) in enumerate(times):
+            frames[row, time, y : y + 4, x : x + 4] = 250
+    corners = np.indices((4, 5)).reshape(2, 20).T / 4.0
+    return {
+        "frames": tf.constant(frames),
+        "length": tf.constant([4, 2]),
+        "label": tf.constant([1, -1], tf.int64),
+        "pose": tf.constant((place[:, :, None] + 4.0 * corners) / 8.0, tf.float32),
+    }
+
+
+def test_joints_are_located_in_each_frame_by_itself():
+    keras.utils.set_random_seed(0)
+    classifier = model.build(POSED, classes=3)
+    trained = model.with_pose(classifier)
+    batch = posed_batch()
+    asked = {name: batch[name] for name in ("frames", "length")}
+    outputs, plain = trained(asked), classifier(asked)
+    # The classifier, which is exported, has the same weights, and no more of them.
+    assert set(plain) == {"probabilities", "frame_probabilities"}
+    for name, value in plain.items():
+        np.testing.assert_array_equal(outputs[name], value)
+    assert [id(w) for w in trained.weights] == [id(w) for w in classifier.weights]
+    assert outputs["pose"].shape == (2, 4, 20, 2)
+    assert 0.0 <= np.min(outputs["pose"]) < np.max(outputs["pose"]) <= 1.0
+    check_padding(classifier)
+    # Nothing but the joints reaches the recurrent layers.
+    names = [layer.name for layer in classifier.layers]
+    assert "unfold_time" not in names and "places" not in names
+    with pytest.raises(ValueError, match="pose"):
+        model.with_pose(
+            model.build(dataclasses.replace(POSED, frame="vector", pose_weight=0), classes=3)
+        )
+
+
+def test_mean_places_are_those_of_the_softmax():
+    maps = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, 5, 4)).astype(np.float32)
+    weights = np.exp(maps) / np.exp(maps).sum(axis=(1, 2), keepdims=True)
+    column = (weights * np.linspace(0.0, 1.0, 5)[:, None]).sum(axis=(1, 2))
+    row = (weights * np.linspace(0.0, 1.0, 3)[:, None, None]).sum(axis=(1, 2))
+    found = model.MeanPlaces()(maps)
+    np.testing.assert_allclose(found, np.stack([column, row], axis=-1), atol=1e-6)
+
+
+def test_the_error_of_poses_is_added_to_the_loss_of_clips_with_an_activity():
+    losses, batch = model.make_losses(POSED, 3), posed_batch()
+    outputs = {"probabilities": tf.constant([[0.2, 0.5, 0.3]] * 2), "pose": batch["pose"] + 0.5}
+    plain, _ = losses({"probabilities": outputs["probabilities"]}, batch)
+    values, weights = losses(outputs, batch)
+    np.testing.assert_allclose(values - plain, [3.0 * np.sqrt(0.5), 0.0], rtol=1e-4)
+    assert weights.numpy().tolist() == [1.0, 1.0]
+    # Validation clips have no poses, so their loss remains comparable.
+    del batch["pose"]
+    np.testing.assert_array_equal(losses(outputs, batch)[0], plain)
+
+
+def test_the_error_of_poses_is_the_mean_distance_in_valid_frames():
+    random = np.random.default_rng(0)
+    one, other = random.normal(size=(2, 3, 5, 20, 2)).astype(np.float32)
+    length = [5, 1, 3]
+    wanted = [
+        np.mean([np.linalg.norm(a - b, axis=-1).mean() for a, b in zip(x[:n], y[:n], strict=True)])
+        for x, y, n in zip(one, other, length, strict=True)
+    ]
+    np.testing.assert_allclose(model.pose_error(one, other, length), wanted, rtol=1e-5)
+
+
+def test_joints_are_learnt():
+    keras.utils.set_random_seed(0)
+    trained, losses = model.with_pose(model.build(POSED, classes=3)), model.make_losses(POSED, 3)
+    optimizer, batch = keras.optimizers.Adam(2e-2), posed_batch()
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            outputs = trained({"frames": batch["frames"], "length": batch["length"]})
+            loss = tf.reduce_sum(losses(outputs, batch)[0])
+        gradients = tape.gradient(loss, trained.trainable_variables)
+        optimizer.apply(gradients, trained.trainable_variables)
+        return model.pose_error(outputs["pose"], batch["pose"], batch["length"])[0]
+
+    errors = [float(step()) for _ in range(60)]
+    assert errors[-1] < 0.3 * errors[0]

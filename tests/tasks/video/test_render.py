@@ -1,3 +1,5 @@
+import dataclasses
+
 from tasks.video import gaits, kinematics, render
 from tasks.video.kinematics import SIDES
 from tests.tasks.video.samples import bone_lengths
@@ -193,3 +195,24 @@ def test_motion_is_interpolated_at_the_middle_of_frames():
     expected = np.interp(times, (np.arange(30) + 0.5) / 30.0, joints[:, 1, 2])
     np.testing.assert_allclose(found[:, 1, 2], expected)
     np.testing.assert_array_equal(render.resample(joints, 30.0, 30.0), joints)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pose_lies_on_the_body_in_the_picture(seed):
+    joints = gaits.move("kicking", seconds=2.0, rate=12.5, seed=seed, person=seed)
+    white, black = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+    colours = dict.fromkeys(("shirt", "trousers", "skin", "shoes"), white)
+    colours |= dict.fromkeys(("floor", "sky"), black)
+    view = render.random_view(np.random.default_rng(seed))
+    view = dataclasses.replace(view, azimuth=60.0 + 100.0 * seed, noise=0.0, gain=1.0, **colours)
+    for size in (64, 48):
+        body = render.render(joints, view, size=size).max(axis=-1) > 60
+
+        def covered(pose, body=body, size=size):
+            column, row = np.moveaxis((size * pose).astype(int), -1, 0)
+            return body[np.arange(len(body))[:, None], row, column].mean()
+
+        pose = render.pose(joints, view)
+        assert pose.shape == (25, len(render.JOINTS), 2) and pose.dtype == np.float32
+        assert covered(pose) > 0.98
+        assert covered(1.0 - pose) < 0.8  # most places are not on the body

@@ -78,6 +78,20 @@ def test_bfloat16_and_mirrored_training_export_float32(trained, command_environm
         (["--zoom", "1"], "--zoom must be in [0, 1)"),
         (["--colours", "0"], "--colours must be positive, got 0"),
         (["--changes", "-1"], "--changes must be 0 or more, got -1"),
+        (["--pose_weight", "-1"], "--pose_weight must be 0 or more, got -1"),
+        (["--pose_weight", "2"], "--pose_weight needs --frame joints"),
+        (
+            ["--frame", "joints", "--pose_weight", "2"],
+            "--pose_weight needs clips with known joints: --dataset hdm05, hdm05_views, ",
+        ),
+        (
+            ["--data", "clips", "--frame", "joints", "--pose_weight", "2"],
+            "--pose_weight needs clips with known joints",
+        ),
+        (
+            ["--frame", "joints", "--channels", "8"],
+            "--frame joints needs --backbone own and two or more --channels",
+        ),
         (["--group", "a"], "--group needs --data"),
         (["--data", "a", "--group", "("], "--group is no regular expression"),
         (["--backbone", "mobilenet_v3"], "--backbone mobilenet_v3 and --backbone_weights PATH go"),
