@@ -23,6 +23,10 @@ TASK = "video"
 # The validation metric that selects the best epoch, and in `tune` the best settings.
 MONITOR: Final = "loss"
 MODE: Final = "min"
+# Names of views of the one prepared data set `hdm05`:
+# hdm05: trained on three actors, tested on one fixed view of each take of the two others.
+# hdm05_views: the same, tested on five random views of each take.
+# hdm05_actors: for development; trained on bd and bk, validated on dg.
 RENDERED_MOTIONS = ("hdm05", "hdm05_views", "hdm05_actors")
 NO_LITERT = "LiteRT needs one length and size, and the clips of a request have any"
 

@@ -13,7 +13,7 @@ from common.datasets import SPLITS, Corpus, DataSource, join, manual_folder, par
 from common.errors import InputError
 from common.files import hash_files
 from tasks.video import clips, datasets, formats, hdm05, render, resampling
-from tasks.video.config import MIXABLE, Config
+from tasks.video.config import MIXABLE, RENDERED_MOTIONS, Config
 from tasks.video.formats import Clip
 
 import numpy as np
@@ -76,7 +76,7 @@ def _builder(name: str, source: DataSource, *, poses: bool) -> tfds.core.Dataset
       InputError: its files have to be in `--manual_dir`, and are not.
     """
     builder = tfds.builder(
-        "hdm05" if name in datasets.HDM05_NAMES else name,
+        "hdm05" if name in RENDERED_MOTIONS else name,
         data_dir=None if source.data_dir is None else str(source.data_dir),
     )
     manual_dir = manual_folder(source.manual_dir, name)

@@ -19,7 +19,6 @@ from common.errors import InputError
 from common.files import read_lines
 from common.progress import progress
 from tasks.video import gaits, hdm05
-from tasks.video.config import RENDERED_MOTIONS
 
 import numpy as np
 import tensorflow as tf
@@ -144,12 +143,7 @@ class Gaits(tfds.core.GeneratorBasedBuilder):
 
 # --- motion capture -------------------------------------------------------------------------------
 
-# Names of views of the one prepared data set `hdm05`:
-# hdm05: trained on three actors, tested on one fixed view of each take of the two others.
-# hdm05_views: the same, tested on five random views of each take.
-# hdm05_actors: for development; trained on bd and bk, validated on dg.
-HDM05_NAMES = RENDERED_MOTIONS
-HELD_OUT = b"dg"
+HELD_OUT = b"dg"  # the actor who validates `hdm05_actors`
 
 
 class Hdm05(tfds.core.GeneratorBasedBuilder):
@@ -220,11 +214,11 @@ class Hdm05(tfds.core.GeneratorBasedBuilder):
 
 
 def hdm05_splits(builder: Hdm05, name: str, *, poses: bool = False) -> dict[str, tf.data.Dataset]:
-    """Choose the clips of each split for one of `HDM05_NAMES`.
+    """Choose the clips of each split for a name.
 
     Args:
       builder: the prepared data set; with poses, it has read the takes.
-      name: one of `HDM05_NAMES`.
+      name: one of `config.RENDERED_MOTIONS`.
       poses: whether clips of the training split have their `pose`.
 
     Returns:

@@ -2,7 +2,7 @@ import itertools
 
 from common.commands.config import EvaluateConfig
 from common.errors import InputError
-from tasks.video import data, datasets, gaits, hdm05, render
+from tasks.video import config, data, datasets, gaits, hdm05, render
 from tasks.video.joints import sample
 from tests.tasks.video.samples import make_folder
 
@@ -87,7 +87,7 @@ def test_hdm05_is_split_by_actor_and_view(tmp_path, monkeypatch):
             split: load(dataset=name, **where).size(split)
             for split in ("train", "validation", "test")
         }
-        for name in datasets.HDM05_NAMES
+        for name in config.RENDERED_MOTIONS
     }
     # 6 training takes of three actors in 7 views, 4 test takes in 6.
     assert sizes["hdm05_actors"] == {"train": 4 * 7, "validation": 2 * 6, "test": 4}
