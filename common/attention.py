@@ -1,7 +1,8 @@
 """Attention and pooling: weighted means over the steps of a sequence.
 
 `MaskedPooling` reduces a sequence to one vector. `DotProductAttention` and `AdditiveAttention`
-compare queries with a memory; `make_attention` creates them by name.
+compare queries with a memory; `make_attention` creates them by name. `LexicalAnswer` translates the
+tokens that a decoder attends to.
 """
 
 from __future__ import annotations
@@ -269,3 +270,62 @@ def make_attention(kind: Attention, units: int, **kwargs: Any) -> keras.layers.L
     if kind not in layers:
         raise ValueError(f"attention must be one of {', '.join(layers)}, got {kind!r}")
     return layers[kind](units, **kwargs)
+
+
+@keras.saving.register_keras_serializable("common")
+class LexicalAnswer(keras.layers.Layer):
+    """The part of an answer that depends on the attended source tokens alone.
+
+    With `a_t(s)` the attention of step `t` to the source step `s`, whose token has the vector
+    `x_s`:
+
+        f_t = tanh(sum over s of a_t(s) x_s)
+        y_t = f_t + tanh(f_t @ W)
+
+    Added to the answer of the decoder, it leads straight from a source token to its translation,
+    past all states. So rare words are confused less often with others that fit the sentence.
+
+    Args:
+      dropout: fraction of the outputs to drop in training.
+
+    Call arguments:
+      weights: `<float>[batch, steps, time]`, the attention.
+      tokens: `<float>[batch, time, features]`, the vectors of the source tokens.
+      training: whether dropout is active.
+
+    Returns:
+      `<float>[batch, steps, features]`.
+
+    Example:
+      >>> layer = LexicalAnswer()
+      >>> layer(ops.ones([2, 5, 7]), ops.ones([2, 7, 3])).shape
+      TensorShape([2, 5, 3])
+
+    Reference:
+      - [Nguyen & Chiang, 2018: Improving lexical choice in neural machine translation](
+        https://aclanthology.org/N18-1031), equations 5 and 6. Here the output matrix is that of
+        the answers.
+    """
+
+    def __init__(self, dropout: float = 0.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._rate = dropout
+        self.dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+        self.supports_masking = True
+
+    def build(self, weights_shape: Any, tokens_shape: Any) -> None:
+        """Create the square kernel."""
+        self.kernel = self.add_weight((tokens_shape[-1], tokens_shape[-1]), name="kernel")
+
+    def call(self, weights: Any, tokens: Any, training: bool = False) -> Any:
+        """Translate the attended tokens; see the class."""
+        words = ops.tanh(ops.matmul(ops.cast(weights, self.compute_dtype), tokens))
+        words = words + ops.tanh(ops.matmul(words, self.kernel))
+        return self.dropout(words, training=training)
+
+    def compute_mask(self, *args: Any, **kwargs: Any) -> None:
+        """Return no mask: the caller knows the length of the target."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the layer."""
+        return {**super().get_config(), "dropout": self._rate}

@@ -6,7 +6,8 @@
   of the embedding is added to it, since the translation of a rare word depends on the word itself
   ([Kuang et al., 2018](https://aclanthology.org/P18-1164) concatenate both). Its final states are
   concatenated into the summary, from which the decoder's first states are computed.
-* `decoder` writes the target, and attends to the memory at every step.
+* `decoder` writes the target, and attends to the memory at every step. With `LexicalAnswer` it also
+  has a straight way from the attended tokens to their translations.
 
 The whole model trains both by teacher forcing: the decoder receives the true target so far.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from common.attention import Attention, make_attention
+from common.attention import Attention, LexicalAnswer, make_attention
 from common.decoding import Step
 from common.rnn import GRU, LSTM, length_mask, stack
 from common.tensor_arrays import dimension, empty
@@ -33,6 +34,7 @@ Cell: TypeAlias = Literal["gru", "lstm"]
 State: TypeAlias = dict[str, Any]
 
 SOURCE_EMBEDDING, TARGET_EMBEDDING = "source_embedding", "target_embedding"
+LEXICAL = "lexical"
 
 
 @keras.saving.register_keras_serializable("common")
@@ -274,6 +276,7 @@ def build(
     decoder_layers: int = 2,
     attention: Attention = "dot",
     input_feeding: bool = False,
+    lexical: bool = False,
     dropout: float = 0.2,
     word_dropout: float = 0.0,
     name: str = "encoder_decoder",
@@ -294,6 +297,7 @@ def build(
       decoder_layers: number of layers of the `AttentionDecoder`.
       attention: see `AttentionDecoder`.
       input_feeding: see there.
+      lexical: whether the answers have a `LexicalAnswer`.
       dropout: fraction of the embeddings, layer inputs and outputs to drop in training.
       word_dropout: fraction of the tokens whose whole embedding is dropped in training, on both
         sides (Gal & Ghahramani 2016).
@@ -326,7 +330,15 @@ def build(
         )
     encoder = _build_encoder(embedding, cell, units, encoder_layers, dropout, word_dropout)
     decoder = _build_decoder(
-        embedding, cell, units, decoder_layers, attention, input_feeding, dropout, word_dropout
+        embedding,
+        cell,
+        units,
+        decoder_layers,
+        attention,
+        input_feeding,
+        lexical,
+        dropout,
+        word_dropout,
     )
     # The embeddings are in neither model, because source and target may share one.
     initializer = keras.initializers.RandomNormal(stddev=embedding**-0.5)
@@ -341,7 +353,9 @@ def build(
     ids = keras.Input((None,), dtype="int32", name="ids")
     length = keras.Input((), dtype="int32", name="length")
     target_ids = keras.Input((None,), dtype="int32", name="target_ids")
-    encoded = encoder({"vectors": _embed(source_tokens, ids), "length": length})
+    source = _embed(source_tokens, ids)
+    encoded = encoder({"vectors": source, "length": length})
+    encoded |= {"tokens": source} if lexical else {}
     outputs = decoder({**encoded, "vectors": _embed(target_tokens, target_ids), "length": length})
     inputs = {"ids": ids, "length": length, "target_ids": target_ids}
     return keras.Model(inputs, outputs, name=name)
@@ -384,6 +398,7 @@ def _build_decoder(
     layers: int,
     attention: Attention,
     input_feeding: bool,
+    lexical: bool,
     dropout: float,
     word_dropout: float,
 ) -> keras.Model:
@@ -409,6 +424,10 @@ def _build_decoder(
         length_mask(inputs["length"], inputs["memory"]),
         inputs["summary"],
     )
+    if lexical:
+        inputs["tokens"] = keras.Input((None, embedding), name="tokens")
+        tokens = _drop_tokens(inputs["tokens"], dropout, word_dropout)
+        outputs = outputs + LexicalAnswer(dropout, name=LEXICAL)(weights, tokens)
     return keras.Model(inputs, {"answers": outputs, "attention": weights}, name="decoder")
 
 
@@ -445,12 +464,14 @@ class Encoded(NamedTuple):
       mask: `<bool>[batch, time]`.
       keys: `<float>[batch, time, units]`.
       state: state of the decoder before the first step.
+      tokens: `<float>[batch, time, embedding]`, the vectors of the tokens for a `LexicalAnswer`.
     """
 
     memory: tf.Tensor
     mask: tf.Tensor
     keys: tf.Tensor
     state: State
+    tokens: tf.Tensor | tuple[()] = ()
 
 
 def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
@@ -464,10 +485,21 @@ def encode(model: keras.Model, ids: tf.Tensor, length: tf.Tensor) -> Encoded:
     length = tf.convert_to_tensor(length)
     vectors = _embed(_embeddings(model)[0], ids)
     encoded = model.get_layer("encoder")({"vectors": vectors, "length": length}, training=False)
-    layers = model.get_layer("decoder").get_layer("layers")
+    layers, lexical = _decoder_layers(model)
     memory = encoded["memory"]
-    mask = length_mask(length, ids)
-    return Encoded(memory, mask, layers.attention.keys(memory), layers.start(encoded["summary"]))
+    return Encoded(
+        memory,
+        length_mask(length, ids),
+        layers.attention.keys(memory),
+        layers.start(encoded["summary"]),
+        () if lexical is None else vectors,
+    )
+
+
+def _decoder_layers(model: keras.Model) -> tuple[AttentionDecoder, LexicalAnswer | None]:
+    """Return the recurrent layers of the decoder, and the lexical answer if there is one."""
+    layers = {layer.name: layer for layer in model.get_layer("decoder").layers}
+    return layers["layers"], layers.get(LEXICAL)
 
 
 def make_step(
@@ -501,7 +533,7 @@ def make_step(
       TensorShape([1, 4])
     """
     embedding = token_embedding(model)
-    layers = model.get_layer("decoder").get_layer("layers")
+    layers, lexical = _decoder_layers(model)
     table = tf.cast(embedding.embeddings, embedding.compute_dtype)
     table = table if tokens is None else tf.gather(table, tokens)
     # Laid out once, outside the loop over steps; a product with a bias is one operation.
@@ -512,7 +544,14 @@ def make_step(
 
     def step(state: State, token: tf.Tensor, source: Encoded = encoded) -> tuple[State, tf.Tensor]:
         vectors = tf.gather(table, token) * embedding.output_dim**0.5
-        output, _, state = layers.step(vectors, state, source.memory, source.mask, keys=source.keys)
+        output, weights, state = layers.step(
+            vectors, state, source.memory, source.mask, keys=source.keys
+        )
+        if lexical is not None:
+            # Adjacent rows attend to one source.
+            batch, time = tf.unstack(tf.shape(source.mask))
+            words = lexical(tf.reshape(weights, [batch, -1, time]), source.tokens)
+            output += tf.reshape(words, tf.shape(output))
         scores = tf.nn.bias_add(tf.matmul(output, kernel), bias)
         return state, tf.cast(scores, tf.float32)
 

@@ -18,7 +18,7 @@ IDS = RANDOM.integers(0, SYMBOLS, (4, 6)).astype(np.int32)
 TARGET = RANDOM.integers(0, SYMBOLS, (4, 5)).astype(np.int32)
 KINDS = [
     {"cell": "gru"},
-    {"cell": "lstm", "decoder_layers": 1, "attention": "additive"},
+    {"cell": "lstm", "decoder_layers": 1, "attention": "additive", "lexical": True},
     {"cell": "gru", "input_feeding": True, "encoder_layers": 2, "shared": True},
     {"cell": "lstm", "input_feeding": True, "decoder_layers": 3, "attention": "additive"},
 ]
@@ -186,6 +186,22 @@ def test_word_dropout_drops_whole_tokens_in_training_only():
         kept = layer(tf.ones([20, 10, 6]), training=True).numpy()
         assert (kept == kept[:, :, :1]).all() and 0.3 < (kept[:, :, 0] == 0).mean() < 0.5
         assert (layer(tf.ones([2, 3, 6])).numpy() == 1).all()
+
+
+def test_lexical_answer_equals_the_formula_of_its_paper():
+    plain, lexical = make(), make(lexical=True)
+    shared = [weight for weight in lexical.weights if "lexical" not in weight.path]
+    assert len(shared) + 1 == len(lexical.weights)
+    for weight, value in zip(shared, plain.get_weights(), strict=True):
+        weight.assign(value)
+    names = {layer.name: layer for layer in lexical.layers}
+    vectors = names["source_embedding"].get_weights()[0][IDS] * 6**0.5
+    kernel = lexical.get_layer("decoder").get_layer("lexical").get_weights()[0]
+    outputs = run_model(lexical)
+    words = np.tanh(outputs["attention"] @ vectors)
+    expected = run_model(plain)["answers"] + words + np.tanh(words @ kernel)
+    np.testing.assert_allclose(outputs["answers"], expected, atol=1e-5)
+    make.cache_clear()
 
 
 # --- padding --------------------------------------------------------------------------------------
