@@ -59,6 +59,8 @@ class Config(RunConfig):
     """number of subwords of the target language"""
     shared_subwords: bool = False
     """one vocabulary (of target_subwords) and one embedding for both languages"""
+    dictionary: bool = False
+    """read rare words with their translations, too, which are learnt from the training pairs"""
     subword_dropout: Fraction = 0.0
     """fraction of matching subwords skipped in training pairs (MaxMatch-Dropout)"""
 
@@ -76,6 +78,8 @@ class Config(RunConfig):
     """attention of the decoder: dot product or additive (Bahdanau et al. 2015)"""
     input_feeding: bool = False
     """last output of the decoder as part of its next input (slower)"""
+    lexical: bool = False
+    """score translations by the attended source subwords, too (Nguyen & Chiang 2018)"""
     dropout: Dropout = 0.2
     """fraction of embeddings, layer inputs and decoder outputs dropped in training"""
     word_dropout: Dropout = 0.0
@@ -127,6 +131,7 @@ class Config(RunConfig):
         return {name: settings[name] for name in settings if name not in SEARCH}
 
 
+MIXTURE = "tatoeba+phrase_book"
 # Chosen on the validation splits.
 PRESETS = {
     "phrase_book": Config(
@@ -137,22 +142,26 @@ PRESETS = {
         learning_rate=4e-3,
         source_subwords=1200,
         target_subwords=1000,
+        dictionary=True,
         embedding=128,
         units=128,
+        lexical=True,
         max_length=32,
     ),
     "tatoeba": Config(
         dataset="tatoeba",
-        epochs=11,
-        patience=11,
+        epochs=14,
+        patience=14,
         batch_size=128,
         learning_rate=1.5e-3,
         source_subwords=4000,
         target_subwords=3000,
+        dictionary=True,
         embedding=192,
         units=320,
         encoder_layers=2,
-        dropout=0.1,
+        lexical=True,
+        dropout=0.2,
         candidates=24,
     ),
     "multi30k": Config(
@@ -182,8 +191,11 @@ PRESETS = {
     "ted_hrlr_translate/pt_to_en": Config(dataset="ted_hrlr_translate/pt_to_en", source="pt"),
     "opus/medical": Config(dataset="opus/medical", source="de"),
 }
+PRESETS[MIXTURE] = dataclasses.replace(PRESETS["tatoeba"], dataset=MIXTURE)
 # Everyday sentences; where they cannot be downloaded, a small book takes their place.
-DEFAULT, OFFLINE = "tatoeba", "phrase_book"
+DEFAULT, OFFLINE = MIXTURE, "phrase_book"
+# Data sets that train together, as in --dataset tatoeba+phrase_book.
+MIXABLE = ("tatoeba", "phrase_book", "multi30k", "homeassistant")
 # Training pairs that all epochs together read: more of them need fewer epochs.
 MOST_PAIRS = 1_200_000
 
@@ -198,7 +210,7 @@ def preset_for_size(pairs: int) -> Config:
       >>> [preset_for_size(pairs).target_subwords for pairs in (1_000, 20_000, 100_000)]
       [1000, 4000, 3000]
       >>> [preset_for_size(pairs).epochs for pairs in (1_000, 20_000, 100_000, 600_000)]
-      [12, 18, 11, 2]
+      [12, 18, 12, 2]
     """
     name = "phrase_book" if pairs < 10_000 else "multi30k" if pairs < 60_000 else "tatoeba"
     preset = PRESETS[name]

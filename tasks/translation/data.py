@@ -8,11 +8,21 @@ tensorflow-datasets catalogue (such as `ted_hrlr_translate/pt_to_en`), or from t
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.datasets import Corpus, DataSource, check_obtainable, find_splits, prepare
+from common.datasets import (
+    Corpus,
+    DataSource,
+    check_obtainable,
+    find_splits,
+    join,
+    manual_folder,
+    parts_of,
+    prepare,
+)
 from common.errors import InputError
 from common.messages import Skipped, report_skipped, say
 from common.progress import progress
@@ -31,6 +41,7 @@ from common.tables import (
     own_folder,
     read_each,
 )
+from tasks.translation.config import MIXABLE
 
 # This import also registers our builders with tensorflow-datasets.
 from tasks.translation.datasets import LICENCES
@@ -85,9 +96,11 @@ def load(
 
 
 def why_not_obtainable(name: str, source: DataSource) -> str:
-    """Return why a data set can be neither downloaded nor read; "" if it can."""
+    """Return why a data set, or a part of a mixture, can be neither downloaded nor read, or ""."""
     try:
-        check_obtainable(_builder(name, source), manual_dir=source.manual_dir)
+        for part in name.split("+"):
+            folder = manual_folder(source.manual_dir, part)
+            check_obtainable(_builder(part, source), manual_dir=folder)
     except InputError as error:
         return str(error)
     return ""
@@ -99,7 +112,32 @@ def _builder(name: str, source: DataSource) -> tfds.core.DatasetBuilder:
 
 
 def _load_dataset(name: str, source: DataSource, languages: tuple[str, str]) -> Corpus:
-    builder = prepare(_builder(name, source), manual_dir=source.manual_dir)
+    names = parts_of(name, MIXABLE) if "+" in name else [name]
+    builders = [
+        prepare(_builder(part, source), manual_dir=manual_folder(source.manual_dir, part))
+        for part in names
+    ]
+    read = {
+        part: _read_splits(part, builder, languages)
+        for part, builder in zip(names, builders, strict=True)
+    }
+    if len(read) > 1:
+        read = separate(read)
+    corpora = [
+        Corpus(
+            name=part,
+            splits={split: as_dataset(pairs) for split, pairs in splits.items()},
+            citation=builder.info.citation,
+            licence=LICENCES.get(part.split("/")[0], "see the catalogue of tensorflow-datasets"),
+        )
+        for builder, (part, splits) in zip(builders, read.items(), strict=True)
+    ]
+    return corpora[0] if len(corpora) == 1 else join(corpora)
+
+
+def _read_splits(
+    name: str, builder: tfds.core.DatasetBuilder, languages: tuple[str, str]
+) -> dict[str, list[Pair]]:
     available = list(builder.info.features)
     for language in languages:
         if language not in available:
@@ -111,16 +149,41 @@ def _load_dataset(name: str, source: DataSource, languages: tuple[str, str]) -> 
     parts = {split: split for split in builder.info.splits}
     if "test" not in builder.info.splits:
         parts = {"train": "train[:80%]", "validation": "train[80%:90%]", "test": "train[90%:]"}
-    splits = {
-        split: as_dataset(_read_split(builder.as_dataset(split=part), languages, split))
+    return {
+        split: _read_split(builder.as_dataset(split=part), languages, split)
         for split, part in parts.items()
     }
-    return Corpus(
-        name=name,
-        splits=splits,
-        citation=builder.info.citation,
-        licence=LICENCES.get(name.split("/")[0], "see the catalogue of tensorflow-datasets"),
-    )
+
+
+def separate(corpora: Mapping[str, Mapping[str, list[Pair]]]) -> dict[str, dict[str, list[Pair]]]:
+    """Drop pairs, so that no sentence of a test split is in another split of any data set.
+
+    Nor is one of a validation split in a training split. The numbers of dropped pairs are said.
+
+    Args:
+      corpora: the pairs of each split of each data set.
+
+    Example:
+      >>> book = {"train": [("Va !", "Go!"), ("Oui.", "Yes.")], "validation": [], "test": []}
+      >>> other = {"train": [], "validation": [], "test": [("Pars.", "Go.")]}
+      >>> separate({"book": book, "other": other})["book"]["train"]
+      [('Oui.', 'Yes.')]
+    """
+
+    def keys(split: str) -> set[int]:
+        pairs = itertools.chain.from_iterable(splits[split] for splits in corpora.values())
+        return {sentence_key(sentence) for pair in pairs for sentence in pair} - {0}
+
+    test = keys("test")
+    later = {"train": test | keys("validation"), "validation": test}
+    separated = {name: dict(splits) for name, splits in corpora.items()}
+    for name, splits in separated.items():
+        for split, judged in later.items():
+            pairs = splits[split]
+            splits[split] = [pair for pair in pairs if judged.isdisjoint(map(sentence_key, pair))]
+            if dropped := len(pairs) - len(splits[split]):
+                say(f"{name}: dropped {dropped:,} {split} pairs on which the model is scored")
+    return separated
 
 
 def _read_split(rows: tf.data.Dataset, languages: tuple[str, str], split: str) -> list[Pair]:
@@ -265,6 +328,13 @@ def sample(corpus: Corpus) -> tf.data.Dataset:
     if corpus.stored:
         return corpus.stored["train"].sample(SAMPLED).as_dataset()
     return corpus.splits["train"]
+
+
+def sampled_pairs(corpus: Corpus) -> Iterator[Pair]:
+    """Yield the pairs of `sample` as text."""
+    for batch in sample(corpus).batch(4096).as_numpy_iterator():
+        sides = ([text.decode() for text in batch[side]] for side in ("source", "target"))
+        yield from zip(*sides, strict=True)
 
 
 # --- batches --------------------------------------------------------------------------------------

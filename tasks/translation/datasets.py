@@ -1,7 +1,7 @@
 """The named data sets of the translation task, as tensorflow-datasets builders.
 
-`phrase_book` (the default) was written for this project. `tatoeba` and `multi30k` are downloaded
-from their public addresses. `homeassistant` comes from a package on the package index.
+`phrase_book` was written for this project. `tatoeba` and `multi30k` are downloaded from their
+public addresses. `homeassistant` comes from a package on the package index.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
                                    --encoder_layers for more
       -> memory                    the encoding of each subword, and the subword itself
       -> decoder                   first layer -> attention over the steps of the encoder -> further
-                                   layers, which receive the context -> scores (tied embedding)
+                                   layers, which receive the context -> scores (tied embedding);
+                                   --lexical adds those of the attended subwords alone
       -> beam search               5 hypotheses, length normalisation of Wu et al. 2016
       -> text                      placeholders replaced by their words, capitals restored
 
@@ -100,6 +101,7 @@ def _build_network(config: Config, source_size: int, target_size: int, name: str
         decoder_layers=config.decoder_layers,
         attention=config.attention,
         input_feeding=config.input_feeding,
+        lexical=config.lexical,
         dropout=config.dropout,
         word_dropout=config.word_dropout,
         name=name,

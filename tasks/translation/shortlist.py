@@ -83,7 +83,7 @@ def _model_1(
     table = np.ones(sizes, np.float32)
     for _ in range(ROUNDS):
         counts = np.zeros(sizes[0] * sizes[1])
-        for cell, place in _cells(source, target, sizes[1]):
+        for cell, place in co_occurrences(source, target, sizes[1]):
             weight = table.reshape(-1)[cell]
             total = np.bincount(place, weight)
             counts += np.bincount(cell, weight / total[place], minlength=len(counts))
@@ -92,10 +92,15 @@ def _model_1(
     return table
 
 
-def _cells(
+def co_occurrences(
     source: tf.RaggedTensor, target: tf.RaggedTensor, columns: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield all pairs of a source and a target subword of the same sentence pair, in parts.
+
+    Args:
+      source: ragged `<int32>[pairs, (time)]`.
+      target: ragged `<int32>[pairs, (steps)]`.
+      columns: number of target subwords.
 
     Yields:
       `<int64>[cells]`, the place of each in the flat table of `columns` columns; and

@@ -37,6 +37,8 @@ from common.training.fit import Fitted, Score, Validated, fit
 from tasks.translation import evaluate, predict
 from tasks.translation.config import (
     DEFAULT,
+    MIXABLE,
+    MIXTURE,
     MODE,
     MONITOR,
     MOST_PAIRS,
@@ -53,7 +55,7 @@ import numpy as np
 from etils import epy
 
 with epy.lazy_imports():
-    from tasks.translation import data, model, serving, shortlist, sources, subwords
+    from tasks.translation import data, dictionary, model, serving, shortlist, sources, subwords
 
     import keras
     import tensorflow as tf
@@ -72,6 +74,7 @@ ARCHITECTURE = (
     "decoder_layers",
     "attention",
     "input_feeding",
+    "lexical",
     "members",
 )
 VALIDATED = 1000  # sources that are translated after each epoch for the validation BLEU
@@ -128,6 +131,16 @@ def published_vocabularies(published: Published, config: Config, folder: Path) -
     return Vocabularies(learnt[0], learnt[-1])
 
 
+def add_dictionary(corpus: Corpus) -> Corpus:
+    """Return a corpus whose training split has rare words with their translations, too."""
+    words = dictionary.learn(data.sampled_pairs(corpus))
+    cli.say(f"{len(words):,} rare words with their translations are training pairs, too")
+    if not words:
+        return corpus
+    train = corpus.splits["train"].concatenate(data.as_dataset(words))
+    return dataclasses.replace(corpus, splits={**corpus.splits, "train": train})
+
+
 def choose_copies(
     corpus: Corpus, vocabularies: Vocabularies, published: Published | None
 ) -> Sequence[str]:
@@ -161,6 +174,7 @@ def store_ids(
         return functools.partial(tables.on_scratch, root)
     learned = hash_files([run.folder / name for name in subword_files(run.config)], run.folder)
     key = ["ids", corpus.identity, split, learned, list(kinds), run.config.max_length]
+    key.append(run.config.dictionary)
     message = f"encoding the {corpus.size(split):,} pairs of {split} once"
     return lambda write: tables.on_disk(root, key, write, message)
 
@@ -259,6 +273,7 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
     With `--init`, the model starts from a published one, whose subwords are kept.
     """
     config, published = run.config, run.published
+    corpus = add_dictionary(corpus) if config.dictionary else corpus
     if published is None:
         vocabularies = new_vocabularies(corpus, config, run.folder)
     else:
@@ -318,7 +333,8 @@ def train_model(corpus: Corpus, run: Run[Config]) -> Trained:
 
 def read_settings(argv: list[str]) -> Config:
     """Return the settings of a run; without `--preset`, those of own data follow from its size."""
-    config = cli.parse_train(Config, PRESETS, default=DEFAULT, argv=argv, doc=__doc__)
+    presets = cli.with_mixture(PRESETS, argv, like=MIXTURE, mixable=MIXABLE)
+    config = cli.parse_train(Config, presets, default=DEFAULT, argv=argv, doc=__doc__)
     if config.preset is not None:
         start = dataclasses.replace(PRESETS[config.preset], dataset=config.dataset)
     elif config.data is not None:
@@ -349,7 +365,7 @@ def with_obtainable_data(run: Run[Config], offline: Callable[[], Config] | None)
     reason = data.why_not_obtainable(DEFAULT, run.config) if offline else None
     if offline is None or not reason:
         return run
-    cli.say(f"training on {OFFLINE} instead of {DEFAULT}: {reason}")
+    cli.say(f"training on {OFFLINE} alone instead of {DEFAULT}: {reason}")
     config = offline()
     if run.published is not None:
         config = config.with_architecture(run.published.settings["config"], ARCHITECTURE)

@@ -54,6 +54,32 @@ def test_batches_hold_every_pair_once_with_start_and_end(pieces):
     assert all(same[0]) and not all(same[1])
 
 
+def test_pairs_on_which_a_mixture_is_scored_are_dropped_from_its_earlier_splits(capsys):
+    one = {
+        "train": [("Il dort.", "He sleeps."), ("Viens ici !", "Come here."), ("?", "Yes.")],
+        "validation": [("Merci.", "Thank you."), ("Assez.", "Enough.")],
+        "test": [("Bien.", "Fine.")],
+    }
+    two = {
+        "train": [("Ça suffit.", "enough!"), ("Eh bien.", "Well."), ("Chut.", "Hush.")],
+        "validation": [("viens, ici", "Here!")],
+        "test": [("MERCI", "Thanks."), ("!", "?")],
+    }
+    separated = data.separate({"one": one, "two": two})
+    assert separated == {
+        "one": {
+            **one,
+            "train": [one["train"][0], one["train"][2]],
+            "validation": [("Assez.", "Enough.")],
+        },
+        "two": {**two, "train": two["train"][1:]},
+    }
+    said = capsys.readouterr().err
+    assert "one: dropped 1 train pairs" in said and "one: dropped 1 validation pairs" in said
+    assert "two: dropped 1 train pairs" in said and "two: dropped 1 validation" not in said
+    assert len(one["train"]) == 3  # the arguments are not changed
+
+
 def test_long_pairs_are_dropped(pieces):
     pairs = [("Le chat " * 40, "The cat."), *own_pairs()[:12]]
     assert len(encoded(pieces, pairs)) == 12

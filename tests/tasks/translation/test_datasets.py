@@ -1,6 +1,9 @@
 """The builders of the translation task."""
 
+import dataclasses
+import itertools
 import json
+import re
 import zipfile
 
 from common.commands.config import EvaluateConfig
@@ -15,10 +18,16 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def tatoeba(tmp_path_factory, shared_data):
-    manual = shared_data / "translation" / "tatoeba-fra-eng"
-    folder = tmp_path_factory.mktemp("tfds")
-    source = EvaluateConfig(dataset="tatoeba", manual_dir=manual, data_dir=folder)
+def source(tmp_path_factory, shared_data):
+    return EvaluateConfig(
+        dataset="tatoeba",
+        manual_dir=shared_data / "translation" / "tatoeba-fra-eng",
+        data_dir=tmp_path_factory.mktemp("tfds"),
+    )
+
+
+@pytest.fixture(scope="module")
+def tatoeba(source):
     return data.load(source, languages=FRENCH, seed=1)
 
 
@@ -43,6 +52,27 @@ def test_no_model_learns_a_sentence_that_judges_it(tatoeba, tmp_path):
     for corpus in (tatoeba, book):
         for pair in pairs_of(corpus, "train"):
             assert not acceptance & set(map(normalise, pair))
+
+
+def test_a_mixture_has_no_sentence_in_two_splits(source, tatoeba, capsys):
+    mixture = dataclasses.replace(source, dataset="tatoeba+phrase_book")
+    corpus = data.load(mixture, languages=FRENCH, seed=1)
+    dropped = re.findall(r"(\w+): dropped (\d+) train pairs", capsys.readouterr().err)
+    assert [name for name, _ in dropped] == ["tatoeba", "phrase_book"]
+    dropped_pairs = sum(int(count) for _, count in dropped)
+    assert corpus.size("train") == 138274 + 6474 - dropped_pairs
+    assert [corpus.size(split) for split in SPLITS[1:]] == [1536 + 80, 2977 + 156]
+    assert corpus.licence == "tatoeba: CC BY 2.0; phrase_book: CC0"
+    splits = {split: pairs_of(corpus, split) for split in SPLITS}
+    sentences = {
+        split: {normalise(sentence) for pair in pairs for sentence in pair}
+        for split, pairs in splits.items()
+    }
+    # Sentences without a word, such as "?", are no judges.
+    for one, other in itertools.combinations(SPLITS, 2):
+        assert sentences[one] & sentences[other] <= {""}
+    everyday = set(map(normalise, read_everyday()))
+    assert not everyday & sentences["train"]
 
 
 def test_pairs_with_an_acceptance_sentence_are_left_out_of_training():

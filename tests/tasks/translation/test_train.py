@@ -1,10 +1,12 @@
 """The `train` command: its export, fine-tuning, resuming, and invalid flags."""
 
+import dataclasses
 import json
 import random
 import re
 
 from common.commands.run import Run
+from common.errors import InputError
 from common.serving.served import load_export
 from tasks.translation import train
 from tasks.translation.config import PRESETS
@@ -81,7 +83,11 @@ def test_the_settings_of_own_data_follow_from_their_size(tmp_path):
     assert (chosen.units, chosen.epochs) == (PRESETS["tatoeba"].units, PRESETS["tatoeba"].epochs)
     other = units("--dataset", "multi30k", "--preset", "phrase_book")
     assert (other.dataset, other.units) == ("multi30k", PRESETS["phrase_book"].units)
-    assert units() == PRESETS["tatoeba"]
+    assert units() == PRESETS["tatoeba+phrase_book"]
+    mixture = units("--dataset", "multi30k+homeassistant")
+    assert mixture == dataclasses.replace(units(), dataset="multi30k+homeassistant")
+    with pytest.raises(InputError, match="'wmt14' cannot be mixed; known: tatoeba, phrase_book"):
+        units("--dataset", "tatoeba+wmt14")
 
 
 def test_the_phrase_book_takes_the_place_of_what_cannot_be_downloaded(
@@ -95,9 +101,8 @@ def test_the_phrase_book_takes_the_place_of_what_cannot_be_downloaded(
     run = Run("translation", train.read_settings(words), strategy=None, target=None)
     config = train.with_obtainable_data(run, train.read_offline_settings(words)).config
     assert (config.dataset, config.units, config.source) == ("phrase_book", 128, "en")
-    assert "training on phrase_book instead of tatoeba: data set 'tatoeba' needs" in (
-        capsys.readouterr().err
-    )
+    said = "training on phrase_book alone instead of tatoeba+phrase_book: data set 'tatoeba' needs"
+    assert said in capsys.readouterr().err
     named = [*words, "--dataset", "tatoeba"]
     run = Run("translation", train.read_settings(named), strategy=None, target=None)
     assert train.with_obtainable_data(run, train.read_offline_settings(named)) is run
