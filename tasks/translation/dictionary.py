@@ -26,7 +26,7 @@ import tensorflow as tf
 AGREEMENT = 0.15  # least product of the probabilities in both directions
 OCCURRENCES = range(2, 301)  # of a source word; others are known too little, or well anyway
 ROUNDS = 6  # of expectation maximisation
-CELLS = 1 << 25  # pairs of words that are counted, about 1 GB of memory; further text is not read
+CELLS = 1 << 24  # pairs of words that are counted, under 1 GB of memory; further text is not read
 
 
 def learn(pairs: Iterable[Pair]) -> list[Pair]:
