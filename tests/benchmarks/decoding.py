@@ -74,13 +74,14 @@ def by_export(served):
 class DecoderStep(keras.Model):
     """One decoder step of a loaded model; inputs and outputs are flat lists."""
 
-    def __init__(self, model):
+    def __init__(self, model, lexical):
         super().__init__()
-        self.whole = model
+        self.whole, self.fixed = model, 3 + lexical
 
     def call(self, inputs):
-        token, memory, mask, keys, *cells = inputs
-        encoded = encoder_decoder.Encoded(memory, mask, keys, {})
+        token, (memory, mask, keys, *tokens) = inputs[0], inputs[1 : 1 + self.fixed]
+        cells = inputs[1 + self.fixed :]
+        encoded = encoder_decoder.Encoded(memory, mask, keys, {}, *tokens)
         step = encoder_decoder.make_step(self.whole, encoded, never=(PAD, START))
         state, scores = step({"cells": cells}, token)
         return [tf.nn.log_softmax(scores), *state["cells"]]
@@ -93,7 +94,8 @@ def by_keras(served, beam):
     shared = config["shared_subwords"]
     reader = Subwords(folder / "assets" / (train.TARGET if shared else train.SOURCE))
     writer = Subwords(folder / "assets" / train.TARGET)
-    one_step = DecoderStep(model)
+    lexical = config.get("lexical", False)
+    one_step = DecoderStep(model, lexical)
     encode = tf.function(
         lambda ids, length: encoder_decoder.encode(model, ids, length), reduce_retracing=True
     )
@@ -108,7 +110,8 @@ def by_keras(served, beam):
         encoded = encode(source.ids, source.length)
         limits = limit_length(source.length, config["max_length"]).numpy()
         largest = length_penalty(limits + 1, config["length_penalty"]).numpy()
-        fixed = [np.repeat(x.numpy(), beam, axis=0) for x in encoded[:3]]
+        constant = [*encoded[:3], encoded.tokens][: 3 + lexical]
+        fixed = [np.repeat(x.numpy(), beam, axis=0) for x in constant]
         cells = [np.repeat(x.numpy(), beam, axis=0) for x in encoded.state["cells"]]
         rows = np.arange(len(texts))[:, None]
         token = np.full(len(texts) * beam, START, np.int32)
