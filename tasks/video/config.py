@@ -167,11 +167,10 @@ _HDM05 = Config(
     dataset="hdm05",
     epochs=16,
     patience=16,
+    batch_size=8,
     average=0.995,
     image_size=48,
     frame_rate=10,
-    colours=0.25,
-    changes=32.0,
     frame="joints",
     pose_weight=10.0,
 )

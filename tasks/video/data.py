@@ -356,7 +356,7 @@ def augmenter(
 
 
 def move_pose(pose: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
-    """Move a pose as `resampling.resize_in_graph` moves the pixels.
+    """Move a pose as `resampling.resize_in_graph` moves the pixels, and order its pairs anew.
 
     Args:
       pose: `<float32>[time, joints, 2]`, see `render.pose`.
@@ -365,11 +365,28 @@ def move_pose(pose: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor, mirrored: tf.T
       mirrored: `<bool>[]`, whether to exchange left and right at the end.
 
     Returns:
-      Like `pose`.
+      Like `pose`, see `order_pairs`.
     """
     pose = 0.5 + zoom * (pose - 0.5) + shift[::-1]
-    other = tf.gather(pose, render.MIRRORED, axis=1) * (-1.0, 1.0) + (1.0, 0.0)
-    return tf.where(mirrored, other, pose)
+    return order_pairs(tf.where(mirrored, pose * (-1.0, 1.0) + (1.0, 0.0), pose))
+
+
+def order_pairs(pose: tf.Tensor) -> tf.Tensor:
+    """Exchange each left joint and its right counterpart unless it is left of it in the picture.
+
+    Small pictures do not show whether a body is seen from the front or from behind. A network that
+    has to tell its left from its right puts both into the middle.
+
+    Args:
+      pose: `<float32>[time, joints, 2]`, see `render.pose`.
+
+    Returns:
+      Like `pose`.
+    """
+    other = tf.gather(pose, render.MIRRORED, axis=1)
+    side = [name.startswith("right") - name.startswith("left") for name in render.JOINTS]
+    ordered = tf.constant(side, tf.float32) * (pose - other)[..., 0] >= 0.0
+    return tf.where(ordered[..., None], pose, other)
 
 
 def without_activity(frames: tf.Tensor, draw: tf.Tensor, number: tf.Tensor) -> tf.Tensor:

@@ -20,8 +20,9 @@ and fits pictures into the size of the model in proportion, with black bars.
 
 With `--frame joints` the recurrent layers read where joints are in each frame, and nothing else: 20
 maps, of which each has its mean place, weighted by its softmax. With `--pose_weight` these places
-are trained to be those of the captured joints that `hdm05` is rendered from. A network that reads
-vectors fits the few bodies of its training.
+are trained to be those of the captured joints that `hdm05` is rendered from. Small pictures seldom
+show whether a body is seen from behind, so the left one of a pair of joints is the one further left
+in the picture. A network that reads vectors fits the few bodies of its training.
 
 `--backbone mobilenet_v3 --backbone_weights PATH` adds a frozen MobileNetV3Small on each frame. PATH
 is the weights file without its top that `keras.applications` publishes; nothing is downloaded. It
@@ -31,7 +32,7 @@ was tried with random weights only.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.attention import MaskedPooling
@@ -50,6 +51,7 @@ LOST = 0.05  # fraction of right answers on validation clips below the threshold
 SURE = 0.6  # no threshold is higher: a small validation split says little about new clips
 HEAD = "head"  # the layer that `--init` replaces if the classes differ
 POSE = "pose"  # the layer that returns the joints
+JOINT_FILTERS = 32  # filters of the maps in which joints are located
 
 
 @keras.saving.register_keras_serializable("tasks.video")
@@ -258,7 +260,7 @@ def _before(part: Any) -> Any:
 
 @keras.saving.register_keras_serializable("tasks.video")
 class MeanPlaces(keras.layers.Layer):
-    """Return the mean place of each map, weighted by the softmax of its values.
+    """Return the mean place of each map, weighted by the softmax of `SHARPNESS` times its values.
 
     Call arguments:
       maps: `<float>[pictures, rows, columns, maps]`.
@@ -276,6 +278,8 @@ class MeanPlaces(keras.layers.Layer):
       [[[0.5, 1.0]]]
     """
 
+    SHARPNESS = 4.0  # else it takes long until training tells places apart
+
     def __init__(self, **kwargs: Any):
         super().__init__(**{**kwargs, "dtype": "float32"})
 
@@ -285,7 +289,7 @@ class MeanPlaces(keras.layers.Layer):
         row, column = np.mgrid[0.0 : 1.0 : rows * 1j, 0.0 : 1.0 : columns * 1j]
         places = np.stack([column.ravel(), row.ravel()], axis=1).astype(np.float32)
         flat = ops.reshape(ops.cast(maps, "float32"), (-1, rows * columns, count))
-        weights = ops.transpose(ops.softmax(flat, axis=1), (0, 2, 1))
+        weights = ops.transpose(ops.softmax(self.SHARPNESS * flat, axis=1), (0, 2, 1))
         return ops.matmul(weights, places)
 
     def compute_output_spec(self, maps: Any) -> keras.KerasTensor:
@@ -293,7 +297,7 @@ class MeanPlaces(keras.layers.Layer):
         return keras.KerasTensor((maps.shape[0], maps.shape[-1], 2), dtype="float32")
 
 
-def frame_maps(pictures: Any, config: Config) -> tuple[Any, Any]:
+def frame_maps(pictures: Any, config: Config) -> list[Any]:
     """Compute feature maps of each picture.
 
     A convolution and pre-activated residual blocks, each of which halves the sides of the picture.
@@ -304,21 +308,24 @@ def frame_maps(pictures: Any, config: Config) -> tuple[Any, Any]:
       config: the architecture.
 
     Returns:
-      The input of the last block, and its output, with half the sides.
+      The input of each block and the output of the last one, each with half the sides of the one
+      before it; the largest has half the sides of the pictures.
 
     Reference:
       - [He et al., 2016: Identity mappings in deep residual
         networks](https://arxiv.org/abs/1603.05027)
     """
-    x = before = _convolution(config.channels[0], 3, 2, "stem")(pictures)
+    x = _convolution(config.channels[0], 3, 2, "stem")(pictures)
+    maps = []
     for number, filters in enumerate(config.channels[1:], start=1):
         name = f"block_{number}"
         before = _activate(x, f"{name}_a") if number > 1 else ops.relu(x)
+        maps.append(before)
         y = _convolution(filters, 3, 2, f"{name}_a")(before)
         y = _convolution(filters, 3, 1, f"{name}_b")(_activate(y, f"{name}_b"))
         pooled = keras.layers.AveragePooling2D(2, name=f"{name}_pool")(x)
         x = _convolution(filters, 1, 1, f"{name}_skip")(pooled) + y
-    return before, _activate(x, "last")
+    return [*maps, _activate(x, "last")]
 
 
 def describe(maps: Any, config: Config) -> Any:
@@ -339,17 +346,27 @@ def describe(maps: Any, config: Config) -> Any:
     return keras.layers.LayerNormalization(name="describe_norm")(x)
 
 
-def locate_joints(finer: Any, last: Any) -> Any:
+def locate_joints(maps: Sequence[Any]) -> Any:
     """Return where each joint is in each picture, `<float32>[pictures, joints, 2]`.
 
+    Coarse maps see more of the body, fine ones show places: each is enlarged and added to the next
+    finer one, down to a quarter of the sides of the picture.
+
     Args:
-      finer: feature maps of `frame_maps`.
-      last: those with half the sides, which see more of the body.
+      maps: of `frame_maps`.
+
+    Reference:
+      - [Lin et al., 2017: Feature pyramid networks](https://arxiv.org/abs/1612.03144)
     """
-    around = keras.layers.Conv2D(len(JOINTS), 1, name="joints_around")(last)
-    around = keras.layers.UpSampling2D(2, interpolation="bilinear", name="joints_enlarged")(around)
-    maps = keras.layers.Conv2D(len(JOINTS), 1, name="joints_here")(finer) + around
-    return MeanPlaces(name="joint_places")(maps)
+    *finer, last = maps
+    x = keras.layers.Conv2D(JOINT_FILTERS, 1, name="joints_around")(last)
+    # The largest maps, of the stem, are left out to save time.
+    for number, finer_map in enumerate(reversed(finer[1:] or finer), start=1):
+        x = keras.layers.UpSampling2D(2, interpolation="bilinear", name=f"joints_up_{number}")(x)
+        x += keras.layers.Conv2D(JOINT_FILTERS, 1, name=f"joints_{number}")(finer_map)
+    x = _convolution(JOINT_FILTERS, 3, 1, "joints_mixed")(_activate(x, "joints_mixed"))
+    x = keras.layers.Conv2D(len(JOINTS), 1, name="joint_maps")(_activate(x, "joint_maps"))
+    return MeanPlaces(name="joint_places")(x)
 
 
 def backbone_features(frames: Any, mask: Any, config: Config) -> Any:
@@ -411,14 +428,14 @@ def build(config: Config, *, classes: int) -> keras.Model:
     length = keras.Input((), dtype="int32", name="length")
     mask = length_mask(length, frames)
     pictures = FrameChannels(config.colours, config.changes, name="frame_channels")(frames, mask)
-    finer, last = frame_maps(pictures, config)
+    maps = frame_maps(pictures, config)
     if config.frame == "joints":
-        pose = UnfoldTime(name=POSE)(locate_joints(finer, last), frames)
+        pose = UnfoldTime(name=POSE)(locate_joints(maps), frames)
         x = JointFeatures(name="joint_features")(pose, mask)
         x = keras.layers.Dense(config.features, activation="relu", name="describe")(x)
         x = keras.layers.LayerNormalization(name="describe_norm")(x)
     else:
-        described = describe(last, config)
+        described = describe(maps[-1], config)
         if config.backbone != "own":
             backbone = backbone_features(frames, mask, config)
             described = ops.concatenate([described, backbone], axis=-1)

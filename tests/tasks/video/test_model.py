@@ -225,9 +225,16 @@ def test_joints_are_located_in_each_frame_by_itself():
         )
 
 
+@pytest.mark.parametrize(("channels", "side"), [((8, 8), 16), ((8, 8, 16), 8), ((8,) * 4, 8)])
+def test_joints_are_located_in_finer_maps_than_the_last(channels, side):
+    config = dataclasses.replace(POSED, image_size=32, channels=channels)
+    classifier = model.build(config, classes=3)
+    assert classifier.get_layer("joint_maps").output.shape[1:] == (side, side, 20)
+
+
 def test_mean_places_are_those_of_the_softmax():
     maps = np.random.default_rng(0).normal(0.0, 3.0, (2, 3, 5, 4)).astype(np.float32)
-    weights = np.exp(maps) / np.exp(maps).sum(axis=(1, 2), keepdims=True)
+    weights = np.exp(4.0 * maps) / np.exp(4.0 * maps).sum(axis=(1, 2), keepdims=True)
     column = (weights * np.linspace(0.0, 1.0, 5)[:, None]).sum(axis=(1, 2))
     row = (weights * np.linspace(0.0, 1.0, 3)[:, None, None]).sum(axis=(1, 2))
     found = model.MeanPlaces()(maps)
