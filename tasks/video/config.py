@@ -61,8 +61,9 @@ class Config(RunConfig):
     changes: float = 4.0
     """scale of the two change channels (absolute difference from the previous frame and from the
     mean of the clip): from black to white is CHANGES; 0 for no such channels"""
-    frame: Literal["vector", "joints"] = "vector"
-    """input of the recurrent layers from each frame: a vector, or the places of its joints"""
+    frame: Literal["vector", "pooled", "joints"] = "vector"
+    """input of the recurrent layers from each frame: a vector of its flattened feature maps, one of
+    their means and maxima (which tell no positions), or the places of its joints"""
     pose_weight: float = 0.0
     """weight in the training loss of the distance of those joints from the true ones, which hdm05
     has (mean distance, in sides of the picture); 0 for places of the network's own choice"""
@@ -183,14 +184,15 @@ PRESETS = {
     "hdm05_actors": dataclasses.replace(_HDM05, dataset="hdm05_actors"),
     "fights": Config(
         dataset="fights",
-        epochs=28,
-        patience=28,
+        epochs=14,
+        patience=14,
         batch_size=8,
         average=0.98,
         frame_rate=10,
         max_length=40,
         colours=0.25,
         changes=16.0,
+        frame="pooled",
     ),
     "ucf101": Config(
         dataset="ucf101", epochs=30, patience=8, average=0.999, channels=(32, 64, 128, 256)

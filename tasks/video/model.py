@@ -18,6 +18,9 @@ are mirrored, zoomed, moved, made faster or slower, brighter or darker, each cli
 model learns to be unsure. The graph samples the frame that is visible at the middle of each step
 and fits pictures into the size of the model in proportion, with black bars.
 
+With `--frame pooled` the recurrent layers read the mean and the maximum of each feature map and no
+positions, for few clips of many cameras.
+
 With `--frame joints` the recurrent layers read where joints are in each frame, and nothing else: 20
 maps, of which each has its mean place, weighted by its softmax. With `--pose_weight` these places
 are trained to be those of the captured joints that `hdm05` is rendered from. Small pictures seldom
@@ -331,17 +334,22 @@ def frame_maps(pictures: Any, config: Config) -> list[Any]:
 def describe(maps: Any, config: Config) -> Any:
     """Return a vector for each picture, from its last feature maps.
 
-    They are flattened, not averaged, so that positions matter.
+    They are flattened, so that positions matter. With the `frame` pooled only the mean and the
+    maximum of each map remain.
 
     Args:
       maps: `<float>[pictures, rows, columns, channels]`.
-      config: the size of the vector.
+      config: the frame, and the size of the vector.
 
     Returns:
       `<float>[pictures, config.features]`.
     """
-    x = _convolution(32, 1, 1, "narrow")(maps)
-    x = keras.layers.Flatten(name="places")(x)
+    if config.frame == "pooled":
+        parts = [ops.mean(maps, axis=(1, 2)), ops.max(maps, axis=(1, 2))]
+        x = ops.concatenate(parts, axis=-1)
+    else:
+        x = _convolution(32, 1, 1, "narrow")(maps)
+        x = keras.layers.Flatten(name="places")(x)
     x = keras.layers.Dense(config.features, name="describe")(x)
     return keras.layers.LayerNormalization(name="describe_norm")(x)
 

@@ -174,6 +174,21 @@ def test_a_backbone_is_read_from_a_file_and_stays_as_it_is(tmp_path):
         model.build(config, classes=3)
 
 
+def test_pooled_frames_tell_no_positions():
+    config = Config(image_size=8, channels=(8,), features=6, units=3, frame="pooled")
+    maps = np.random.default_rng(0).normal(size=(5, 4, 3, 8)).astype(np.float32)
+    inputs = keras.Input((4, 3, 8))
+    network = keras.Model(inputs, model.describe(inputs, config))
+    kernel, bias = network.get_layer("describe").get_weights()
+    x = np.concatenate([maps.mean(axis=(1, 2)), maps.max(axis=(1, 2))], axis=1) @ kernel + bias
+    x = (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(network(maps), x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(network(maps[:, ::-1, ::-1]), x, rtol=1e-4, atol=1e-4)
+    built = model.build(config, classes=3)
+    assert "places" not in [layer.name for layer in built.layers]
+    check_padding(built)
+
+
 POSED = Config(
     dataset="hdm05",
     image_size=8,
