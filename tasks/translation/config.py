@@ -162,7 +162,6 @@ PRESETS = {
         encoder_layers=2,
         lexical=True,
         dropout=0.2,
-        candidates=24,
     ),
     "multi30k": Config(
         dataset="multi30k",

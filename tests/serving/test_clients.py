@@ -93,7 +93,7 @@ def test_the_client_prints_lines_for_a_person(protocol, client, server, tmp_path
         "did Ada Byron call ?  ->  Ada Byron (PER)",
         "nobody lives here .  ->  no name",
     ]
-    assert printed("translation", "Fermez la porte !") == ["Fermez la porte !  ->  Close the door."]
+    assert printed("translation", "Fermez la porte !") == ["Fermez la porte !  ->  Shut the door."]
     sequence, labels, _, refused = printed("dna", "ACGTACGT", "no DNA")
     assert sequence == "ACGTACGT" and labels == "........"
     assert refused.startswith("no labels: not a sequence")

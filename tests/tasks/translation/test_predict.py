@@ -61,7 +61,7 @@ def test_paragraphs_are_translated_sentence_by_sentence(shipped, tmp_path, capsy
     (tmp_path / "lines.txt").write_text(f"{text} Tu as raison.\n\n  \nJe ne sais pas.\n")
     predict.main(["--model", str(shipped.path), "--file", str(tmp_path / "lines.txt")])
     assert capsys.readouterr().out.splitlines() == [
-        "I don't know. Close the door. You're right.",
+        "I don't know. Shut the door. You're right.",
         *("", ""),
         "I don't know.",
     ]
@@ -70,7 +70,7 @@ def test_paragraphs_are_translated_sentence_by_sentence(shipped, tmp_path, capsy
     assert prediction["text"] == f"{text}\n Votre"
     texts = [sentence["text"] for sentence in prediction["sentences"]]
     assert texts == ["Je ne sais pas.", "Fermez la porte !", "Votre"]
-    assert prediction["translation"].startswith("I don't know. Close the door.\n ")
+    assert prediction["translation"].startswith("I don't know. Shut the door.\n ")
     mean = np.mean([sentence["score"] for sentence in prediction["sentences"]])
     assert prediction["score"] == pytest.approx(mean, abs=1e-5)
     best, second = prediction["n_best"]
