@@ -210,6 +210,8 @@ def preset_for_size(pairs: int) -> Config:
       [1000, 4000, 3000]
       >>> [preset_for_size(pairs).epochs for pairs in (1_000, 20_000, 100_000, 600_000)]
       [12, 18, 12, 2]
+      >>> preset_for_size(20_000).lexical
+      True
     """
     name = "phrase_book" if pairs < 10_000 else "multi30k" if pairs < 60_000 else "tatoeba"
     preset = PRESETS[name]
@@ -221,6 +223,8 @@ def preset_for_size(pairs: int) -> Config:
         patience=epochs,
         max_length=Config.max_length,  # sentences may be longer than those of the data set
         members=1,  # an ensemble takes as many times as long
+        lexical=True,
+        dictionary=True,
     )
 
 
