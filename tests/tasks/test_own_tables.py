@@ -49,7 +49,7 @@ FLAGS = {
         *("--exchange", "0.3", "--lower_case", "0.3", "--titles", "0.2"),
         *("--character_dropout", "0"),
     ),
-    "translation": ("--subword_dropout", "0.1"),
+    "translation": ("--subword_dropout", "0.1", "--no-dictionary"),
 }
 EPOCHS, BATCH = 2, 16
 TRAIN, VALIDATION = 160, 20  # of 200 rows

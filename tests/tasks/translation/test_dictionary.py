@@ -1,9 +1,11 @@
 """The dictionary of rare words, against counts by hand and an alignment written out in full."""
 
 import collections
+import dataclasses
 import itertools
 
-from tasks.translation import dictionary
+from common.datasets import Corpus
+from tasks.translation import data, dictionary, train
 
 import pytest
 
@@ -72,3 +74,15 @@ def test_only_so_much_text_is_read_as_fits_into_memory(monkeypatch):
 def test_the_usual_form_is_not_that_of_the_first_word():
     pairs = [("vite", "Fast"), ("vite", "Fast"), ("mai", "in May"), ("mai", "in May")]
     assert set(dictionary.learn(pairs)) >= {("vite", "fast"), ("mai", "May")}
+
+
+def test_the_training_split_alone_has_the_dictionary(capsys):
+    rows = data.as_dataset(PAIRS)
+    corpus = Corpus("own", {"train": rows, "validation": rows, "test": rows}, "", "")
+    longer = train.add_dictionary(corpus)
+    words = dictionary.learn(PAIRS)
+    assert f"{len(words)} rare words with their translations" in capsys.readouterr().err
+    assert list(data.sampled_pairs(longer)) == [*PAIRS, *words]
+    assert longer.size("validation") == longer.size("test") == len(PAIRS)
+    unknown = dataclasses.replace(corpus, splits={"train": data.as_dataset([("a", "b")])})
+    assert train.add_dictionary(unknown).size("train") == 1
