@@ -374,7 +374,7 @@ def move_pose(pose: tf.Tensor, zoom: tf.Tensor, shift: tf.Tensor, mirrored: tf.T
 def order_pairs(pose: tf.Tensor) -> tf.Tensor:
     """Exchange each left joint and its right counterpart unless it is left of it in the picture.
 
-    Small pictures do not show whether a body is seen from the front or from behind. A network that
+    Small pictures do not show whether a body is seen from the front or the back. A network that
     has to tell its left from its right puts both into the middle.
 
     Args:

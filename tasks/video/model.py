@@ -24,8 +24,8 @@ positions, for few clips of many cameras.
 With `--frame joints` the recurrent layers read where joints are in each frame, and nothing else: 20
 maps, of which each has its mean place, weighted by its softmax. With `--pose_weight` these places
 are trained to be those of the captured joints that `hdm05` is rendered from. Small pictures seldom
-show whether a body is seen from behind, so the left one of a pair of joints is the one further left
-in the picture. A network that reads vectors fits the few bodies of its training.
+show whether a body is seen from the back, so the left one of a pair of joints is the one further
+left in the picture. A network that reads vectors fits the few bodies of its training.
 
 `--backbone mobilenet_v3 --backbone_weights PATH` adds a frozen MobileNetV3Small on each frame. PATH
 is the weights file without its top that `keras.applications` publishes; nothing is downloaded. It

@@ -27,7 +27,7 @@ def write_tsv(path, pairs):
 TINY = ["--embedding", "24", "--units", "24", "--decoder_layers", "1", "--max_length", "24"]
 TINY += ["--source_subwords", "320", "--target_subwords", "320", "--batch_size", "16"]
 TINY += ["--learning_rate", "0.02", "--average", "0.9", "--dropout", "0", "--verbose", "0"]
-TINY += ["--lexical", "--no-dictionary"]
+TINY += ["--no-lexical", "--no-dictionary"]
 TRAIN = ("--data", "my.tsv", "--epochs", 16, "--score", "test", "--candidates", 4, *TINY)
 
 

@@ -62,8 +62,7 @@ def test_invalid_texts_are_empty_and_leave_the_other_rows_alone(served):
     texts = [good.encode(), b"", b" \t\n", b"Le chat \xff\xfe", b"\x00\x01", "東京 😀".encode()]
     texts += [b"a" * 10_000, b"Le chat noir dort. " * 600]
     outputs = served.call("serving_default", text=np.array(texts, object))
-    empty = {row for row, text in enumerate(outputs["translation"]) if not text}
-    assert empty - {5, 6} == {1, 2, 4}  # a small model may have no words for Japanese or for "aaa"
+    assert [row for row, text in enumerate(outputs["translation"]) if not text] == [1, 2, 4]
     assert outputs["score"][[1, 2, 4]].tolist() == [0, 0, 0]
     assert np.isfinite(outputs["score"]).all() and (outputs["score"] <= 0).all()
     assert outputs["translation"][0] == b"The black cat sleeps."
